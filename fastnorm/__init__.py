@@ -1,0 +1,117 @@
+"""Normalization for NumPy arrays at the speed of memory and the accuracy of float64.
+
+Submodules load on first use: ``import fastnorm`` costs little more than ``import numpy``, and Numba is imported when a
+call first needs it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fastnorm.dispatch import explain
+    from fastnorm.engine import Stats
+    from fastnorm.inspection import show_config, warm
+    from fastnorm.norms.batch import batch_norm, normalize
+    from fastnorm.norms.clip import clip_by_global_norm, clip_by_norm, clip_by_value
+    from fastnorm.norms.group import group_norm, instance_norm
+    from fastnorm.norms.layer import layer_norm
+    from fastnorm.norms.local_response import local_response_norm
+    from fastnorm.norms.lp import lp_normalize
+    from fastnorm.norms.pixel import l2_normalize, pixel_norm
+    from fastnorm.norms.rms import rms_norm
+    from fastnorm.norms.scalers import max_abs_scale, min_max_scale, standardize
+    from fastnorm.norms.switchable import switchable_norm
+    from fastnorm.norms.weights import fold_batch_norm, spectral_norm, weight_norm, weight_standardize
+    from fastnorm.settings import config, get_num_threads, set_num_threads
+    from fastnorm.stats.extrema import extrema
+    from fastnorm.stats.moments import Moments, moments
+    from fastnorm.stats.welford import Welford
+
+# Where each public name lives.
+_HOMES = {
+    "Moments": "stats.moments",
+    "Stats": "engine",
+    "Welford": "stats.welford",
+    "batch_norm": "norms.batch",
+    "clip_by_global_norm": "norms.clip",
+    "clip_by_norm": "norms.clip",
+    "clip_by_value": "norms.clip",
+    "config": "settings",
+    "explain": "dispatch",
+    "extrema": "stats.extrema",
+    "fold_batch_norm": "norms.weights",
+    "get_num_threads": "settings",
+    "group_norm": "norms.group",
+    "instance_norm": "norms.group",
+    "l2_normalize": "norms.pixel",
+    "layer_norm": "norms.layer",
+    "local_response_norm": "norms.local_response",
+    "lp_normalize": "norms.lp",
+    "max_abs_scale": "norms.scalers",
+    "min_max_scale": "norms.scalers",
+    "moments": "stats.moments",
+    "normalize": "norms.batch",
+    "pixel_norm": "norms.pixel",
+    "rms_norm": "norms.rms",
+    "set_num_threads": "settings",
+    "show_config": "inspection",
+    "spectral_norm": "norms.weights",
+    "standardize": "norms.scalers",
+    "switchable_norm": "norms.switchable",
+    "warm": "inspection",
+    "weight_norm": "norms.weights",
+    "weight_standardize": "norms.weights",
+}
+
+__all__ = [
+    "Moments",
+    "Stats",
+    "Welford",
+    "batch_norm",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
+    "config",
+    "explain",
+    "extrema",
+    "fold_batch_norm",
+    "get_num_threads",
+    "group_norm",
+    "instance_norm",
+    "l2_normalize",
+    "layer_norm",
+    "local_response_norm",
+    "lp_normalize",
+    "max_abs_scale",
+    "min_max_scale",
+    "moments",
+    "nn",
+    "normalize",
+    "pixel_norm",
+    "rms_norm",
+    "set_num_threads",
+    "show_config",
+    "spectral_norm",
+    "standardize",
+    "switchable_norm",
+    "warm",
+    "weight_norm",
+    "weight_standardize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "nn":
+        return importlib.import_module("fastnorm.nn")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'fastnorm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fastnorm.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""The backends: the same primitives, by NumPy, by Cython and by Numba."""

@@ -1,0 +1,108 @@
+"""Ahead-of-time kernels: serial, the lowest call cost, the first call of a process, forked children."""
+
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm.backends.reference import Reference
+from fastnorm.plan import chunk_length, chunks_of
+from fastnorm.recipe import Affine, Moments, Rule
+
+Array = npt.NDArray[Any]
+
+VARIANTS = ("avx512", "avx2", "base")
+
+
+def built_variants() -> tuple[str, ...]:
+    """Return the variants whose extension modules are installed, the best first."""
+    return tuple(name for name in VARIANTS if importlib.util.find_spec(f"fastnorm.backends._kernels_{name}"))
+
+
+def runnable_variants() -> tuple[str, ...]:
+    """Return the installed variants that this processor can run, the best first.
+
+    Raises
+    ------
+    ImportError
+        The extension modules were not built.
+    """
+    from fastnorm.backends import _cpu
+
+    runnable = _cpu.runnable_variants()
+    return tuple(name for name in built_variants() if name in runnable)
+
+
+def _chosen_variant() -> str:
+    variants = runnable_variants()
+    forced = os.environ.get("FASTNORM_ISA")
+    if not forced:
+        if not variants:
+            raise ImportError("fastnorm was installed without its compiled kernels")
+        return variants[0]
+    if forced not in VARIANTS:
+        raise ValueError(f"FASTNORM_ISA must be one of {', '.join(map(repr, VARIANTS))}, got {forced!r}")
+    if forced not in built_variants():
+        raise RuntimeError(f"FASTNORM_ISA={forced}: this installation has no such variant, only {built_variants()}")
+    if forced not in variants:
+        raise RuntimeError(f"FASTNORM_ISA={forced}: this processor cannot run it, only {', '.join(variants)}")
+    return forced
+
+
+class Cython(Reference):
+    """The compiled extension, in one of its variants."""
+
+    name = "cython"
+
+    def __init__(self, variant: str | None = None) -> None:
+        self._variant = variant or _chosen_variant()
+        self._kernels: ModuleType = importlib.import_module(f"fastnorm.backends._kernels_{self._variant}")
+
+    def variant(self) -> str:
+        return self._variant
+
+    def moments(self, x: Array, centred: bool) -> Moments:
+        outer, _, inner = x.shape
+        chunks, last = chunks_of(x.shape)
+        parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
+        self._kernels.moments(x, centred, *parts)
+        if chunks == 1:
+            return Moments(*(part[:, 0] for part in parts))
+        return self.merge(parts, chunk_length(x.shape), last)
+
+    def merge(self, parts: Moments, count: float, last: float) -> Moments:
+        shape = parts.hi.shape[0], parts.hi.shape[2]
+        merged = Moments(np.empty(shape), np.empty(shape), np.empty(shape))
+        self._kernels.merge(*parts, count, last, *merged)
+        return merged
+
+    def extrema(self, x: Array) -> tuple[Array, Array]:
+        outer, _, inner = x.shape
+        chunks, _ = chunks_of(x.shape)
+        low, high = np.empty((outer, chunks, inner), x.dtype), np.empty((outer, chunks, inner), x.dtype)
+        self._kernels.extrema(x, low, high)
+        return low.min(axis=1), high.max(axis=1)
+
+    def affine(
+        self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
+    ) -> None:
+        hi, lo, scale, shift = (np.ascontiguousarray(part, dtype=x.dtype) for part in coefficients)
+        self._kernels.affine(x, y, hi, lo, scale, shift, weight, bias)
+
+    def normalize(
+        self, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int, rule: Rule,
+        want_stats: bool,
+    ) -> Moments | None:  # fmt: skip
+        outer, reduce, inner = x.shape
+        mean = m2 = None
+        if want_stats:
+            mean, m2 = np.empty((outer, inner)), np.empty((outer, inner))
+        self._kernels.normalize(
+            x, y, weight, bias, per_position, segments, rule.centred, rule.divisor(reduce), rule.eps, rule.floor,
+            mean, m2,
+        )  # fmt: skip
+        return None if mean is None or m2 is None else Moments(mean, np.zeros_like(mean), m2)

@@ -1,0 +1,374 @@
+"""The lane form: neighbours in memory belong to different lines (inner > 1), and each lane of a bundle is a line.
+
+The Numba side of ``src_pyx/columns.pxi``, operation for operation, over a range of work units.
+"""
+
+import numba
+
+from fastnorm.backends.numba_jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba_lanes import (
+    at,
+    element,
+    lane_count,
+    load,
+    load_partial,
+    maximum,
+    minimum,
+    pointer,
+    rounded,
+    set_element,
+    splat,
+    stack,
+    store,
+    store_partial,
+)
+from fastnorm.backends.numba_moments import (
+    RESCALE,
+    SMALLEST_SQUARES,
+    absorb,
+    coefficients,
+    deviation,
+    is_far,
+    out_of_range,
+    scaled,
+)
+
+GROUP = 8
+BLOCK = 8 * GROUP
+CHUNK = 16 * BLOCK
+TILE = 8
+# Scratch memory, in bundles: three sums of a tile and of one bundle; a float64 for each line of a tile.
+SCRATCH = 3 * TILE + 3
+DOUBLES = 2 * TILE
+
+
+@helper
+def load_columns(x, i, width, fill):
+    """A bundle of lines, of which `width` exist."""
+    if width >= lane_count(x):
+        return load(x, i)
+    return load_partial(x, i, width, fill)
+
+
+@helper
+def store_columns(y, i, width, value):
+    if width >= lane_count(y):
+        store(y, i, value)
+    else:
+        store_partial(y, i, width, value)
+
+
+@helper
+def tree(d0, d1, d2, d3, d4, d5, d6, d7):
+    return ((d0 + d1) + (d2 + d3)) + ((d4 + d5) + (d6 + d7))
+
+
+@helper
+def first_row(x, stride, r, n, width, rescaled, before):
+    v = splat(x, 0.0)
+    if r < n:
+        v = load_columns(x, r * stride, width, 0.0)
+    if rescaled:
+        v = v * splat(x, before)
+    return v
+
+
+@helper
+def column_shift(x, stride, n, width, rescaled, before):
+    """The mean of the first rows of a bundle, times `before` if rescaled."""
+    return tree(
+        first_row(x, stride, 0, n, width, rescaled, before),
+        first_row(x, stride, 1, n, width, rescaled, before),
+        first_row(x, stride, 2, n, width, rescaled, before),
+        first_row(x, stride, 3, n, width, rescaled, before),
+        first_row(x, stride, 4, n, width, rescaled, before),
+        first_row(x, stride, 5, n, width, rescaled, before),
+        first_row(x, stride, 6, n, width, rescaled, before),
+        first_row(x, stride, 7, n, width, rescaled, before),
+    ) * splat(x, 1.0 / min(n, GROUP))
+
+
+@helper
+def column_sums(x, stride, n, width, shift, rescaled, before, after, e, q):
+    """e = sum of d, q = sum of d * d, for d = x - shift, down the bundles that hold `width` columns."""
+    step = lane_count(x)
+    b, a = splat(x, before), splat(x, after)
+    whole = n - n % GROUP
+    for c in range(0, width, step):
+        store(e, c, splat(x, 0.0))
+        store(q, c, splat(x, 0.0))
+    for i in range(0, whole, GROUP):
+        for c in range(0, width, step):
+            s, w, k = load(shift, c), width - c, i * stride + c
+            d0 = deviation(load_columns(x, k, w, 0.0), s, b, a, rescaled)
+            d1 = deviation(load_columns(x, k + stride, w, 0.0), s, b, a, rescaled)
+            d2 = deviation(load_columns(x, k + 2 * stride, w, 0.0), s, b, a, rescaled)
+            d3 = deviation(load_columns(x, k + 3 * stride, w, 0.0), s, b, a, rescaled)
+            d4 = deviation(load_columns(x, k + 4 * stride, w, 0.0), s, b, a, rescaled)
+            d5 = deviation(load_columns(x, k + 5 * stride, w, 0.0), s, b, a, rescaled)
+            d6 = deviation(load_columns(x, k + 6 * stride, w, 0.0), s, b, a, rescaled)
+            d7 = deviation(load_columns(x, k + 7 * stride, w, 0.0), s, b, a, rescaled)
+            store(e, c, load(e, c) + tree(d0, d1, d2, d3, d4, d5, d6, d7))
+            squares = tree(d0 * d0, d1 * d1, d2 * d2, d3 * d3, d4 * d4, d5 * d5, d6 * d6, d7 * d7)
+            store(q, c, load(q, c) + squares)
+    for i in range(whole, n):
+        for c in range(0, width, step):
+            d = deviation(load_columns(x, i * stride + c, width - c, 0.0), load(shift, c), b, a, rescaled)
+            store(e, c, load(e, c) + d)
+            store(q, c, load(q, c) + d * d)
+
+
+@numba.njit(error_model="numpy")
+def mend_column(x, stride, n, width, j, centred, shift, e, q, scratch):
+    """(shift, e, q) of line j again, from a better shift or with rescaled squares. Seldom needed: never inlined."""
+    before, after = 1.0, 1.0
+    step = lane_count(x)
+    s, sums_e, sums_q = scratch, at(scratch, step), at(scratch, 2 * step)
+    store(s, 0, splat(x, shift))
+    width = min(width, step)
+    for attempt in range(2):
+        rescaled = attempt == 1
+        if rescaled:
+            if not out_of_range(x, q):
+                return shift, e, q
+            if q < SMALLEST_SQUARES:
+                after = RESCALE
+            else:
+                before = 1.0 / RESCALE
+            store(s, 0, splat(x, 0.0))
+            if centred:
+                store(s, 0, column_shift(x, stride, n, width, True, before))
+            column_sums(x, stride, n, width, s, True, before, after, sums_e, sums_q)
+            shift = element(s, j) / before
+            e = element(sums_e, j) / (before * after)
+            q = element(sums_q, j) / (before * after) / (before * after)
+        if centred and is_far(e, q, n):
+            shift = rounded(x, shift + e / n)
+            store(s, 0, splat(x, shift * before))
+            column_sums(x, stride, n, width, s, rescaled, before, after, sums_e, sums_q)
+            e = element(sums_e, j) / (before * after)
+            q = element(sums_q, j) / (before * after) / (before * after)
+    return shift, e, q
+
+
+@helper
+def absorb_column(count, hi, lo, m2, j, part_count, part_hi, part_lo, part_m2):
+    """`absorb` for line j of a tile of `count` elements each."""
+    line = absorb((count, element(hi, j), element(lo, j), element(m2, j)), part_count, part_hi, part_lo, part_m2)
+    set_element(hi, j, line[1])
+    set_element(lo, j, line[2])
+    set_element(m2, j, line[3])
+
+
+@helper
+def column_chunk(x, stride, n, width, centred, hi, lo, m2, scratch):
+    """The moments of one chunk of a tile of lines, written to hi, lo, m2."""
+    step = lane_count(x)
+    shift, sums_e, sums_q = scratch, at(scratch, TILE * step), at(scratch, 2 * TILE * step)
+    done = 0.0
+    for i in range(0, n, BLOCK):
+        block, rows = at(x, i * stride), min(n - i, BLOCK)
+        count = float(rows)
+        for c in range(0, width, step):
+            store(shift, c, splat(x, 0.0))
+            if centred:
+                store(shift, c, column_shift(at(block, c), stride, rows, width - c, False, 1.0))
+        column_sums(block, stride, rows, width, shift, False, 1.0, 1.0, sums_e, sums_q)
+        for j in range(width):
+            s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
+            if (centred and is_far(e, q, count)) or out_of_range(x, q):
+                c = j - j % step
+                s, e, q = mend_column(
+                    at(block, c), stride, rows, width - c, j - c, centred, s, e, q, at(scratch, 3 * TILE * step)
+                )
+            if not centred:
+                s, e = 0.0, 0.0
+            absorb_column(done, hi, lo, m2, j, count, s, e / count, q - e * (e / count))
+        done += count
+
+
+@helper
+def apply_columns(x, y, n, width, x_stride, y_stride, hi, lo, scale, shift, per_position, weight, bias):
+    """y = (x - centre) * scale + shift down a tile; per position, times the weight, plus the bias."""
+    step = lane_count(x)
+    for i in range(n):
+        if per_position:
+            w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
+            for c in range(0, width, step):
+                v = load_columns(x, i * x_stride + c, width - c, 0.0)
+                v = ((v - load(hi, c)) - load(lo, c)) * load(scale, c) * w + b
+                store_columns(y, i * y_stride + c, width - c, v)
+        else:
+            for c in range(0, width, step):
+                v = load_columns(x, i * x_stride + c, width - c, 0.0)
+                v = ((v - load(hi, c)) - load(lo, c)) * load(scale, c) + load(shift, c)
+                store_columns(y, i * y_stride + c, width - c, v)
+
+
+@kernel
+def moments_columns(x, centred, hi, lo, m2, start, stop):
+    """The moments of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
+    n, inner = x.shape[1], x.shape[2]
+    outer_stride, stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    base = pointer(x)
+    step = lane_count(base)
+    tile = TILE * step
+    tiles, chunks = (inner + tile - 1) // tile, (n + CHUNK - 1) // CHUNK
+    scratch = stack(base, SCRATCH)
+    hi_out, lo_out, m2_out = pointer(hi), pointer(lo), pointer(m2)
+    for k in range(start, stop):
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK, k % tiles * tile
+        p = k // tiles * inner + c
+        column_chunk(
+            at(base, o * outer_stride + i * stride + c), stride, min(n - i, CHUNK), min(inner - c, tile), centred,
+            at(hi_out, p), at(lo_out, p), at(m2_out, p), scratch,
+        )  # fmt: skip
+
+
+@kernel
+def normalize_columns(x, y, weight, bias, per_position, centred, divisor, eps, floor, mean, m2, start, stop):
+    """Statistics and result of the tiles `start` to `stop`, counted over (outer, tiles), each while it is in cache."""
+    n, inner = x.shape[1], x.shape[2]
+    x_outer, x_stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    y_outer, y_stride = y.strides[0] // y.itemsize, y.strides[1] // y.itemsize
+    x_base, y_base, w, b = pointer(x), pointer(y), pointer(weight), pointer(bias)
+    mean_out, m2_out = pointer(mean), pointer(m2)
+    parameters = weight.size
+    step = lane_count(x_base)
+    tile = TILE * step
+    tiles = (inner + tile - 1) // tile
+    hi, lo, scale, shift = stack(x_base, TILE), stack(x_base, TILE), stack(x_base, TILE), stack(x_base, TILE)
+    scratch = stack(x_base, SCRATCH)
+    line_hi, line_lo, line_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
+    part_hi, part_lo, part_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
+    for k in range(start, stop):
+        o, c = k // tiles, k % tiles * tile
+        width = min(inner - c, tile)
+        source, target = at(x_base, o * x_outer + c), at(y_base, o * y_outer + c)
+        done = 0.0
+        for i in range(0, n, CHUNK):
+            rows = min(n - i, CHUNK)
+            column_chunk(at(source, i * x_stride), x_stride, rows, width, centred, part_hi, part_lo, part_m2, scratch)
+            for j in range(width):
+                absorb_column(
+                    done, line_hi, line_lo, line_m2, j, float(rows),
+                    element(part_hi, j), element(part_lo, j), element(part_m2, j),
+                )  # fmt: skip
+            done += rows
+        wide = False
+        for j in range(width):
+            line = (done, element(line_hi, j), element(line_lo, j), element(line_m2, j))
+            c_hi, c_lo, r, line_wide = coefficients(x_base, line, divisor, eps, floor)
+            wide = wide or line_wide
+            p = (o * inner + c + j) % parameters
+            set_element(hi, j, c_hi)
+            set_element(lo, j, c_lo)
+            set_element(scale, j, r if per_position else r * element(w, p))
+            set_element(shift, j, 0.0 if per_position else element(b, p))
+            if mean.size > 0:
+                set_element(mean_out, o * inner + c + j, line[1] + line[2])
+                set_element(m2_out, o * inner + c + j, line[3])
+        if not wide:
+            apply_columns(
+                source, target, n, width, x_stride, y_stride, hi, lo, scale, shift, per_position, w, b
+            )
+            continue
+        for j in range(width):
+            line = (done, element(line_hi, j), element(line_lo, j), element(line_m2, j))
+            c_hi, c_lo, r, line_wide = coefficients(x_base, line, divisor, eps, floor)
+            p = (o * inner + c + j) % parameters
+            for i in range(n):
+                v = scaled(
+                    x_base, element(source, i * x_stride + j), c_hi, c_lo, line_wide,
+                    r if per_position else r * element(w, p),
+                    element(w, i) if per_position else 1.0,
+                    element(b, i if per_position else p),
+                )  # fmt: skip
+                set_element(target, i * y_stride + j, v)
+
+
+@kernel
+def affine_columns(x, y, hi, lo, scale, shift, weight, bias, start, stop):
+    """`affine_rows` for lines side by side; the units are counted over (outer, pieces of CHUNK rows)."""
+    n, inner = x.shape[1], x.shape[2]
+    x_outer, x_stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    y_outer, y_stride = y.strides[0] // y.itemsize, y.strides[1] // y.itemsize
+    x_base, y_base, w, b = pointer(x), pointer(y), pointer(weight), pointer(bias)
+    lines = hi.shape[0]
+    tile = TILE * lane_count(x_base)
+    pieces = (n + CHUNK - 1) // CHUNK
+    tile_hi, tile_lo = stack(x_base, TILE), stack(x_base, TILE)
+    tile_scale, tile_shift = stack(x_base, TILE), stack(x_base, TILE)
+    for k in range(start, stop):
+        o, i = k // pieces, k % pieces * CHUNK
+        rows = min(n - i, CHUNK)
+        for c in range(0, inner, tile):
+            width = min(inner - c, tile)
+            p = o % lines * inner + c
+            copy_tile(tile_hi, at(pointer(hi), p), width)
+            copy_tile(tile_lo, at(pointer(lo), p), width)
+            copy_tile(tile_scale, at(pointer(scale), p), width)
+            copy_tile(tile_shift, at(pointer(shift), p), width)
+            apply_columns(
+                at(x_base, o * x_outer + i * x_stride + c), at(y_base, o * y_outer + i * y_stride + c), rows, width,
+                x_stride, y_stride, tile_hi, tile_lo, tile_scale, tile_shift, weight.size > 0, at(w, i), at(b, i),
+            )  # fmt: skip
+
+
+@helper
+def copy_tile(tile, source, width):
+    step = lane_count(source)
+    for c in range(0, width, step):
+        store(tile, c, load_columns(source, c, width - c, 0.0))
+
+
+@kernel
+def extrema_columns(x, lows, highs, start, stop):
+    """The least and the largest element of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
+    n, inner = x.shape[1], x.shape[2]
+    outer_stride, stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    base, low_out, high_out = pointer(x), pointer(lows), pointer(highs)
+    step = lane_count(base)
+    tile = TILE * step
+    tiles, chunks = (inner + tile - 1) // tile, (n + CHUNK - 1) // CHUNK
+    for k in range(start, stop):
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK, k % tiles * tile
+        source = at(base, o * outer_stride + i * stride + c)
+        width, p = min(inner - c, tile), k // tiles * inner + c
+        for j in range(0, width, step):
+            first = load_columns(source, j, width - j, 0.0)
+            low, high = first, first
+            for r in range(1, min(n - i, CHUNK)):
+                v = load_columns(source, r * stride + j, width - j, 0.0)
+                low, high = minimum(low, v), maximum(high, v)
+            store_columns(low_out, p + j, width - j, low)
+            store_columns(high_out, p + j, width - j, high)
+
+
+@parallel_kernel
+def parallel_moments_columns(x, centred, hi, lo, m2, units, tasks):
+    for t in numba.prange(tasks):
+        moments_columns(x, centred, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
+
+
+@parallel_kernel
+def parallel_normalize_columns(
+    x, y, weight, bias, per_position, centred, divisor, eps, floor, mean, m2, units, tasks
+):  # fmt: skip
+    for t in numba.prange(tasks):
+        normalize_columns(
+            x, y, weight, bias, per_position, centred, divisor, eps, floor, mean, m2,
+            t * units // tasks, (t + 1) * units // tasks,
+        )  # fmt: skip
+
+
+@parallel_kernel
+def parallel_affine_columns(x, y, hi, lo, scale, shift, weight, bias, units, tasks):
+    for t in numba.prange(tasks):
+        affine_columns(x, y, hi, lo, scale, shift, weight, bias, t * units // tasks, (t + 1) * units // tasks)
+
+
+@parallel_kernel
+def parallel_extrema_columns(x, lows, highs, units, tasks):
+    for t in numba.prange(tasks):
+        extrema_columns(x, lows, highs, t * units // tasks, (t + 1) * units // tasks)

@@ -1,0 +1,169 @@
+"""JIT kernels for this very processor: whole lines, or chunks of long ones, shared among threads."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm.backends import numba_columns, numba_moments, numba_rows
+from fastnorm.backends.reference import Reference
+from fastnorm.plan import chunk_length, chunks_of
+from fastnorm.recipe import Affine, Moments, Rule
+from fastnorm.settings import config, current
+
+Array = npt.NDArray[Any]
+
+_NOTHING = np.empty(0)
+# Threading layers that may be entered by several Python threads at once; "workqueue" aborts the process then.
+_REENTRANT_LAYERS = ("omp", "tbb")
+_parallel_region = threading.Lock()
+_in_forked_child = False
+
+
+def _after_fork() -> None:
+    global _in_forked_child, _parallel_region
+    _in_forked_child = True  # libgomp and Numba hang or kill a child that enters their threads again
+    _parallel_region = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def threading_layer() -> str:
+    """Return the name of Numba's threading layer, "not started" before the first parallel call."""
+    try:
+        return str(numba.threading_layer())
+    except ValueError:
+        return "not started"
+
+
+def _tiles(inner: int, dtype: np.dtype[Any]) -> int:
+    return -(-inner // (numba_columns.TILE * (128 // dtype.itemsize)))
+
+
+def _share(serial: Callable[..., None], parallel: Callable[..., None], units: int, arguments: tuple[Any, ...]) -> None:
+    """Run a kernel over `units` units of work, by several threads where that is allowed and worth it."""
+    tasks = min(units, current().num_threads, numba.config.NUMBA_NUM_THREADS)
+    if tasks > 1 and not _in_forked_child:
+        reentrant = threading_layer() in _REENTRANT_LAYERS
+        if reentrant or _parallel_region.acquire(blocking=False):
+            before = numba.get_num_threads()
+            try:
+                numba.set_num_threads(tasks)
+                parallel(*arguments, units, tasks)
+                return
+            finally:
+                numba.set_num_threads(before)
+                if not reentrant:
+                    _parallel_region.release()
+    serial(*arguments, 0, units)
+
+
+def _read_only(array: Array) -> Array:
+    """A view whose type does not depend on the caller's flags: one compilation serves them all."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+class Numba(Reference):
+    """Numba's compiler, for this processor."""
+
+    name = "numba"
+
+    def variant(self) -> str:
+        return "jit"
+
+    def threads(self, requested: int) -> int:
+        return 1 if _in_forked_child else min(requested, numba.config.NUMBA_NUM_THREADS)
+
+    def moments(self, x: Array, centred: bool) -> Moments:
+        outer, _, inner = x.shape
+        chunks, last = chunks_of(x.shape)
+        parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
+        arguments = _read_only(x), centred, *parts
+        if inner == 1:
+            _share(numba_rows.moments_rows, numba_rows.parallel_moments_rows, outer * chunks, arguments)
+        else:
+            units = outer * chunks * _tiles(inner, x.dtype)
+            _share(numba_columns.moments_columns, numba_columns.parallel_moments_columns, units, arguments)
+        if chunks == 1:
+            return Moments(*(part[:, 0] for part in parts))
+        return self.merge(parts, chunk_length(x.shape), last)
+
+    def merge(self, parts: Moments, count: float, last: float) -> Moments:
+        shape = parts.hi.shape[0], parts.hi.shape[2]
+        merged = Moments(np.empty(shape), np.empty(shape), np.empty(shape))
+        numba_moments.merge(*map(np.ascontiguousarray, parts), float(count), float(last), *merged)
+        return merged
+
+    def extrema(self, x: Array) -> tuple[Array, Array]:
+        outer, _, inner = x.shape
+        chunks, _ = chunks_of(x.shape)
+        low, high = np.empty((outer, chunks, inner), x.dtype), np.empty((outer, chunks, inner), x.dtype)
+        arguments = _read_only(x), low, high
+        if inner == 1:
+            _share(numba_rows.extrema_rows, numba_rows.parallel_extrema_rows, outer * chunks, arguments)
+        else:
+            units = outer * chunks * _tiles(inner, x.dtype)
+            _share(numba_columns.extrema_columns, numba_columns.parallel_extrema_columns, units, arguments)
+        return low.min(axis=1), high.max(axis=1)
+
+    def affine(
+        self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
+    ) -> None:
+        outer, _, inner = x.shape
+        chunks, _ = chunks_of(x.shape)
+        numbers = (_read_only(np.ascontiguousarray(part, dtype=x.dtype)) for part in coefficients)
+        positions = (_read_only(_NOTHING.astype(x.dtype) if part is None else part) for part in (weight, bias))
+        arguments = _read_only(x), y, *numbers, *positions
+        if inner == 1:
+            _share(numba_rows.affine_rows, numba_rows.parallel_affine_rows, outer * chunks, arguments)
+        else:
+            _share(numba_columns.affine_columns, numba_columns.parallel_affine_columns, outer * chunks, arguments)
+
+    def normalize(
+        self, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int, rule: Rule,
+        want_stats: bool,
+    ) -> Moments | None:  # fmt: skip
+        outer, reduce, inner = x.shape
+        mean = m2 = _NOTHING
+        if want_stats:
+            mean, m2 = np.empty(outer * inner), np.empty(outer * inner)
+        numbers = rule.centred, float(rule.divisor(reduce)), float(rule.eps), rule.floor, mean, m2
+        arrays = _read_only(x), y, _read_only(weight), _read_only(bias), per_position
+        if inner == 1:
+            arguments = *arrays, segments, *numbers
+            _share(numba_rows.normalize_rows, numba_rows.parallel_normalize_rows, outer, arguments)
+        else:
+            units = outer * _tiles(inner, x.dtype)
+            _share(
+                numba_columns.normalize_columns, numba_columns.parallel_normalize_columns, units, (*arrays, *numbers)
+            )
+        if not want_stats:
+            return None
+        mean, m2 = mean.reshape(outer, inner), m2.reshape(outer, inner)
+        return Moments(mean, np.zeros_like(mean), m2)
+
+
+def compile_all(*dtypes: np.dtype[Any]) -> None:
+    """Have every kernel compiled, or loaded from the cache, for these dtypes: serial and parallel, by calling it."""
+    backend = Numba()
+    rule = Rule()
+    for dtype in dtypes:
+        row, column = np.ones((2, 8, 1), dtype), np.ones((2, 8, 4), dtype)
+        for num_threads in (1, 2):
+            with config(num_threads=num_threads):
+                for x in (row, column):
+                    y = np.empty_like(x)
+                    zeros = np.zeros((2, x.shape[2]))
+                    ones = np.ones(8, dtype)
+                    backend.extrema(x)
+                    backend.affine(x, y, Affine(*backend.moments(x, True), zeros))
+                    backend.normalize(x, y, ones, ones, True, 1, rule, True)
+        backend.merge(Moments(*(np.zeros((1, 2, 1)) for _ in range(3))), 1, 1)

@@ -1,0 +1,95 @@
+"""What the row form and the lane form share: the algebra of moments and of coefficients, all in float64.
+
+The Numba side of ``src_pyx/moments.pxi``, operation for operation. Moments are tuples (count, hi, lo, m2).
+"""
+
+from math import sqrt
+
+from fastnorm.backends.numba_jit import helper, kernel
+from fastnorm.backends.numba_lanes import lane_count, rounded
+
+# Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
+SMALLEST_SQUARES = 2.0**-90
+LARGEST_SQUARES = 3.4028234663852886e38
+RESCALE = 2.0**100
+# Beyond these a float32 rstd, or a deviation of such a line, comes near the ends of the range.
+SMALLEST_RSTD = 2.0**-120
+LARGEST_RSTD = 2.0**120
+
+
+@helper
+def absorb(a, count, hi, lo, m2):
+    """Chan, Golub and LeVeque (1979): the moments of two parts joined, in float64."""
+    if a[0] == 0.0:
+        return count, hi, lo, m2
+    total_count = a[0] + count
+    delta = (hi - a[1]) + (lo - a[2])
+    return (
+        total_count,
+        a[1],
+        a[2] + delta * (count / total_count),
+        a[3] + (m2 + delta * delta * (a[0] * count / total_count)),
+    )
+
+
+@helper
+def inverse(m2, divisor, eps, floor):
+    """1 / denominator; 1 where it is 0, since the deviations are 0 there too."""
+    denominator = m2 / divisor
+    if floor:
+        denominator = sqrt(denominator)
+        if denominator < eps:
+            denominator = eps
+    else:
+        denominator = sqrt(denominator + eps)
+    return 1.0 / denominator if denominator != 0.0 else 1.0
+
+
+@helper
+def coefficients(like, line, divisor, eps, floor):
+    """(hi, lo, rstd, wide): the centre as a pair in the storage type; wide means apply in float64."""
+    hi = rounded(like, line[1] + line[2])
+    lo = rounded(like, (line[1] - hi) + line[2])
+    rstd = inverse(line[3], divisor, eps, floor)
+    wide = lane_count(like) == 32 and not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD)
+    return hi, lo, rstd, wide
+
+
+@helper
+def scaled(like, x, hi, lo, wide, scale, weight, bias):
+    """((x - hi) - lo) * scale * weight + bias, rounded at each step as the vector code does, or once if wide."""
+    if wide:
+        return ((x - hi) - lo) * scale * weight + bias
+    x = rounded(like, rounded(like, rounded(like, x - hi) - lo) * rounded(like, scale))
+    return rounded(like, rounded(like, x * weight) + bias)
+
+
+@helper
+def out_of_range(like, squares):
+    return lane_count(like) == 32 and not (SMALLEST_SQUARES <= squares <= LARGEST_SQUARES)
+
+
+@helper
+def is_far(e, q, n):
+    """Whether the shift is so far from the mean that more than a factor of 4 would be cancelled."""
+    return 4.0 * (q - e * (e / n)) < q
+
+
+@helper
+def deviation(x, centre, before, after, rescaled):
+    """x - centre; rescaled, (x * before - centre) * after with powers of two, so that squares stay in range."""
+    if rescaled:
+        return (x * before - centre) * after
+    return x - centre
+
+
+@kernel
+def merge(hi, lo, m2, count, last, merged_hi, merged_lo, merged_m2):
+    """Join parts along the middle axis, in order; each has `count` elements, the last one `last`."""
+    parts = hi.shape[1]
+    for a in range(hi.shape[0]):
+        for c in range(hi.shape[2]):
+            line = (0.0, 0.0, 0.0, 0.0)
+            for b in range(parts):
+                line = absorb(line, last if b == parts - 1 else count, hi[a, b, c], lo[a, b, c], m2[a, b, c])
+            merged_hi[a, c], merged_lo[a, c], merged_m2[a, c] = line[1], line[2], line[3]

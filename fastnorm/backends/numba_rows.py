@@ -1,0 +1,259 @@
+"""The row form: a line is contiguous, its statistics are folded over the lanes of a bundle.
+
+The Numba side of ``src_pyx/rows.pxi``, operation for operation, over a range of work units.
+"""
+
+import numba
+
+from fastnorm.backends.numba_jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba_lanes import (
+    at,
+    element,
+    lane_count,
+    largest,
+    least,
+    load,
+    load_partial,
+    maximum,
+    minimum,
+    pointer,
+    rounded,
+    set_element,
+    splat,
+    store,
+    store_partial,
+    total,
+)
+from fastnorm.backends.numba_moments import (
+    RESCALE,
+    SMALLEST_SQUARES,
+    absorb,
+    coefficients,
+    deviation,
+    is_far,
+    out_of_range,
+    scaled,
+)
+
+BLOCK = 4096
+CHUNK = 16 * BLOCK
+
+
+@helper
+def deviation_sums(x, n, shift, rescaled, before, after):
+    """(sum of d, sum of d * d) for d = x - shift."""
+    step = lane_count(x)
+    whole = n - n % step
+    lanes_before, lanes_after = splat(x, before), splat(x, after)
+    centre = splat(x, shift * before)
+    e, q = splat(x, 0.0), splat(x, 0.0)
+    for i in range(0, whole, step):
+        d = deviation(load(x, i), centre, lanes_before, lanes_after, rescaled)
+        e = e + d
+        q = q + d * d
+    if whole < n:
+        # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
+        d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
+        e = e + d
+        q = q + d * d
+    return total(e) / (before * after), total(q) / (before * after) / (before * after)
+
+
+@helper
+def shifted_sums(x, n, centred, rescaled, before, after):
+    """(shift, sum of d, sum of d * d) with a shift near the mean; see src_pyx/rows.pxi."""
+    first = min(n, lane_count(x))
+    shift = 0.0
+    if centred:
+        head = load_partial(x, 0, first, 0.0)
+        if rescaled:
+            head = head * splat(x, before)
+        shift = rounded(x, total(head) / first) / before
+    e, q = deviation_sums(x, n, shift, rescaled, before, after)
+    if centred and is_far(e, q, n):
+        shift = rounded(x, shift + e / n)
+        e, q = deviation_sums(x, n, shift, rescaled, before, after)
+    return shift, e, q
+
+
+@helper
+def absorb_block(line, x, n, centred):
+    shift, e, q = shifted_sums(x, n, centred, False, 1.0, 1.0)
+    if out_of_range(x, q):
+        if q < SMALLEST_SQUARES:
+            shift, e, q = shifted_sums(x, n, centred, True, 1.0, RESCALE)
+        else:
+            shift, e, q = shifted_sums(x, n, centred, True, 1.0 / RESCALE, 1.0)
+    if centred:
+        return absorb(line, float(n), shift, e / n, q - e * (e / n))
+    return absorb(line, float(n), 0.0, 0.0, q)
+
+
+@helper
+def chunk_moments(x, n, centred):
+    chunk = (0.0, 0.0, 0.0, 0.0)
+    for i in range(0, n, BLOCK):
+        chunk = absorb_block(chunk, at(x, i), min(n - i, BLOCK), centred)
+    return chunk
+
+
+@helper
+def line_moments(x, n, centred):
+    line = (0.0, 0.0, 0.0, 0.0)
+    for i in range(0, n, CHUNK):
+        chunk = chunk_moments(at(x, i), min(n - i, CHUNK), centred)
+        line = absorb(line, chunk[0], chunk[1], chunk[2], chunk[3])
+    return line
+
+
+@helper
+def apply_scalar(x, y, n, centre_hi, centre_lo, wide, scale, shift):
+    """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
+    step = lane_count(x)
+    whole = n - n % step
+    if wide:
+        for i in range(n):
+            set_element(y, i, scaled(x, element(x, i), centre_hi, centre_lo, wide, scale, 1.0, shift))
+        return
+    hi, lo, s, t = splat(x, centre_hi), splat(x, centre_lo), splat(x, scale), splat(x, shift)
+    for i in range(0, whole, step):
+        store(y, i, ((load(x, i) - hi) - lo) * s + t)
+    if whole < n:
+        v = load_partial(x, whole, n - whole, 0.0)
+        store_partial(y, whole, n - whole, ((v - hi) - lo) * s + t)
+
+
+@helper
+def apply_positions(x, y, n, centre_hi, centre_lo, wide, rstd, weight, bias):
+    """y = (x - centre) * rstd * weight + bias with a weight and a bias for each position of the run."""
+    step = lane_count(x)
+    whole = n - n % step
+    rest = n - whole
+    if wide:
+        for i in range(n):
+            w, b = element(weight, i), element(bias, i)
+            set_element(y, i, scaled(x, element(x, i), centre_hi, centre_lo, wide, rstd, w, b))
+        return
+    hi, lo, s = splat(x, centre_hi), splat(x, centre_lo), splat(x, rstd)
+    for i in range(0, whole, step):
+        store(y, i, ((load(x, i) - hi) - lo) * s * load(weight, i) + load(bias, i))
+    if rest > 0:
+        v = ((load_partial(x, whole, rest, 0.0) - hi) - lo) * s
+        v = v * load_partial(weight, whole, rest, 0.0) + load_partial(bias, whole, rest, 0.0)
+        store_partial(y, whole, rest, v)
+
+
+@kernel
+def moments_rows(x, centred, hi, lo, m2, start, stop):
+    """The moments of the chunks `start` to `stop`, counted over (outer, chunks)."""
+    n, stride = x.shape[1], x.strides[0] // x.itemsize
+    base = pointer(x)
+    hi_out, lo_out, m2_out = pointer(hi), pointer(lo), pointer(m2)
+    chunks = (n + CHUNK - 1) // CHUNK
+    for k in range(start, stop):
+        o, i = k // chunks, k % chunks * CHUNK
+        chunk = chunk_moments(at(base, o * stride + i), min(n - i, CHUNK), centred)
+        set_element(hi_out, k, chunk[1])
+        set_element(lo_out, k, chunk[2])
+        set_element(m2_out, k, chunk[3])
+
+
+@kernel
+def normalize_rows(
+    x, y, weight, bias, per_position, segments, centred, divisor, eps, floor, mean, m2, start, stop
+):  # fmt: skip
+    """Statistics and result of the lines `start` to `stop`, each while it is in cache."""
+    n = x.shape[1]
+    x_stride, y_stride = x.strides[0] // x.itemsize, y.strides[0] // y.itemsize
+    length = n // segments
+    parameters = weight.size
+    x_base, y_base, w, b = pointer(x), pointer(y), pointer(weight), pointer(bias)
+    mean_out, m2_out = pointer(mean), pointer(m2)
+    for o in range(start, stop):
+        source, target = at(x_base, o * x_stride), at(y_base, o * y_stride)
+        line = line_moments(source, n, centred)
+        hi, lo, r, wide = coefficients(x_base, line, divisor, eps, floor)
+        if per_position:
+            apply_positions(source, target, n, hi, lo, wide, r, w, b)
+        else:
+            for j in range(segments):
+                p = (o * segments + j) % parameters
+                i = j * length
+                apply_scalar(at(source, i), at(target, i), length, hi, lo, wide, r * element(w, p), element(b, p))
+        if mean.size > 0:
+            set_element(mean_out, o, line[1] + line[2])
+            set_element(m2_out, o, line[3])
+
+
+@kernel
+def affine_rows(x, y, hi, lo, scale, shift, weight, bias, start, stop):
+    """y = (x - centre) * scale + shift for the pieces `start` to `stop`, counted over (outer, chunks)."""
+    n = x.shape[1]
+    x_stride, y_stride = x.strides[0] // x.itemsize, y.strides[0] // y.itemsize
+    x_base, y_base, w, b = pointer(x), pointer(y), pointer(weight), pointer(bias)
+    hi_in, lo_in, scale_in, shift_in = pointer(hi), pointer(lo), pointer(scale), pointer(shift)
+    lines = hi.shape[0]
+    pieces = (n + CHUNK - 1) // CHUNK
+    for k in range(start, stop):
+        o, i = k // pieces, k % pieces * CHUNK
+        p = o % lines
+        source, target = at(x_base, o * x_stride + i), at(y_base, o * y_stride + i)
+        length = min(n - i, CHUNK)
+        c_hi, c_lo, s = element(hi_in, p), element(lo_in, p), element(scale_in, p)
+        if weight.size > 0:
+            apply_positions(source, target, length, c_hi, c_lo, False, s, at(w, i), at(b, i))
+        else:
+            apply_scalar(source, target, length, c_hi, c_lo, False, s, element(shift_in, p))
+
+
+@kernel
+def extrema_rows(x, lows, highs, start, stop):
+    """The least and the largest element of the chunks `start` to `stop`, counted over (outer, chunks)."""
+    n, stride = x.shape[1], x.strides[0] // x.itemsize
+    base, low_out, high_out = pointer(x), pointer(lows), pointer(highs)
+    step = lane_count(base)
+    chunks = (n + CHUNK - 1) // CHUNK
+    for k in range(start, stop):
+        o, i = k // chunks, k % chunks * CHUNK
+        source = at(base, o * stride + i)
+        length = min(n - i, CHUNK)
+        whole = length - length % step
+        low = splat(base, element(source, 0))
+        high = low
+        for j in range(0, whole, step):
+            v = load(source, j)
+            low, high = minimum(low, v), maximum(high, v)
+        if whole < length:
+            v = load_partial(source, whole, length - whole, element(source, 0))
+            low, high = minimum(low, v), maximum(high, v)
+        set_element(low_out, k, least(low))
+        set_element(high_out, k, largest(high))
+
+
+@parallel_kernel
+def parallel_moments_rows(x, centred, hi, lo, m2, units, tasks):
+    for t in numba.prange(tasks):
+        moments_rows(x, centred, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
+
+
+@parallel_kernel
+def parallel_normalize_rows(
+    x, y, weight, bias, per_position, segments, centred, divisor, eps, floor, mean, m2, units, tasks
+):  # fmt: skip
+    for t in numba.prange(tasks):
+        normalize_rows(
+            x, y, weight, bias, per_position, segments, centred, divisor, eps, floor, mean, m2,
+            t * units // tasks, (t + 1) * units // tasks,
+        )  # fmt: skip
+
+
+@parallel_kernel
+def parallel_affine_rows(x, y, hi, lo, scale, shift, weight, bias, units, tasks):
+    for t in numba.prange(tasks):
+        affine_rows(x, y, hi, lo, scale, shift, weight, bias, t * units // tasks, (t + 1) * units // tasks)
+
+
+@parallel_kernel
+def parallel_extrema_rows(x, lows, highs, units, tasks):
+    for t in numba.prange(tasks):
+        extrema_rows(x, lows, highs, t * units // tasks, (t + 1) * units // tasks)

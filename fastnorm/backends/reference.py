@@ -1,0 +1,93 @@
+"""The reference: every primitive in NumPy and float64. It works everywhere, and is the specification of the others.
+
+Every array is a canonical view (outer, reduce, inner) with a contiguous last axis of more than one element; weights are
+one-dimensional and of the dtype of x. A backend that computes in another order must stay within the accuracy contract.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm.recipe import Affine, Moments, Rule, merge, reciprocal_root
+
+Array = npt.NDArray[Any]
+
+
+class Reference:
+    """A backend. Subclasses override what they speed up."""
+
+    name = "reference"
+
+    def variant(self) -> str:
+        """Return what was chosen inside the backend, for `explain` and `show_config`."""
+        return "numpy"
+
+    def threads(self, requested: int) -> int:
+        """Return how many threads a call will use if it may use `requested`."""
+        return 1
+
+    def moments(self, x: Array, centred: bool) -> Moments:
+        """Return the moments of each line, (outer, inner)."""
+        x = x.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            hi = x.mean(axis=1) if centred else np.zeros((x.shape[0], x.shape[2]))
+            deviations = x - hi[:, np.newaxis]
+            lo = deviations.mean(axis=1) if centred else np.zeros_like(hi)
+            deviations -= lo[:, np.newaxis]
+            return Moments(hi, lo, np.einsum("ori,ori->oi", deviations, deviations))
+
+    def merge(self, parts: Moments, count: float, last: float) -> Moments:
+        """Join the parts (a, b, c) along b; each has `count` elements, the last one `last`."""
+        return merge(parts, count, last)
+
+    def extrema(self, x: Array) -> tuple[Array, Array]:
+        """Return the least and the largest element of each line, (outer, inner), NaN where there is one."""
+        return x.min(axis=1), x.max(axis=1)
+
+    def affine(
+        self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
+    ) -> None:
+        """Write y = (x - hi - lo) * scale + shift, or, with a weight a position, times weight plus bias.
+
+        The coefficients are (lines, inner); block o of x has row o % lines.
+        """
+        repeats = x.shape[0] // coefficients.hi.shape[0] if x.shape[0] else 1
+        hi, lo, scale, shift = (np.tile(part, (repeats, 1))[:, np.newaxis] for part in coefficients)
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            result = ((x.astype(np.float64) - hi) - lo) * scale
+            if weight is not None and bias is not None:
+                result = result * weight[:, np.newaxis].astype(np.float64) + bias[:, np.newaxis]
+            else:
+                result += shift
+            np.copyto(y, result, casting="unsafe")
+
+    def normalize(
+        self, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int, rule: Rule,
+        want_stats: bool,
+    ) -> Moments | None:  # fmt: skip
+        """Write the normalised lines; return their moments if they are wanted.
+
+        Per position, weight and bias have `reduce` elements. Otherwise a line is `segments` equal runs; segment j of
+        line number k has the parameter (k * segments + j) modulo the number of parameters.
+        """
+        outer, reduce, inner = x.shape
+        stats = self.moments(x, rule.centred)
+        rstd = reciprocal_root(stats.m2, reduce, rule)
+        zero = np.zeros((outer, inner))
+        if per_position:
+            self.affine(x, y, Affine(stats.hi, stats.lo, rstd, zero), weight, bias)
+            return stats if want_stats else None
+        number = np.arange(outer * inner * segments) % weight.size
+        parts = (outer * segments, reduce // segments, inner)
+        split = (outer * segments, inner)
+        coefficients = Affine(
+            np.repeat(stats.hi, segments, axis=0),
+            np.repeat(stats.lo, segments, axis=0),
+            np.repeat(rstd, segments, axis=0) * weight.astype(np.float64)[number].reshape(split),
+            bias.astype(np.float64)[number].reshape(split),
+        )
+        result = np.empty(parts, y.dtype)
+        self.affine(x.reshape(parts), result, coefficients)
+        np.copyto(y, result.reshape(y.shape))
+        return stats if want_stats else None

@@ -1,0 +1,325 @@
+"""`fastnorm demo`: real data normalized by NumPy and by fastnorm, timed against each other and against float64."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import fastnorm
+from fastnorm.cli import numpy_norms, workloads
+from fastnorm.cli.measure import (
+    DemoResult,
+    NormResult,
+    PipelineResult,
+    interleaved,
+    worst_difference,
+    worst_error,
+)
+from fastnorm.cli.pipelines import Pipeline, pipelines
+
+__all__ = ["add_arguments", "run"]
+
+NORM_HEADERS = ("norm", "shape", "NumPy µs", "fastnorm µs", "speed-up", "backend", "NumPy error", "fastnorm error")
+PIPELINE_HEADERS = ("pipeline", "NumPy ms", "fastnorm ms", "speed-up", "norms' share", "largest difference", "accuracy")
+NORM_NOTE = "Medians of interleaved rounds; error: largest |y - y64| / max(1, |y64|), y64 the same in float64."
+PIPELINE_NOTE = (
+    "Matrix products included, the norms alone exchanged; norms' share: of the time with NumPy; "
+    "accuracy: on the 360 digits the network was not trained on."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    Declare the command's arguments.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of ``fastnorm demo``.
+    """
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, times in seconds")
+    parser.add_argument("--quick", action="store_true", help="measure each norm for a shorter time")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.png", help="draw the result as well")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """
+    Measure, print, and draw where that is asked for.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        With `json`, `quick` and `plot` as `add_arguments` declares them.
+
+    Returns
+    -------
+    int
+        The command's exit status: 0, or 1 if a package that the demo needs is missing or the plot cannot be written.
+    """
+    plot = None
+    try:
+        data = workloads.load_data()
+        if arguments.plot is not None:
+            # Before the measurement, so that what is missing shows at once.
+            workloads.import_extra("matplotlib", "matplotlib")
+            plot = importlib.import_module("fastnorm.cli.plot")
+    except workloads.MissingExtraError as error:
+        print(f"fastnorm demo: {error}", file=sys.stderr)
+        return 1
+    result = _measure(data, quick=arguments.quick)
+    if arguments.json:
+        print(json.dumps(_as_json(result), indent=2))
+    else:
+        _print_result(result)
+    if plot is not None:
+        try:
+            plot.draw(result, arguments.plot)
+        except (OSError, ValueError) as error:
+            print(f"fastnorm demo: could not write {arguments.plot}: {error}", file=sys.stderr)
+            return 1
+        print(f"Drawn in {arguments.plot}", file=sys.stderr)
+    return 0
+
+
+class _Progress:
+    """One line on stderr that says what is being measured; nothing where stderr is no terminal."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.visible = sys.stderr.isatty()
+
+    def start(self, name: str) -> None:
+        self.done += 1
+        self._write(f"[{self.done}/{self.total}] {name}")
+
+    def finish(self) -> None:
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self.visible:
+            sys.stderr.write(f"\r\x1b[2K{text}")
+            sys.stderr.flush()
+
+
+def _measure(data: workloads.Data, *, quick: bool) -> DemoResult:
+    print("Compiling or loading every kernel, once ...", file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    fastnorm.warm()
+    print(f"... done in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+
+    rows, pipes = workloads.rows(fastnorm, data), pipelines(data)
+    progress = _Progress(len(rows) + len(pipes))
+    norm_results, pipeline_results = [], []
+    for row in rows:
+        progress.start(row.name)
+        norm_results.append(_measure_row(row, quick=quick))
+    for pipeline in pipes:
+        progress.start(pipeline.name)
+        pipeline_results.append(_measure_pipeline(pipeline, quick=quick))
+    progress.finish()
+    return DemoResult(norm_results, pipeline_results, _machine(), _versions())
+
+
+def _measure_row(row: workloads.Row, *, quick: bool) -> NormResult:
+    truth = row.truth()
+    errors = {"numpy": worst_error(row.numpy(), truth), "fastnorm": worst_error(row.fastnorm(), truth)}
+    del truth
+    seconds = interleaved({"numpy": row.numpy, "fastnorm": row.fastnorm}, **_effort(0.8, quick=quick))
+    return NormResult(
+        name=row.name,
+        op=row.op,
+        shape=row.shape,
+        dtype=row.dtype,
+        numpy_seconds=seconds["numpy"],
+        fastnorm_seconds=seconds["fastnorm"],
+        backend=fastnorm.explain(row.op, row.shape, row.dtype).backend,
+        numpy_error=errors["numpy"],
+        fastnorm_error=errors["fastnorm"],
+    )
+
+
+def _measure_pipeline(pipeline: Pipeline, *, quick: bool) -> PipelineResult:
+    outputs = {"numpy": pipeline.run(numpy_norms), "fastnorm": pipeline.run(fastnorm)}
+    seconds = interleaved(
+        {"numpy": lambda: pipeline.run(numpy_norms), "fastnorm": lambda: pipeline.run(fastnorm)},
+        **_effort(3.0, quick=quick),
+    )
+    accuracies = {
+        name: None if pipeline.accuracy is None else pipeline.accuracy(output) for name, output in outputs.items()
+    }
+    return PipelineResult(
+        name=pipeline.name,
+        numpy_seconds=seconds["numpy"],
+        fastnorm_seconds=seconds["fastnorm"],
+        norm_share=_norm_share(pipeline),
+        largest_difference=worst_difference(outputs["fastnorm"], outputs["numpy"]),
+        numpy_accuracy=accuracies["numpy"],
+        fastnorm_accuracy=accuracies["fastnorm"],
+    )
+
+
+def _effort(budget: float, *, quick: bool) -> dict[str, Any]:
+    if quick:
+        return {"budget": budget / 8, "sample": 0.003, "minimum_rounds": 3}
+    return {"budget": budget, "sample": 0.01, "minimum_rounds": 7}
+
+
+class _TimedNorms:
+    """The NumPy norms, adding up the seconds spent in them."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function = getattr(numpy_norms, name)
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return timed
+
+
+def _norm_share(pipeline: Pipeline, runs: int = 5) -> float:
+    """Share of the pipeline's time with NumPy that is spent in its norms, the median of a few runs."""
+    shares = []
+    for _ in range(runs):
+        norms = _TimedNorms()
+        start = time.perf_counter()
+        pipeline.run(norms)
+        shares.append(norms.seconds / (time.perf_counter() - start))
+    return float(np.median(shares))
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "architecture": platform.machine(),
+        "system": platform.platform(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "fastnorm_threads": fastnorm.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("fastnorm", "numpy", "numba", "scikit-learn"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _as_json(result: DemoResult) -> dict[str, Any]:
+    document = dataclasses.asdict(result)
+    measured: list[NormResult | PipelineResult] = [*result.norms, *result.pipelines]
+    for entry, one in zip([*document["norms"], *document["pipelines"]], measured, strict=True):
+        entry["speedup"] = one.speedup
+    return document
+
+
+def _norm_cells(result: NormResult) -> list[str]:
+    return [
+        result.name,
+        "x".join(map(str, result.shape)),
+        f"{result.numpy_seconds * 1e6:,.0f}",
+        f"{result.fastnorm_seconds * 1e6:,.0f}",
+        f"{result.speedup:.1f}x",
+        result.backend,
+        f"{result.numpy_error:.1e}",
+        f"{result.fastnorm_error:.1e}",
+    ]
+
+
+def _pipeline_cells(result: PipelineResult) -> list[str]:
+    return [
+        result.name,
+        f"{result.numpy_seconds * 1e3:,.2f}",
+        f"{result.fastnorm_seconds * 1e3:,.2f}",
+        f"{result.speedup:.2f}x",
+        f"{result.norm_share:.0%}",
+        f"{result.largest_difference:.1e}",
+        "" if result.fastnorm_accuracy is None else f"{result.numpy_accuracy:.1%} / {result.fastnorm_accuracy:.1%}",
+    ]
+
+
+def _print_result(result: DemoResult) -> None:
+    machine, versions = result.machine, result.versions
+    print(
+        f"{machine['processor']}, {machine['cpus']} CPUs, {machine['fastnorm_threads']} threads for fastnorm; "
+        + ", ".join(f"{package} {version}" for package, version in versions.items())
+    )
+    print()
+    _print_table(NORM_HEADERS, [_norm_cells(one) for one in result.norms], text_columns={0, 1, 5})
+    print(NORM_NOTE)
+    print()
+    _print_table(PIPELINE_HEADERS, [_pipeline_cells(one) for one in result.pipelines], text_columns={0})
+    print(PIPELINE_NOTE)
+
+
+def _print_table(headers: tuple[str, ...], cells: list[list[str]], *, text_columns: set[int]) -> None:
+    """Print a table, its numbers aligned to the right, with rich where it is installed."""
+    try:
+        box, console_module, table_module = (
+            importlib.import_module(f"rich.{name}") for name in ("box", "console", "table")
+        )
+    except ImportError:
+        _print_plain_table(headers, cells, text_columns)
+        return
+    console = console_module.Console()
+    if not console.is_terminal or console.width < _plain_width(headers, cells):
+        # Rich would fold or cut cells to fit; a file or a narrow terminal gets whole lines.
+        _print_plain_table(headers, cells, text_columns)
+        return
+    table = table_module.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="left" if number in text_columns else "right", no_wrap=True)
+    for line in cells:
+        table.add_row(*line)
+    console.print(table)
+
+
+def _column_widths(headers: tuple[str, ...], cells: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+
+
+def _plain_width(headers: tuple[str, ...], cells: list[list[str]]) -> int:
+    return sum(_column_widths(headers, cells)) + 2 * (len(headers) - 1)
+
+
+def _print_plain_table(headers: tuple[str, ...], cells: list[list[str]], text_columns: set[int]) -> None:
+    widths = _column_widths(headers, cells)
+    for line in [list(headers), ["-" * width for width in widths], *cells]:
+        aligned = (
+            cell.ljust(width) if number in text_columns else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  ".join(aligned).rstrip())

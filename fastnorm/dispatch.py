@@ -1,0 +1,110 @@
+"""Which backend serves a call: a pure function of the size of the work and the settings."""
+
+from dataclasses import asdict, dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import tuning
+from fastnorm.backends import registry
+from fastnorm.backends.reference import Reference
+from fastnorm.dtypes import storage
+from fastnorm.settings import check_backend, current
+
+
+def _step(elements: int, num_threads: int) -> tuning.Step:
+    ladder = tuning.LADDER if num_threads > 1 else tuning.SERIAL_LADDER
+    return next(step for step in ladder if elements <= step.limit)
+
+
+def choose(elements: int, backend: str | None = None) -> Reference:
+    """Return the backend for work on so many elements.
+
+    Parameters
+    ----------
+    elements : int
+        The size of the array.
+    backend : str, optional
+        What the call asks for; None leaves it to the settings.
+
+    Raises
+    ------
+    ValueError
+        There is no backend of that name.
+    RuntimeError
+        The backend that was asked for cannot run here.
+    """
+    settings = current()
+    name = settings.backend if backend is None else check_backend(backend)
+    if name != "auto":
+        return registry.load(name)
+    return registry.load_first(_step(elements, settings.num_threads).backends)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which backend serves a call, and why."""
+
+    op: str
+    shape: tuple[int, ...]
+    dtype: str
+    compute_dtype: str
+    backend: str
+    variant: str
+    threads: int
+    reason: str
+
+    def __str__(self) -> str:
+        return "\n".join(f"{key.replace('_', ' '):14}{value}" for key, value in asdict(self).items())
+
+
+def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float32") -> Explanation:
+    """Say which backend would serve a call here, and why.
+
+    Parameters
+    ----------
+    op : str
+        The name of a function, such as "layer_norm".
+    shape : tuple of int
+        The shape of the input.
+    dtype : dtype, default float32
+        The dtype of the input.
+
+    Returns
+    -------
+    Explanation
+        With `.backend`, `.variant`, `.threads`, `.compute_dtype` and `.reason`; `print` shows them.
+
+    Raises
+    ------
+    TypeError
+        The dtype is not a real number type.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.explain("layer_norm", (8, 768)).reason
+    'small: the lowest call cost wins'
+    """
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    requested = np.dtype(dtype)
+    settings = current()
+    elements = prod(shape)
+    backend = choose(elements)
+    reason = f"forced: backend={settings.backend!r}"
+    if settings.backend == "auto":
+        step = _step(elements, settings.num_threads)
+        reason = step.reason
+        for name in step.backends[: step.backends.index(backend.name)]:
+            reason += f"; {name} cannot run here: {registry.why_not(name)}"
+    return Explanation(
+        op,
+        shape,
+        requested.name,
+        storage(requested, "explain", "dtype").compute.name,
+        backend.name,
+        backend.variant(),
+        backend.threads(settings.num_threads),
+        reason,
+    )

@@ -1,0 +1,69 @@
+"""Storage types, what they are computed in and what comes out; a dtype is one row of a table."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+
+class Storage(NamedTuple):
+    """How an input dtype is treated."""
+
+    compute: np.dtype[Any]  # what the kernels read and write
+    result: np.dtype[Any]  # what a norm returns unless `dtype=` says otherwise
+
+
+def _table() -> dict[str, Storage]:
+    float16 = np.dtype(np.float16)
+    rows = {
+        "float16": Storage(FLOAT32, float16),
+        "float32": Storage(FLOAT32, FLOAT32),
+        "float64": Storage(FLOAT64, FLOAT64),
+        "bool": Storage(FLOAT32, FLOAT32),
+    }
+    rows |= dict.fromkeys(("int8", "uint8", "int16", "uint16"), Storage(FLOAT32, FLOAT32))  # exact in float32
+    rows |= dict.fromkeys(("int32", "uint32", "int64", "uint64"), Storage(FLOAT64, FLOAT64))
+    return rows
+
+
+_STORAGE = _table()
+# ml_dtypes' type, known by its name so that the package need not be imported.
+_BFLOAT16 = "bfloat16"
+
+
+def storage(dtype: np.dtype[Any], function: str, argument: str) -> Storage:
+    """Return how `dtype` is treated.
+
+    Raises
+    ------
+    TypeError
+        The dtype is not a real number type of at most 64 bits.
+    """
+    row = _STORAGE.get(dtype.name)
+    if row is not None:
+        return row
+    if dtype.name == _BFLOAT16:
+        return Storage(FLOAT32, dtype)
+    raise TypeError(
+        f"{function}: {argument} must have a real number dtype of at most 64 bits "
+        f"(bool, integer, float16, bfloat16, float32, float64), got {dtype}"
+    )
+
+
+def result_dtype(requested: npt.DTypeLike | None, default: np.dtype[Any], function: str) -> np.dtype[Any]:
+    """Return the dtype of a result: `requested`, which must be a floating one, or the default.
+
+    Raises
+    ------
+    TypeError
+        `requested` is not a floating dtype that the library knows.
+    """
+    if requested is None:
+        return default
+    dtype = np.dtype(requested)
+    if dtype.name in ("float16", "float32", "float64", _BFLOAT16):
+        return dtype
+    raise TypeError(f"{function}: dtype must be float16, bfloat16, float32 or float64, got {dtype}")

@@ -1,0 +1,288 @@
+"""From arrays to results: take the input in, choose the backend, run statistics -> merge -> fold -> apply, hand out.
+
+A norm with lines of its own is one fused pass over each line while it is in cache. Where lines are pooled (BatchNorm on
+NCHW), or so few and long that threads must share one, the same steps are taken one after the other, with the same bits.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import tuning
+from fastnorm.backends import registry
+from fastnorm.backends.reference import Reference
+from fastnorm.dispatch import choose
+from fastnorm.dtypes import FLOAT64, result_dtype, storage
+from fastnorm.plan import ChannelLayout, Plan
+from fastnorm.recipe import Affine, Moments, Rule, fold, leaves_range, reciprocal_root
+from fastnorm.settings import current
+
+Array = npt.NDArray[Any]
+
+
+class Stats(NamedTuple):
+    """What a norm has computed on its way, float64, shaped to broadcast against x."""
+
+    mean: Array
+    rstd: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The input and the output of one call, checked, in the dtype that the kernels compute in."""
+
+    x: Array
+    y: Array
+    result: np.dtype[Any]
+    out: Array | None
+    backend: Reference
+
+    def finish(self) -> Array:
+        """Return the result where the caller wants it, rounded once to its dtype."""
+        if self.out is None:
+            with np.errstate(over="ignore"):
+                return self.y if self.y.dtype == self.result else self.y.astype(self.result)
+        if self.out is not self.y:
+            with np.errstate(over="ignore"):
+                np.copyto(self.out, self.y, casting="unsafe")
+        return self.out
+
+
+def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
+    """Return `x` as an array of a dtype that the library knows.
+
+    Raises
+    ------
+    TypeError
+        It is not an array of real numbers.
+    """
+    try:
+        array = np.asarray(x)
+    except ValueError as error:  # ragged
+        raise TypeError(f"{function}: {name} must be an array of numbers: {error}") from None
+    storage(array.dtype, function, name)
+    return array
+
+
+def as_compute(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the array in the dtype the kernels compute in, native, aligned."""
+    if array.dtype == dtype and array.flags.aligned and array.dtype.isnative:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(dtype)
+
+
+def _usable_as_output(out: Array, x: Array, dtype: np.dtype[Any], others: tuple[Array | None, ...]) -> bool:
+    """Whether the kernels may write to `out` while they read x and the other arrays."""
+    if out.dtype != dtype or not out.flags.c_contiguous or not out.flags.aligned:
+        return False
+    if any(other is not None and np.may_share_memory(out, other) for other in others):
+        return False
+    if not np.may_share_memory(out, x):
+        return True
+    return out.ctypes.data == x.ctypes.data and out.strides == x.strides and x.dtype == dtype
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], function: str) -> None:
+    """Check that `out` can take a result.
+
+    Raises
+    ------
+    TypeError
+        It is not an array, or of another dtype.
+    ValueError
+        It is of another shape, or read-only.
+    """
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{function}: out must be a numpy.ndarray, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"{function}: out must have the shape of the result, {shape}, got {out.shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"{function}: out must have the dtype of the result, {dtype}, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{function}: out is read-only")
+
+
+def begin(
+    x: Array, out: Array | None, dtype: npt.DTypeLike | None, backend: str | None, function: str,
+    others: tuple[Array | None, ...] = (),
+) -> Call:  # fmt: skip
+    """Check `out`, `dtype` and `backend`, and return the call; nothing is written yet.
+
+    `others` are arrays that the kernels read besides x, already in the compute dtype.
+    """
+    kind = storage(x.dtype, function, "x")
+    result = result_dtype(dtype, kind.result, function)
+    compute = FLOAT64 if result == FLOAT64 else kind.compute
+    if out is not None:
+        check_out(out, x.shape, result, function)
+    chosen = choose(x.size, backend)
+    source = as_compute(x, compute)
+    if out is not None and _usable_as_output(out, source, compute, others):
+        return Call(source, out, result, out, chosen)
+    return Call(source, np.empty(x.shape, compute), result, out, chosen)
+
+
+def compute_dtype(x: Array, dtype: npt.DTypeLike | None, function: str) -> np.dtype[Any]:
+    """Return the dtype in which `begin` will have the kernels compute."""
+    kind = storage(x.dtype, function, "x")
+    return FLOAT64 if result_dtype(dtype, kind.result, function) == FLOAT64 else kind.compute
+
+
+@lru_cache(maxsize=64)
+def _constant(value: float, length: int, dtype: np.dtype[Any]) -> Array:
+    array = np.full(length, value, dtype)
+    array.flags.writeable = False
+    return array
+
+
+def parameter(value: Array | None, default: float, length: int, dtype: np.dtype[Any]) -> Array:
+    """Return a weight or bias for the kernels: flat, contiguous; a missing one is a constant."""
+    if value is None:
+        return _constant(default, length, dtype)
+    return np.ascontiguousarray(as_compute(value, dtype).reshape(-1))
+
+
+def viewed(array: Array, view: tuple[int, int, int], order: tuple[int, ...] | None = None) -> Array:
+    """Return an array as a canonical view, copied only if its strides do not allow that."""
+    if order is not None:
+        array = array.transpose(order)
+    array = array.reshape(view)
+    axis = 1 if view[2] == 1 else 2
+    if view[axis] > 1 and array.strides[axis] != array.itemsize:
+        array = np.ascontiguousarray(array)
+    return array
+
+
+def statistics(x: Array, plan: Plan, centred: bool, backend: Reference) -> Moments:
+    """Return the moments of x over the reduced axes of a plan, flat."""
+    stats = backend.moments(viewed(x, plan.view, plan.order), centred)
+    if plan.pool is not None:
+        parts = Moments(*(np.ascontiguousarray(part).reshape(plan.pool) for part in stats))
+        stats = backend.merge(parts, plan.view[1], plan.view[1])
+    return Moments(*(part.reshape(-1) for part in stats))
+
+
+def apply(
+    call: Call, view: tuple[int, int, int], order: tuple[int, ...] | None, coefficients: Affine, rstd: Array,
+    weight: Array | None = None, bias: Array | None = None,
+) -> None:  # fmt: skip
+    """Write y = (x - centre) * scale + shift in a view in which each line has one set of coefficients.
+
+    Where `rstd` would leave the range of float32 on the way, float64 does it.
+    """
+    backend = registry.load("reference") if leaves_range(rstd, call.x.dtype) else call.backend
+    columns = view[2]
+    flat = Affine(*(np.ascontiguousarray(part, dtype=np.float64).reshape(-1, columns) for part in coefficients))
+    x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)
+    y = target.reshape(view)
+    backend.affine(x, y, flat, weight, bias)
+    if not np.may_share_memory(y, call.y):  # the transposition could not be seen as a view
+        np.copyto(target, y.reshape(target.shape))
+
+
+def _enough_lines(view: tuple[int, int, int], call: Call, backend: Reference) -> bool:
+    """Whether whole lines keep all threads busy."""
+    threads = backend.threads(current().num_threads)
+    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * call.x.itemsize // 1024)
+    return threads == 1 or lines >= threads * tuning.LINES_PER_THREAD
+
+
+def normalize_positions(
+    call: Call, plan: Plan, rule: Rule, weight: Array | None, bias: Array | None, want_stats: bool
+) -> Moments | None:
+    """Normalise lines with a weight and a bias for each position of a line; return the moments if wanted."""
+    view, dtype = plan.view, call.x.dtype
+    x = viewed(call.x, view)
+    if _enough_lines(view, call, call.backend):
+        affine = weight is not None or bias is not None
+        w = parameter(weight, 1.0, view[1] if affine else 1, dtype)
+        b = parameter(bias, 0.0, view[1] if affine else 1, dtype)
+        return call.backend.normalize(x, call.y.reshape(view), w, b, affine, 1, rule, want_stats)
+    stats = call.backend.moments(x, rule.centred)
+    rstd = reciprocal_root(stats.m2, view[1], rule)
+    w = None if weight is None and bias is None else parameter(weight, 1.0, view[1], dtype)
+    b = None if w is None else parameter(bias, 0.0, view[1], dtype)
+    apply(call, view, None, fold(stats.hi, stats.lo, rstd, None, None, dtype), rstd, w, b)
+    return stats if want_stats else None
+
+
+def _lines_of(part: Array, plan: Plan) -> Array:
+    """Statistics, flat, as one number a line of the plan's view, or a period of that."""
+    if plan.pool is None or plan.pool[0] == 1:
+        return part
+    before, pooled, after = plan.pool
+    return np.repeat(part.reshape(before, 1, after), pooled, axis=1).reshape(-1)
+
+
+def apply_statistics(call: Call, plan: Plan, coefficients: Affine) -> None:
+    """Write y from coefficients that belong to the statistics of a plan, flat."""
+    lines = Affine(*(_lines_of(np.ascontiguousarray(part).reshape(-1), plan) for part in coefficients))
+    apply(call, plan.view, plan.order, lines, lines.scale)
+
+
+def normalize_axes(call: Call, plan: Plan, rule: Rule, want_stats: bool = False) -> Moments | None:
+    """Normalise over the axes of any plan, without weights; return the moments, flat, if wanted."""
+    if plan.pool is None and plan.order is None:
+        stats = normalize_positions(call, plan, rule, None, None, want_stats)
+        return None if stats is None else Moments(*(part.reshape(-1) for part in stats))
+    stats = statistics(call.x, plan, rule.centred, call.backend)
+    rstd = reciprocal_root(stats.m2, plan.count, rule)
+    apply_statistics(call, plan, fold(stats.hi, stats.lo, rstd, None, None, call.x.dtype))
+    return stats if want_stats else None
+
+
+def extrema(x: Array, plan: Plan, backend: Reference) -> tuple[Array, Array]:
+    """Return the least and the largest element over the reduced axes of a plan, flat."""
+    low, high = backend.extrema(viewed(x, plan.view, plan.order))
+    if plan.pool is not None:
+        low, high = low.reshape(plan.pool).min(axis=1), high.reshape(plan.pool).max(axis=1)
+    return low.reshape(-1), high.reshape(-1)
+
+
+def normalize_channels(
+    call: Call, layout: ChannelLayout, plan: Plan, rule: Rule, weight: Array | None, bias: Array | None,
+    per_group: int, want_stats: bool,
+) -> Moments | None:  # fmt: skip
+    """Normalise with a weight and a bias a channel; each statistic belongs to `per_group` adjacent channels.
+
+    Statistics come one for all of the batch, (1, groups), or one for each item, (N, groups); flat, if wanted.
+    """
+    dtype, channels = call.x.dtype, layout.channels
+    fused = plan.pool is None and layout.order is None and (per_group == 1 or not layout.last)
+    if fused and _enough_lines(plan.view, call, call.backend):
+        affine = weight is not None or bias is not None
+        w = parameter(weight, 1.0, channels if affine else 1, dtype)
+        b = parameter(bias, 0.0, channels if affine else 1, dtype)
+        x, y = viewed(call.x, plan.view), call.y.reshape(plan.view)
+        # Without weights the whole line is one run.
+        stats = call.backend.normalize(x, y, w, b, False, per_group if affine else 1, rule, want_stats)
+        return None if stats is None else Moments(*(part.reshape(-1) for part in stats))
+    ordered = call.x if layout.order is None else call.x.transpose(layout.order)
+    stats = statistics(ordered, plan, rule.centred, call.backend)
+    rstd = reciprocal_root(stats.m2, plan.count, rule)
+    apply_channels(call, layout, stats, rstd, weight, bias, per_group)
+    return stats if want_stats else None
+
+
+def apply_channels(
+    call: Call, layout: ChannelLayout, stats: Moments, rstd: Array, weight: Array | None, bias: Array | None,
+    per_group: int,
+) -> None:  # fmt: skip
+    """Write y from statistics (1 or N) x groups, a weight and a bias a channel."""
+    shape = -1, layout.channels
+    hi, lo, scale = (np.repeat(part, per_group).reshape(shape) for part in (stats.hi, stats.lo, rstd))
+    coefficients = fold(hi, lo, scale, weight, bias, call.x.dtype)
+    apply(call, layout.apply_view, layout.order, coefficients, rstd)
+
+
+def stats_of(moments: Moments, count: int, rule: Rule, shape: tuple[int, ...], repeats: int = 1) -> Stats:
+    """Return mean and rstd in the shape that broadcasts against x; each number `repeats` times (a group's channels)."""
+    rstd = reciprocal_root(moments.m2, count, rule)
+    mean = moments.hi + moments.lo
+    if repeats > 1:
+        mean, rstd = np.repeat(mean, repeats), np.repeat(rstd, repeats)
+    return Stats(mean.reshape(shape), rstd.reshape(shape))

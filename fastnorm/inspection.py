@@ -1,0 +1,103 @@
+"""What is installed, what was chosen, and the compilation of everything ahead of need."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+
+import fastnorm
+from fastnorm.backends import registry
+from fastnorm.settings import cache_directory, current
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def configuration() -> dict[str, Any]:
+    """Return what `show_config` prints, as a dictionary that JSON can hold."""
+    settings = current()
+    cython: dict[str, Any] = {"available": registry.why_not("cython") is None}
+    if cython["available"]:
+        from fastnorm.backends import cython as cython_backend
+
+        cython["variants built"] = list(cython_backend.built_variants())
+        cython["variants this processor runs"] = list(cython_backend.runnable_variants())
+        cython["variant chosen"] = registry.load("cython").variant()
+    else:
+        cython["reason"] = registry.why_not("cython")
+    numba: dict[str, Any] = {"available": registry.why_not("numba") is None}
+    if numba["available"]:
+        from fastnorm.backends import numba_cpu, numba_jit
+
+        numba["threading layer"] = numba_cpu.threading_layer()
+        numba["threads started"] = registry.load("numba").threads(sys.maxsize)
+        numba["cache directory"] = str(numba_jit.CACHE_DIRECTORY) if numba_jit.CACHE_DIRECTORY else None
+    else:
+        numba["reason"] = registry.why_not("numba")
+    return {
+        "fastnorm": fastnorm.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "settings": {"backend": settings.backend, "num_threads": settings.num_threads},
+        "cache directory": str(cache_directory()),
+        "cython": cython,
+        "numba": numba,
+        "versions": {name: _version(name) for name in ("numpy", "scipy", "numba", "llvmlite")},
+    }
+
+
+def _lines(value: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{indent}{key}", *_lines(item, indent + "  ")]
+        else:
+            text = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+            lines.append(f"{indent}{key:{32 - len(indent)}}{text}")
+    return lines
+
+
+def show_config() -> None:
+    """Print processor, backends, ISA variants, threads, cache directory and versions.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.show_config()  # doctest: +ELLIPSIS
+    fastnorm                        ...
+    """
+    print("\n".join(_lines(configuration())))
+
+
+def warm() -> None:
+    """Compile, or load from the cache, every JIT kernel now, and return when all is done.
+
+    Without Numba there is nothing to do.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.warm()
+    """
+    if registry.why_not("numba") is not None:
+        return
+    from fastnorm.backends.numba_cpu import compile_all
+
+    compile_all(np.dtype(np.float32), np.dtype(np.float64))

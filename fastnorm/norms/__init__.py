@@ -1,0 +1,1 @@
+"""The norms, one file each: data, a little algebra, a docstring."""

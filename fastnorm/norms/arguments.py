@@ -1,0 +1,101 @@
+"""Checks of the arguments that norms have in common; every message names the function and the argument."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm.engine import take
+
+Array = npt.NDArray[Any]
+
+
+def number(value: Any, function: str, name: str, *, minimum: float | None = None, open_end: bool = False) -> float:
+    """Return a real scalar as a float, which must be at least (or, with `open_end`, above) `minimum`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{function}: {name} must be a real number, got {type(value).__name__}")
+    result = float(value)
+    if math.isnan(result):
+        raise ValueError(f"{function}: {name} must be a number, got NaN")
+    if minimum is not None and (result < minimum or (open_end and result == minimum)):
+        raise ValueError(f"{function}: {name} must be {'above' if open_end else 'at least'} {minimum:g}, got {result:g}")
+    return result
+
+
+def integer(value: Any, function: str, name: str, *, minimum: int | None = None) -> int:
+    """Return an integer, which must be at least `minimum`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{function}: {name} must be an int, got {type(value).__name__}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
+    return int(value)
+
+
+def axis_index(axis: Any, ndim: int, function: str, name: str = "axis") -> int:
+    """Return an axis of an array of `ndim` dimensions, not negative."""
+    index = integer(axis, function, name)
+    if not -ndim <= index < ndim:
+        raise ValueError(f"{function}: {name} {index} is out of range for an array of {ndim} dimensions")
+    return index % ndim
+
+
+def axis_indices(axis: Any, ndim: int, function: str, name: str = "axis") -> tuple[int, ...]:
+    """Return axes in ascending order, not negative; None means all."""
+    if axis is None:
+        return tuple(range(ndim))
+    if isinstance(axis, Sequence) and not isinstance(axis, str):
+        axes = [axis_index(a, ndim, function, name) for a in axis]
+        if len(set(axes)) < len(axes):
+            raise ValueError(f"{function}: {name} {tuple(axis)} names an axis twice")
+        return tuple(sorted(axes))
+    return (axis_index(axis, ndim, function, name),)
+
+
+def trailing_axes(axis: Any, ndim: int, function: str) -> tuple[int, ...]:
+    """Return the axes of a line: one axis, or several that are the last ones."""
+    axes = axis_indices(axis, ndim, function)
+    if not axes or (len(axes) > 1 and axes != tuple(range(ndim - len(axes), ndim))):
+        raise ValueError(f"{function}: axis must be one axis or a tuple of the trailing axes, got {axis!r}")
+    return axes
+
+
+def channel_index(x: Array, channel_axis: Any, function: str) -> int:
+    """Return the channel axis of a batch: the array has at least two dimensions, and the first is the batch."""
+    if x.ndim < 2:
+        raise ValueError(f"{function}: x must have at least 2 dimensions, (N, C, ...), got shape {x.shape}")
+    index = axis_index(channel_axis, x.ndim, function, "channel_axis")
+    if index == 0:
+        raise ValueError(f"{function}: channel_axis must not be 0, the batch axis")
+    return index
+
+
+def parameter(value: npt.ArrayLike | None, shape: tuple[int, ...], function: str, name: str) -> Array | None:
+    """Return a weight or bias, which must have `shape`; None stays None."""
+    if value is None:
+        return None
+    array = take(value, function, name)
+    if array.shape != shape:
+        raise ValueError(f"{function}: {name} must have shape {shape}, got {array.shape}")
+    return array
+
+
+def statistic(value: npt.ArrayLike, length: int, function: str, name: str) -> Array:
+    """Return a mean or variance a channel, as float64."""
+    array = take(value, function, name)
+    if array.shape != (length,):
+        raise ValueError(f"{function}: {name} must have shape {(length,)}, got {array.shape}")
+    return array.astype(np.float64)
+
+
+def running(value: Any, length: int, function: str, name: str) -> Array:
+    """Return a running statistic that will be updated in place."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{function}: {name} must be a floating numpy.ndarray to be updated in place, got {got}")
+    if value.shape != (length,):
+        raise ValueError(f"{function}: {name} must have shape {(length,)}, got {value.shape}")
+    if not value.flags.writeable:
+        raise ValueError(f"{function}: {name} is read-only and cannot be updated in training")
+    return value

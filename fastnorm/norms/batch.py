@@ -1,0 +1,240 @@
+"""Batch normalization, in inference and in training, and normalization by given statistics."""
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.engine import Stats
+from fastnorm.norms import arguments
+from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
+from fastnorm.recipe import Moments, Rule
+
+Array = npt.NDArray[Any]
+
+# How a convention updates a running statistic: the weight of the old value for a momentum, and whether the running
+# variance is the unbiased one.
+#   torch: torch.nn.BatchNorm2d, "Note" on momentum
+#   keras: keras.layers.BatchNormalization, "moving_mean = moving_mean * momentum + mean(batch) * (1 - momentum)"
+#   onnx: BatchNormalization-15, "running_mean = input_mean * momentum + current_mean * (1 - momentum)"
+CONVENTIONS = {"torch": (False, True), "keras": (True, False), "onnx": (True, False)}
+
+
+def update_running(
+    running_mean: Array | None, running_var: Array | None, moments: Moments, count: int, momentum: float,
+    convention: str,
+) -> None:  # fmt: skip
+    """Move the running statistics towards those of the batch, in place."""
+    old_weighs, unbiased = CONVENTIONS[convention]
+    old = momentum if old_weighs else 1.0 - momentum
+    if running_mean is not None:
+        running_mean[...] = running_mean * old + (moments.hi + moments.lo) * (1.0 - old)
+    if running_var is not None:
+        running_var[...] = running_var * old + moments.m2 / (count - unbiased) * (1.0 - old)
+
+
+def check_momentum(momentum: float, function: str) -> float:
+    """Return a momentum, a number from 0 to 1."""
+    value = arguments.number(momentum, function, "momentum", minimum=0)
+    if value > 1:
+        raise ValueError(f"{function}: momentum must be at most 1, got {value:g}")
+    return value
+
+
+def check_count(count: int, function: str) -> None:
+    """Training needs more than one value a channel: of one alone the variance is 0 and the gradient nothing."""
+    if count == 1:
+        raise ValueError(f"{function}: training needs more than one value per channel, got 1")
+
+
+def given_statistics(mean: Array, var: Array, eps: float) -> tuple[Moments, Array]:
+    """Return statistics that were not computed from x as moments with a centre, and their rstd."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rstd = 1.0 / np.sqrt(var + eps)
+    return Moments(mean, np.zeros_like(mean), var), rstd
+
+
+def batch_norm(
+    x: npt.ArrayLike,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    channel_axis: int = 1,
+    convention: Literal["torch", "keras", "onnx"] = "torch",
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Array | tuple[Array, Stats]:
+    """Normalise each channel over the batch: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2. In inference mean and var are the running ones;
+    in training they are those of the batch (var biased), and the running ones, if given, move towards them.
+
+    Parameters
+    ----------
+    x : array_like
+        (N, C) or (N, C, ...); real numbers.
+    running_mean, running_var : array_like, optional
+        (C,); needed in inference. In training floating arrays that are updated in place, or None.
+    weight, bias : array_like, optional
+        (C,).
+    training : bool, default False
+        Use the statistics of the batch.
+    momentum : float, default 0.1
+        From 0 to 1: the weight of the new value ("torch") or of the old one ("keras", "onnx").
+    eps : float, default 1e-5
+        Added to the variance; at least 0.
+    channel_axis : int, default 1
+        The axis of the channels; -1 for NHWC. Not 0.
+    convention : {"torch", "keras", "onnx"}
+        The rule of the running statistics. "torch" takes the unbiased variance, the others the biased one.
+    out, dtype, return_stats, backend
+        As in `layer_norm`.
+
+    Returns
+    -------
+    ndarray of the shape of x, or (ndarray, Stats)
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or a running one cannot be updated in place.
+    ValueError
+        A shape, axis, eps or momentum that does not fit; no running statistics in inference; in training one value
+        per channel. Nothing is changed then.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm
+    >>> x = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
+    >>> mean, var = np.zeros(3), np.ones(3)
+    >>> fastnorm.batch_norm(x, mean, var, training=True)[0].round(4)
+    array([-1.2247, -1.2247, -1.2247])
+    >>> mean
+    array([0.3, 0.4, 0.5])
+    """
+    function = "batch_norm"
+    array = engine.take(x, function)
+    axis = arguments.channel_index(array, channel_axis, function)
+    channels = array.shape[axis]
+    rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
+    momentum = check_momentum(momentum, function)
+    if convention not in CONVENTIONS:
+        raise ValueError(f"{function}: convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    weight = arguments.parameter(weight, (channels,), function, "weight")
+    bias = arguments.parameter(bias, (channels,), function, "bias")
+    layout = plan_channels(array.shape, axis)
+    stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(array.shape))
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
+        mean = arguments.statistic(running_mean, channels, function, "running_mean")
+        var = arguments.statistic(running_var, channels, function, "running_var")
+        call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+        moments, rstd = given_statistics(mean, var, rule.eps)
+        if array.size:
+            engine.apply_channels(call, layout, moments, rstd, weight, bias, 1)
+        result = call.finish()
+        return (result, Stats(mean.reshape(stats_shape), rstd.reshape(stats_shape))) if return_stats else result
+    mean_to_update = None if running_mean is None else arguments.running(running_mean, channels, function, "running_mean")
+    var_to_update = None if running_var is None else arguments.running(running_var, channels, function, "running_var")
+    count = layout.batch * layout.spatial
+    check_count(count, function)
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+    if not array.size:
+        empty = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan))
+        return (call.finish(), empty) if return_stats else call.finish()
+    wanted = return_stats or mean_to_update is not None or var_to_update is not None
+    plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
+    found = engine.normalize_channels(call, layout, plan, rule, weight, bias, 1, wanted)
+    result = call.finish()
+    if found is None:
+        return result
+    update_running(mean_to_update, var_to_update, found, count, momentum, convention)
+    return (result, engine.stats_of(found, count, rule, stats_shape)) if return_stats else result
+
+
+def normalize(
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    var: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    channel_axis: int = -1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Array | tuple[Array, Stats]:
+    """Normalise each channel by given statistics: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    What ``tf.nn.batch_normalization`` does, in one pass over x.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape with at least one dimension; real numbers.
+    mean, var : array_like
+        (C,), the statistics of each channel.
+    weight, bias : array_like, optional
+        (C,).
+    channel_axis : int, default -1
+        The axis of the channels.
+    eps : float, default 1e-5
+        Added to the variance; at least 0.
+    out, dtype, return_stats, backend
+        As in `layer_norm`.
+
+    Returns
+    -------
+    ndarray of the shape of x, or (ndarray, Stats)
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        A shape, axis or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.normalize([[1.0, 10.0], [3.0, 30.0]], mean=[2.0, 20.0], var=[1.0, 100.0], eps=0)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    """
+    function = "normalize"
+    array = engine.take(x, function)
+    axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
+    channels = array.shape[axis]
+    least = arguments.number(eps, function, "eps", minimum=0)
+    mean = arguments.statistic(mean, channels, function, "mean")
+    var = arguments.statistic(var, channels, function, "var")
+    weight = arguments.parameter(weight, (channels,), function, "weight")
+    bias = arguments.parameter(bias, (channels,), function, "bias")
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+    moments, rstd = given_statistics(mean, var, least)
+    if array.size:
+        engine.apply_channels(call, unbatched_layout(array.shape, axis), moments, rstd, weight, bias, 1)
+    result = call.finish()
+    if not return_stats:
+        return result
+    shape = tuple(size if a == axis else 1 for a, size in enumerate(array.shape))
+    return result, Stats(mean.reshape(shape), rstd.reshape(shape))
+
+
+def unbatched_layout(shape: tuple[int, ...], axis: int) -> ChannelLayout:
+    """Return the layout of an array whose only distinguished axis is that of the channels."""
+    before, channels, after = int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
+    if after == 1:
+        return ChannelLayout(1, channels, before, True, None)
+    return ChannelLayout(before, channels, after, False, None)

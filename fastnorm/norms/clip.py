@@ -1,0 +1,194 @@
+"""Clipping: by value, by the norm of an array, by the norm of several arrays together."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.dispatch import choose
+from fastnorm.norms import arguments
+from fastnorm.plan import plan_reduction
+from fastnorm.recipe import Affine
+
+Array = npt.NDArray[Any]
+
+
+def clip_by_value(
+    x: npt.ArrayLike, low: float, high: float, *, out: Array | None = None, dtype: npt.DTypeLike | None = None
+) -> Array:
+    """Limit each element to low..high.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape; real numbers. NaN stays.
+    low, high : float
+        The ends, in order.
+    out, dtype
+        As in `layer_norm`.
+
+    Returns
+    -------
+    ndarray of the shape of x
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype, an end is not a number, or out is not of the result's dtype.
+    ValueError
+        low is above high, or out does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.clip_by_value([-3.0, 0.5, 7.0], -1, 1)
+    array([-1. ,  0.5,  1. ])
+    """
+    function = "clip_by_value"
+    array = engine.take(x, function)
+    low, high = arguments.number(low, function, "low"), arguments.number(high, function, "high")
+    if low > high:
+        raise ValueError(f"{function}: low must not be above high, got {low:g} and {high:g}")
+    call = engine.begin(array, out, dtype, None, function)
+    np.clip(call.x, low, high, out=call.y)
+    return call.finish()
+
+
+def _root_of_squares(x: Array, axes: tuple[int, ...], backend: str | None, function: str) -> Array:
+    """The L2 norm over axes, float64, shaped to broadcast against x."""
+    plan = plan_reduction(x.shape, axes)
+    if not x.size:
+        return np.zeros(plan.stats)
+    chosen = choose(x.size, backend)
+    compute = engine.as_compute(x, engine.compute_dtype(x, None, function))
+    moments = engine.statistics(compute, plan, False, chosen)
+    with np.errstate(invalid="ignore"):
+        root: Array = np.sqrt(moments.m2).reshape(plan.stats)
+    return root
+
+
+def clip_by_norm(
+    x: npt.ArrayLike,
+    max_norm: float,
+    *,
+    axis: int | tuple[int, ...] | None = None,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Scale x down so that its L2 norm is at most `max_norm`.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape; real numbers.
+    max_norm : float
+        At least 0.
+    axis : int, tuple of int or None, default None
+        What the norm is taken over; None: the whole array.
+    out, dtype, backend
+        As in `layer_norm`.
+
+    Returns
+    -------
+    ndarray of the shape of x
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype, or out not of the result's.
+    ValueError
+        An axis or out that does not fit, or a negative max_norm.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.clip_by_norm([3.0, 4.0], 1.0)
+    array([0.6, 0.8])
+    """
+    function = "clip_by_norm"
+    array = engine.take(x, function)
+    axes = arguments.axis_indices(axis, array.ndim, function)
+    limit = arguments.number(max_norm, function, "max_norm", minimum=0)
+    call = engine.begin(array, out, dtype, backend, function)
+    if array.size:
+        plan = plan_reduction(array.shape, axes)
+        scale = _scale_down(_root_of_squares(call.x, axes, backend, function), limit).reshape(-1)
+        zero = np.zeros_like(scale)
+        engine.apply_statistics(call, plan, Affine(zero, zero, scale, zero))
+    return call.finish()
+
+
+def _scale_down(norm: Array, limit: float) -> Array:
+    """1 where the norm is within the limit; NaN where it is NaN."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale: Array = np.where(norm <= limit, 1.0, limit / norm)
+    return scale
+
+
+class ClippedArrays(NamedTuple):
+    """The arrays, and their norm before they were clipped."""
+
+    arrays: list[Array]
+    global_norm: float
+
+
+def clip_by_global_norm(
+    arrays: Iterable[npt.ArrayLike],
+    max_norm: float,
+    *,
+    error_if_nonfinite: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> ClippedArrays:
+    """Scale several arrays down together, so that the L2 norm of all their elements is at most `max_norm`.
+
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013, algorithm 1.
+
+    Parameters
+    ----------
+    arrays : iterable of array_like
+        Any shapes; real numbers.
+    max_norm : float
+        At least 0.
+    error_if_nonfinite : bool, default False
+        Raise if the norm is NaN or infinite, instead of returning what follows from it.
+    dtype, backend
+        As in `layer_norm`.
+
+    Returns
+    -------
+    ClippedArrays
+        ``(arrays, global_norm)``, new arrays in a list.
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype.
+    ValueError
+        A negative max_norm; with `error_if_nonfinite` a norm that is not finite.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> clipped, norm = fastnorm.clip_by_global_norm([[3.0], [4.0]], 1.0)
+    >>> norm, clipped
+    (5.0, [array([0.6]), array([0.8])])
+    """
+    function = "clip_by_global_norm"
+    limit = arguments.number(max_norm, function, "max_norm", minimum=0)
+    taken = [engine.take(array, function, f"arrays[{i}]") for i, array in enumerate(arrays)]
+    calls = [engine.begin(array, None, dtype, backend, function) for array in taken]
+    norms = [_root_of_squares(call.x, tuple(range(call.x.ndim)), backend, function).item() for call in calls]
+    norm = float(np.linalg.norm(norms)) if norms else 0.0
+    if error_if_nonfinite and not np.isfinite(norm):
+        raise ValueError(f"{function}: the norm of the arrays is {norm}")
+    scale = _scale_down(np.array([norm]), limit)
+    zero = np.zeros(1)
+    for call in calls:
+        if call.x.size:
+            plan = plan_reduction(call.x.shape, tuple(range(call.x.ndim)))
+            engine.apply_statistics(call, plan, Affine(zero, zero, scale, zero))
+    return ClippedArrays([call.finish() for call in calls], norm)

@@ -1,0 +1,106 @@
+"""Pixel normalization and the L2 norm: lines scaled without a mean, a weight or a bias."""
+
+from typing import Any
+
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.norms import arguments
+from fastnorm.norms.layer import normalize_lines
+from fastnorm.recipe import Rule
+
+Array = npt.NDArray[Any]
+
+
+def pixel_norm(
+    x: npt.ArrayLike,
+    *,
+    channel_axis: int = 1,
+    eps: float = 1e-8,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Any:
+    """Scale the channels of each pixel to a root mean square of 1: ``x / sqrt(mean(x^2) + eps)``.
+
+    Karras et al., "Progressive Growing of GANs", 2018, section 4.2.
+
+    Parameters
+    ----------
+    x : array_like
+        Such as (N, C, H, W); real numbers.
+    channel_axis : int, default 1
+        The axis of the channels.
+    eps : float, default 1e-8
+        Added to the mean square; at least 0.
+    out, dtype, return_stats, backend
+        As in `layer_norm`; the mean of the statistics is 0.
+
+    Returns
+    -------
+    ndarray of the shape of x, or (ndarray, Stats)
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype, or out not of the result's.
+    ValueError
+        An axis, out or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.pixel_norm([[[1.0], [7.0]]]).ravel()
+    array([0.2, 1.4])
+    """
+    array = engine.take(x, "pixel_norm")
+    axis = arguments.axis_index(channel_axis, array.ndim, "pixel_norm", "channel_axis")
+    rule = Rule(centred=False, eps=arguments.number(eps, "pixel_norm", "eps", minimum=0))
+    return normalize_lines("pixel_norm", array, None, None, axis, rule, out, dtype, return_stats, backend)
+
+
+def l2_normalize(
+    x: npt.ArrayLike,
+    *,
+    axis: int = -1,
+    eps: float = 1e-12,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Any:
+    """Scale each line to length 1: ``x / max(sqrt(sum(x^2)), eps)``; a line of zeros stays so.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape with at least one dimension; real numbers.
+    axis : int, default -1
+        The axis of a line.
+    eps : float, default 1e-12
+        The least length that is divided by; at least 0.
+    out, dtype, return_stats, backend
+        As in `layer_norm`; the mean of the statistics is 0, rstd is 1 / length.
+
+    Returns
+    -------
+    ndarray of the shape of x, or (ndarray, Stats)
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype, or out not of the result's.
+    ValueError
+        An axis, out or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.l2_normalize([[3.0, 4.0], [0.0, 0.0]])
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    least = arguments.number(eps, "l2_normalize", "eps", minimum=0)
+    rule = Rule(centred=False, eps=least, floor=True, summed=True)
+    return normalize_lines("l2_normalize", x, None, None, axis, rule, out, dtype, return_stats, backend)

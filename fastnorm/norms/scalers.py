@@ -1,0 +1,194 @@
+"""Scaling of columns: to mean 0 and deviation 1, to a range, to the largest magnitude."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.engine import Stats
+from fastnorm.norms import arguments
+from fastnorm.plan import plan_reduction
+from fastnorm.recipe import Affine, Rule
+
+Array = npt.NDArray[Any]
+
+
+def standardize(
+    x: npt.ArrayLike,
+    *,
+    axis: int | tuple[int, ...] | None = 0,
+    ddof: int = 0,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Array | tuple[Array, Stats]:
+    """Shift and scale along an axis to mean 0 and standard deviation 1 (z-scores).
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape; real numbers.
+    axis : int, tuple of int or None, default 0
+        What the statistics are taken over; 0 standardises columns, None the whole array.
+    ddof : int, default 0
+        The variance is the sum of squares over count - ddof.
+    out, dtype, return_stats, backend
+        As in `layer_norm`.
+
+    Returns
+    -------
+    ndarray of the shape of x, or (ndarray, Stats)
+        A column whose values are all equal becomes 0, its rstd is 1.
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype, or out not of the result's.
+    ValueError
+        An axis or out that does not fit, or ddof not below the count.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.standardize([[1.0, 5.0], [3.0, 5.0]])
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    """
+    function = "standardize"
+    array = engine.take(x, function)
+    axes = arguments.axis_indices(axis, array.ndim, function)
+    plan = plan_reduction(array.shape, axes)
+    degrees = arguments.integer(ddof, function, "ddof", minimum=0)
+    if array.size and degrees >= plan.count:
+        raise ValueError(f"{function}: ddof must be below the {plan.count} elements of a line, got {degrees}")
+    call = engine.begin(array, out, dtype, backend, function)
+    rule = Rule(ddof=degrees)
+    if not array.size:
+        empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
+        return (call.finish(), empty) if return_stats else call.finish()
+    moments = engine.normalize_axes(call, plan, rule, return_stats)
+    result = call.finish()
+    if moments is None:
+        return result
+    return result, engine.stats_of(moments, plan.count, rule, plan.stats)
+
+
+def _scaled_by_extrema(
+    function: str, x: npt.ArrayLike, axis: Any, low: float | None, high: float, out: Array | None,
+    dtype: npt.DTypeLike | None, return_stats: bool, backend: str | None,
+) -> Any:  # fmt: skip
+    """To the range low..high, or, without `low`, to the largest magnitude of 1."""
+    array = engine.take(x, function)
+    axes = arguments.axis_indices(axis, array.ndim, function)
+    plan = plan_reduction(array.shape, axes)
+    call = engine.begin(array, out, dtype, backend, function)
+    if not array.size:
+        empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
+        return (call.finish(), empty) if return_stats else call.finish()
+    least, largest = (part.astype(np.float64) for part in engine.extrema(call.x, plan, call.backend))
+    zero = np.zeros_like(least)
+    if low is None:
+        span, centre, shift = np.maximum(np.abs(least), np.abs(largest)), zero, zero
+        high, low = 1.0, 0.0
+    else:
+        span, centre, shift = largest - least, least, np.full_like(least, low)
+    scale = (high - low) / np.where(span == 0.0, 1.0, span)
+    engine.apply_statistics(call, plan, Affine(centre, zero, scale, shift))
+    result = call.finish()
+    return (result, Stats(centre.reshape(plan.stats), scale.reshape(plan.stats))) if return_stats else result
+
+
+def min_max_scale(
+    x: npt.ArrayLike,
+    *,
+    axis: int | tuple[int, ...] | None = 0,
+    feature_range: tuple[float, float] = (0, 1),
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Any:
+    """Shift and scale along an axis so that the values span `feature_range`.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape; real numbers. NaN makes its column NaN.
+    axis : int, tuple of int or None, default 0
+        What the extrema are taken over.
+    feature_range : (float, float), default (0, 1)
+        What the least and the largest value become.
+    out, dtype, return_stats, backend
+        As in `layer_norm`; the statistics are the least value and the scale.
+
+    Returns
+    -------
+    ndarray of the shape of x, or (ndarray, Stats)
+        A column whose values are all equal becomes the lower end of the range.
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype, or out not of the result's.
+    ValueError
+        An axis or out that does not fit, or a range whose ends are not in order.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.min_max_scale([[1.0, 5.0], [2.0, 5.0], [5.0, 5.0]]).T
+    array([[0.  , 0.25, 1.  ],
+           [0.  , 0.  , 0.  ]])
+    """
+    function = "min_max_scale"
+    try:
+        low, high = feature_range
+    except (TypeError, ValueError):
+        raise TypeError(f"{function}: feature_range must be a pair of numbers, got {feature_range!r}") from None
+    low, high = (arguments.number(end, function, "feature_range") for end in (low, high))
+    if not low < high:
+        raise ValueError(f"{function}: feature_range must be ascending, got {feature_range!r}")
+    return _scaled_by_extrema(function, x, axis, low, high, out, dtype, return_stats, backend)
+
+
+def max_abs_scale(
+    x: npt.ArrayLike,
+    *,
+    axis: int | tuple[int, ...] | None = 0,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Any:
+    """Scale along an axis so that the largest magnitude is 1; zeros stay zeros.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape; real numbers. NaN makes its column NaN.
+    axis : int, tuple of int or None, default 0
+        What the magnitude is taken over.
+    out, dtype, return_stats, backend
+        As in `layer_norm`; the statistics are 0 and the scale.
+
+    Returns
+    -------
+    ndarray of the shape of x, or (ndarray, Stats)
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype, or out not of the result's.
+    ValueError
+        An axis or out that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.max_abs_scale([[1.0, 0.0], [-4.0, 0.0]])
+    array([[ 0.25,  0.  ],
+           [-1.  ,  0.  ]])
+    """
+    return _scaled_by_extrema("max_abs_scale", x, axis, None, 1.0, out, dtype, return_stats, backend)

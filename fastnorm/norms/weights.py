@@ -1,0 +1,284 @@
+"""Norms of a layer's weights: weight normalization, weight standardization, spectral normalization, folding."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.norms import arguments
+from fastnorm.norms.batch import unbatched_layout
+from fastnorm.plan import plan_reduction
+from fastnorm.recipe import Affine, Rule
+
+Array = npt.NDArray[Any]
+
+
+def weight_norm(
+    v: npt.ArrayLike,
+    g: npt.ArrayLike,
+    *,
+    axis: int | None = 0,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Give each slice of a weight the length `g`: ``g * v / ||v||``.
+
+    Salimans and Kingma, "Weight Normalization", 2016, equation 2. A slice of zeros stays so.
+
+    Parameters
+    ----------
+    v : array_like
+        The direction, such as (out, in) or (out, in, h, w); real numbers.
+    g : array_like
+        The lengths: as many as `axis` has, in any shape of that size, such as (out,) or torch's (out, 1, 1, 1).
+    axis : int or None, default 0
+        The axis whose slices have a length of their own; None: all of v has one.
+    out, dtype, backend
+        As in `layer_norm`.
+
+    Returns
+    -------
+    ndarray of the shape of v
+
+    Raises
+    ------
+    TypeError
+        v or g is not of a real number dtype, or out not of the result's.
+    ValueError
+        An axis, out or g that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.weight_norm([[3.0, 4.0], [0.0, 2.0]], [10.0, 1.0])
+    array([[6., 8.],
+           [0., 1.]])
+    """
+    function = "weight_norm"
+    array = engine.take(v, function, "v")
+    lengths = engine.take(g, function, "g")
+    shape = array.shape if axis is not None else (1, *array.shape)
+    index = 0 if axis is None else arguments.axis_index(axis, array.ndim, function)
+    if lengths.size != shape[index] or lengths.size != max((*lengths.shape, 1)):
+        raise ValueError(f"{function}: g must have {shape[index]} elements along one axis, got shape {lengths.shape}")
+    call = engine.begin(array, out, dtype, backend, function, (lengths,))
+    if array.size:
+        layout = unbatched_layout(shape, index)
+        plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
+        rule = Rule(centred=False, summed=True)
+        engine.normalize_channels(call, layout, plan, rule, lengths.reshape(-1), None, 1, False)
+    return call.finish()
+
+
+def weight_standardize(
+    w: npt.ArrayLike,
+    *,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Normalise the weights of each output channel to mean 0 and variance 1.
+
+    Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", 2019, equation 7.
+
+    Parameters
+    ----------
+    w : array_like
+        (out, in, ...); real numbers.
+    eps : float, default 1e-5
+        Added to the variance; at least 0.
+    out, dtype, backend
+        As in `layer_norm`.
+
+    Returns
+    -------
+    ndarray of the shape of w
+
+    Raises
+    ------
+    TypeError
+        w is not of a real number dtype, or out not of the result's.
+    ValueError
+        w has fewer than two dimensions, or out or eps does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.weight_standardize([[1.0, 3.0], [5.0, 5.0]], eps=0)
+    array([[-1.,  1.],
+           [ 0.,  0.]])
+    """
+    function = "weight_standardize"
+    array = engine.take(w, function, "w")
+    if array.ndim < 2:
+        raise ValueError(f"{function}: w must have at least 2 dimensions, (out, in, ...), got shape {array.shape}")
+    rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
+    call = engine.begin(array, out, dtype, backend, function)
+    if array.size:
+        engine.normalize_axes(call, plan_reduction(array.shape, tuple(range(1, array.ndim))), rule)
+    return call.finish()
+
+
+class SpectralNorm(NamedTuple):
+    """The weight over its spectral norm, that norm, and the singular vectors that gave it."""
+
+    weight: Array
+    sigma: float
+    u: Array
+    v: Array
+
+
+def _unit(vector: Array, eps: float) -> Array:
+    return vector / max(float(np.linalg.norm(vector)), eps)
+
+
+def spectral_norm(
+    w: npt.ArrayLike,
+    u: npt.ArrayLike | None = None,
+    *,
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> SpectralNorm:
+    """Divide a weight by its largest singular value, as power iteration estimates it.
+
+    Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, algorithm 1.
+
+    Parameters
+    ----------
+    w : array_like
+        (out, in, ...), seen as the matrix (out, in * ...); real numbers.
+    u : array_like, optional
+        (out,), the left singular vector of the last call, where the iteration goes on. Default: a fixed pseudo-random
+        vector.
+    n_power_iterations : int, default 1
+        At least 1.
+    eps : float, default 1e-12
+        The least length that a vector, or the weight, is divided by.
+    out, dtype, backend
+        As in `layer_norm`; for the weight.
+
+    Returns
+    -------
+    SpectralNorm
+        ``(weight, sigma, u, v)``.
+
+    Raises
+    ------
+    TypeError
+        w or u is not of a real number dtype, or out not of the result's.
+    ValueError
+        w has fewer than two dimensions or no elements; u, out, eps or the number of iterations does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> result = fastnorm.spectral_norm([[3.0, 0.0], [0.0, 1.0]], n_power_iterations=20)
+    >>> round(result.sigma, 6)
+    3.0
+    """
+    function = "spectral_norm"
+    array = engine.take(w, function, "w")
+    if array.ndim < 2 or not array.size:
+        raise ValueError(f"{function}: w must be (out, in, ...) and not empty, got shape {array.shape}")
+    iterations = arguments.integer(n_power_iterations, function, "n_power_iterations", minimum=1)
+    least = arguments.number(eps, function, "eps", minimum=0)
+    start = arguments.parameter(u, (array.shape[0],), function, "u")
+    call = engine.begin(array, out, dtype, backend, function)
+    matrix = call.x.reshape(array.shape[0], -1)
+    if start is None:
+        start = np.random.default_rng(0).standard_normal(array.shape[0])
+    left = _unit(engine.as_compute(start, matrix.dtype), least)
+    for _ in range(iterations):
+        right = _unit(matrix.T @ left, least)
+        image = matrix @ right
+        left = _unit(image, least)
+    sigma = float(left @ image)  # u^T W v
+    scale = np.array([1.0 / max(sigma, least) if sigma == sigma else sigma])
+    zero = np.zeros(1)
+    plan = plan_reduction(array.shape, tuple(range(array.ndim)))
+    engine.apply_statistics(call, plan, Affine(zero, zero, scale, zero))
+    return SpectralNorm(call.finish(), sigma, left, right)
+
+
+class FoldedLayer(NamedTuple):
+    """A layer with the BatchNorm that followed it inside."""
+
+    weight: Array
+    bias: Array
+
+
+def fold_batch_norm(
+    weight: npt.ArrayLike,
+    bias: npt.ArrayLike | None,
+    running_mean: npt.ArrayLike,
+    running_var: npt.ArrayLike,
+    gamma: npt.ArrayLike | None,
+    beta: npt.ArrayLike | None,
+    *,
+    eps: float = 1e-5,
+    channel_axis: int = 0,
+) -> FoldedLayer:
+    """Fold an inference BatchNorm into the linear or convolutional layer before it.
+
+    ``weight * s`` and ``(bias - running_mean) * s + beta`` with ``s = gamma / sqrt(running_var + eps)``, computed in
+    float64 and rounded once. Jacob et al., "Quantization and Training of Neural Networks", 2018, equation 14.
+
+    Parameters
+    ----------
+    weight : array_like
+        The layer's, (out, in, ...); real numbers.
+    bias : array_like or None
+        (out,).
+    running_mean, running_var : array_like
+        (out,).
+    gamma, beta : array_like or None
+        (out,), the BatchNorm's weight and bias.
+    eps : float, default 1e-5
+        As the BatchNorm's.
+    channel_axis : int, default 0
+        The axis of the output channels in `weight`: 0 for (out, in), 1 for (in, out).
+
+    Returns
+    -------
+    FoldedLayer
+        ``(weight, bias)`` in the dtype of `weight` (float64 for wide integers).
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype.
+    ValueError
+        A shape, axis or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.fold_batch_norm([[2.0]], [1.0], [3.0], [4.0], [1.0], [0.5], eps=0)
+    FoldedLayer(weight=array([[1.]]), bias=array([-0.5]))
+    """
+    function = "fold_batch_norm"
+    array = engine.take(weight, function, "weight")
+    axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
+    channels = array.shape[axis]
+    least = arguments.number(eps, function, "eps", minimum=0)
+    mean = arguments.statistic(running_mean, channels, function, "running_mean")
+    var = arguments.statistic(running_var, channels, function, "running_var")
+
+    def vector(value: npt.ArrayLike | None, name: str, default: float) -> Array:
+        if value is None:
+            return np.full(channels, default)
+        return arguments.statistic(value, channels, function, name)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = vector(gamma, "gamma", 1.0) / np.sqrt(var + least)
+    folded_bias = (vector(bias, "bias", 0.0) - mean) * scale + vector(beta, "beta", 0.0)
+    result = engine.compute_dtype(array, None, function) if array.dtype.kind != "f" else array.dtype
+    shape = tuple(channels if a == axis else 1 for a in range(array.ndim))
+    folded = array.astype(np.float64) * scale.reshape(shape)
+    return FoldedLayer(folded.astype(result), folded_bias.astype(result))

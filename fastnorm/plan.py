@@ -1,0 +1,142 @@
+"""Shapes: an array and the axes a norm reduces become a canonical view and a way to pool its lines.
+
+The view is (outer, reduce, inner). With inner = 1 a line is contiguous (the row form); with inner > 1 neighbours in
+memory belong to different lines (the lane form). Where the reduced axes are not adjacent (BatchNorm on NCHW), lines are
+reduced first and then pooled.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+Shape = tuple[int, ...]
+
+# A line is cut into chunks of so many elements, whose moments are joined in order: part of the definition of the
+# result, the same in every compiled backend, so that it does not depend on the number of threads.
+CHUNK_ROWS = 16 * 4096
+CHUNK_COLUMNS = 16 * 64
+
+
+def chunk_length(view: Shape) -> int:
+    """Return the length of every chunk of a line but the last."""
+    return CHUNK_ROWS if view[2] == 1 else CHUNK_COLUMNS
+
+
+def chunks_of(view: Shape) -> tuple[int, int]:
+    """Return how many chunks a line of a view has, and how long the last one is."""
+    count = -(-view[1] // chunk_length(view))
+    return count, view[1] - (count - 1) * chunk_length(view)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an array is seen.
+
+    `order` is the transposition to make first (None: as it stands); then the array has shape `view`. With `pool` =
+    (a, b, c), the lines (outer, inner) are seen as that shape and joined along b. `stats` is the shape of the
+    statistics that broadcasts against the array, before it was transposed.
+    """
+
+    view: tuple[int, int, int]
+    pool: tuple[int, int, int] | None
+    order: tuple[int, ...] | None
+    stats: Shape
+    count: int  # elements behind one statistic
+
+    @property
+    def lines(self) -> int:
+        return self.view[0] * self.view[2]
+
+
+def _runs(shape: Shape, reduced: frozenset[int]) -> tuple[str, list[int]]:
+    """Adjacent axes of one kind joined: 'K' kept or 'R' reduced, axes of length 1 left out."""
+    kinds, sizes = "", []
+    for axis, size in enumerate(shape):
+        if size == 1:
+            continue
+        kind = "R" if axis in reduced else "K"
+        if kinds.endswith(kind):
+            sizes[-1] *= size
+        else:
+            kinds += kind
+            sizes.append(size)
+    return kinds, sizes
+
+
+def _view(kinds: str, sizes: list[int]) -> tuple[tuple[int, int, int], tuple[int, int, int] | None] | None:
+    """The canonical view and the pool of a pattern, None if it has neither."""
+    match kinds, sizes:
+        case "", _:
+            return (1, 1, 1), None
+        case "K", (k,):
+            return (1, 1, k), None
+        case "R", (r,):
+            return (1, r, 1), None
+        case "KR", (k, r):
+            return (k, r, 1), None
+        case "RK", (r, k):
+            return (1, r, k), None
+        case "KRK", (k, r, inner):
+            return (k, r, inner), None
+        case "RKR", (r, k, rest):
+            return (r * k, rest, 1), (1, r, k)
+        case "KRKR", (k, r, groups, rest):
+            return (k, r, groups * rest), (k * groups, rest, 1)
+    return None
+
+
+@lru_cache(maxsize=4096)
+def plan_reduction(shape: Shape, axes: tuple[int, ...]) -> Plan:
+    """Return the plan of statistics over `axes` (not negative, no duplicates) of an array of `shape`."""
+    reduced = frozenset(axes)
+    stats = tuple(1 if axis in reduced else size for axis, size in enumerate(shape))
+    count = prod(shape[axis] for axis in axes)
+    if 0 in shape:
+        return Plan((prod(stats), count, 1), None, None, stats, count)
+    found, order = _view(*_runs(shape, reduced)), None
+    if found is None:  # the kept axes to the front
+        order = (*(a for a in range(len(shape)) if a not in reduced), *sorted(reduced))
+        kept = prod(stats)
+        found = (kept, count, 1), None
+    view, pool = found
+    return Plan(view, pool, order, stats, count)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLayout:
+    """An array with a batch axis and a channel axis, seen as (N, C, S) or, with `last`, as (N, S, C).
+
+    `order` is the transposition to make first, where the channels are neither second nor last.
+    """
+
+    batch: int
+    channels: int
+    spatial: int
+    last: bool
+    order: tuple[int, ...] | None
+
+    @property
+    def shape(self) -> Shape:
+        if self.last:
+            return self.batch, self.spatial, self.channels
+        return self.batch, self.channels, self.spatial
+
+    @property
+    def apply_view(self) -> tuple[int, int, int]:
+        """The canonical view in which a line has one channel: coefficients are (N or 1) x C, one each a line."""
+        if self.last:
+            return self.batch, self.spatial, self.channels
+        return self.batch * self.channels, self.spatial, 1
+
+
+@lru_cache(maxsize=4096)
+def plan_channels(shape: Shape, channel_axis: int) -> ChannelLayout:
+    """Return the layout of an array of `shape` whose channels are `channel_axis` (not negative, not 0)."""
+    batch, channels = shape[0], shape[channel_axis]
+    before, after = prod(shape[1:channel_axis]), prod(shape[channel_axis + 1 :])
+    if after == 1:
+        return ChannelLayout(batch, channels, before, True, None)
+    if before == 1:
+        return ChannelLayout(batch, channels, after, False, None)
+    order = (0, channel_axis, *(a for a in range(1, len(shape)) if a != channel_axis))
+    return ChannelLayout(batch, channels, before * after, False, order)

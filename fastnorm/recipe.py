@@ -1,0 +1,106 @@
+"""Coefficient algebra: from moments to y = (x - centre) * scale + shift, in float64.
+
+Everything that is particular to a norm is here, as data (`Rule`) and a few lines of arithmetic. The compiled kernels
+do the same operations in the same order, so a composed norm has the bits of a fused one.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# Beyond these a float32 rstd, or a deviation of such a line, comes near the ends of the range.
+SMALLEST_RSTD = 2.0**-120
+LARGEST_RSTD = 2.0**120
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a line's moments become its scale.
+
+    scale = 1 / sqrt(m2 / divisor + eps), or 1 / max(sqrt(m2 / divisor), eps) with `floor`.
+    """
+
+    centred: bool = True  # m2 about the mean (LayerNorm) or about zero (RMSNorm)
+    eps: float = 0.0
+    floor: bool = False
+    summed: bool = False  # divisor 1 (an L2 norm) instead of count - ddof (a variance)
+    ddof: float = 0.0
+
+    def divisor(self, count: int) -> float:
+        return 1.0 if self.summed else count - self.ddof
+
+
+class Moments(NamedTuple):
+    """Statistics of lines, float64: the mean is hi + lo, m2 the sum of squared deviations from it."""
+
+    hi: Array
+    lo: Array
+    m2: Array
+
+
+class Affine(NamedTuple):
+    """Coefficients of y = (x - hi - lo) * scale + shift, float64, one each a line."""
+
+    hi: Array
+    lo: Array
+    scale: Array
+    shift: Array
+
+
+def reciprocal_root(m2: Array, count: int, rule: Rule) -> Array:
+    """Return 1 / denominator, and 1 where the denominator is 0: the deviations are 0 there too."""
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        variance = m2 / rule.divisor(count)
+        if rule.floor:
+            root = np.maximum(np.sqrt(variance), rule.eps)
+        else:
+            root = np.sqrt(variance + rule.eps)
+        return 1.0 / np.where(root == 0.0, 1.0, root)
+
+
+def centre_pair(hi: Array, lo: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return the centre as a sum of two numbers that `dtype` holds exactly."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounded = (hi + lo).astype(dtype).astype(np.float64)
+        return rounded, ((hi - rounded) + lo).astype(dtype).astype(np.float64)
+
+
+def fold(
+    hi: Array, lo: Array, rstd: Array, weight: Array | None, bias: Array | None, dtype: np.dtype[Any]
+) -> Affine:
+    """Return the coefficients of lines with statistics `hi + lo` and `rstd`, weight and bias broadcast to them."""
+    centre, rest = centre_pair(hi, lo, dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = rstd if weight is None else rstd * weight.astype(np.float64)
+    shift = np.zeros_like(scale) if bias is None else np.broadcast_to(bias.astype(np.float64), scale.shape)
+    return Affine(centre, rest, scale, shift)
+
+
+def leaves_range(rstd: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether a line must be applied in float64, since float32 would overflow or underflow on the way."""
+    if dtype != np.float32 or rstd.size == 0:
+        return False
+    with np.errstate(invalid="ignore"):
+        return not bool(np.all((rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD)))
+
+
+def merge(parts: Moments, count: float, last: float) -> Moments:
+    """Join the parts (a, b, c) along the middle axis, in order, by the formula of Chan, Golub and LeVeque (1979).
+
+    Every part has `count` elements, the last one `last`.
+    """
+    hi, lo, m2 = (part[:, 0].copy() for part in parts)
+    total = count if parts.hi.shape[1] > 1 else last
+    for b in range(1, parts.hi.shape[1]):
+        size = last if b == parts.hi.shape[1] - 1 else count
+        joined = total + size
+        with np.errstate(invalid="ignore", over="ignore"):
+            delta = (parts.hi[:, b] - hi) + (parts.lo[:, b] - lo)
+            lo = lo + delta * (size / joined)
+            m2 = m2 + (parts.m2[:, b] + delta * delta * (total * size / joined))
+        total = joined
+    return Moments(hi, lo, m2)

@@ -1,0 +1,1 @@
+"""Statistics: moments, extrema, and the mergeable state of a stream."""

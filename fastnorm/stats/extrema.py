@@ -1,0 +1,75 @@
+"""The least and the largest element along any axes."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.dispatch import choose
+from fastnorm.dtypes import storage
+from fastnorm.norms import arguments
+from fastnorm.plan import plan_reduction
+
+
+class Extrema(NamedTuple):
+    """The least and the largest element of each line."""
+
+    min: Any
+    max: Any
+
+
+def extrema(
+    x: npt.ArrayLike,
+    /,
+    *,
+    axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
+    backend: str | None = None,
+) -> Extrema:
+    """Find the least and the largest element in one pass.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape; real numbers.
+    axis : int, tuple of int or None, default None
+        What they are taken over; None: the whole array.
+    keepdims : bool, default False
+        Leave the reduced axes in, with length 1.
+    backend : str, optional
+        Serve this call by "reference", "cython" or "numba".
+
+    Returns
+    -------
+    Extrema
+        ``(min, max)`` in the dtype of x; NaN where a line has one.
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype.
+    ValueError
+        An axis that does not fit, or a line has no elements.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.extrema([[1.0, 2.0], [0.0, 5.0]], axis=0)
+    Extrema(min=array([0., 2.]), max=array([1., 5.]))
+    """
+    function = "extrema"
+    array = engine.take(x, function)
+    axes = arguments.axis_indices(axis, array.ndim, function)
+    plan = plan_reduction(array.shape, axes)
+    shape = plan.stats if keepdims else tuple(n for a, n in enumerate(array.shape) if a not in axes)
+    if plan.count == 0:
+        raise ValueError(f"{function}: a line without elements has no extrema, got shape {array.shape}")
+    dtype = array.dtype.newbyteorder("=")
+    if not array.size:
+        return Extrema(np.empty(shape, dtype), np.empty(shape, dtype))
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:  # float64 does not hold them
+        return Extrema(array.min(axis=axes, keepdims=keepdims), array.max(axis=axes, keepdims=keepdims))
+    compute = engine.as_compute(array, storage(array.dtype, function, "x").compute)
+    low, high = engine.extrema(compute, plan, choose(array.size, backend))
+    return Extrema(low.astype(dtype).reshape(shape)[()], high.astype(dtype).reshape(shape)[()])

@@ -1,0 +1,188 @@
+"""Mean and variance along any axes."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.dispatch import choose
+from fastnorm.dtypes import FLOAT64, storage
+from fastnorm.norms import arguments
+from fastnorm.plan import plan_reduction
+from fastnorm.stats.algorithms import ALGORITHMS, in_order
+
+Array = npt.NDArray[Any]
+Algorithm = Literal[
+    "auto", "welford", "two_pass", "corrected_two_pass", "naive", "shifted", "pairwise", "compensated"
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and variance of lines: arrays, or scalars where the whole array was one line.
+
+    Attributes
+    ----------
+    mean : ndarray or float
+        float64.
+    m2 : ndarray or float
+        The (weighted) sum of squared deviations from the mean; float64.
+    count : ndarray or float
+        The number of elements of a line, or the sum of their weights.
+    ddof : float
+        What `var` subtracts from the count.
+    """
+
+    mean: Any
+    m2: Any
+    count: Any
+    ddof: float = 0
+
+    @property
+    def var(self) -> Any:
+        """The variance, ``m2 / (count - ddof)``."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.divide(self.m2, np.subtract(self.count, self.ddof))
+
+    @property
+    def std(self) -> Any:
+        """The standard deviation."""
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(self.var)
+
+
+def moments(
+    x: npt.ArrayLike,
+    /,
+    *,
+    axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
+    ddof: float = 0,
+    weights: npt.ArrayLike | None = None,
+    where: npt.ArrayLike | None = None,
+    algorithm: Algorithm = "auto",
+    backend: str | None = None,
+) -> Moments:
+    """Compute mean and variance in one go.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape; real numbers.
+    axis : int, tuple of int or None, default None
+        What the statistics are taken over; None: the whole array.
+    keepdims : bool, default False
+        Leave the reduced axes in, with length 1.
+    ddof : float, default 0
+        What is subtracted from the count in `var`: 1 gives the unbiased variance.
+    weights : array_like, optional
+        How often each element counts; not negative; broadcasts against x.
+    where : array_like of bool, optional
+        Which elements count at all; broadcasts against x.
+    algorithm : str, default "auto"
+        "auto" is the library's own: a corrected two-pass in each block, blocks merged in float64. The textbook
+        algorithms "welford", "two_pass", "corrected_two_pass", "naive", "shifted", "pairwise" and "compensated"
+        compute in the dtype of x (float64 for integers) and are there to be compared.
+    backend : str, optional
+        Serve this call by "reference", "cython" or "numba"; for the "auto" algorithm without weights.
+
+    Returns
+    -------
+    Moments
+        With ``.mean .var .std .m2 .count``, float64 whatever the dtype of x, so that no digit is lost.
+
+    Raises
+    ------
+    TypeError
+        x is not of a real number dtype, or where is not of bool.
+    ValueError
+        An axis, weights or where that does not fit, or an unknown algorithm.
+
+    Warns
+    -----
+    RuntimeWarning
+        A line has no elements; its moments are NaN.
+
+    Notes
+    -----
+    Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", 1983.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> result = fastnorm.moments([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]], axis=1, ddof=1)
+    >>> result.mean, result.var
+    (array([2., 4.]), array([1., 0.]))
+    """
+    function = "moments"
+    array = engine.take(x, function)
+    axes = arguments.axis_indices(axis, array.ndim, function)
+    degrees = arguments.number(ddof, function, "ddof")
+    if algorithm != "auto" and algorithm not in ALGORITHMS:
+        names = ", ".join(map(repr, ("auto", *ALGORITHMS)))
+        raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
+    weight = _weights(array, weights, where)
+    plan = plan_reduction(array.shape, axes)
+    shape = plan.stats if keepdims else tuple(n for a, n in enumerate(array.shape) if a not in axes)
+    if plan.count == 0:
+        warnings.warn(f"{function}: mean of empty lines", RuntimeWarning, stacklevel=2)
+    if not array.size:
+        nothing = np.full(shape, np.nan)
+        return Moments(nothing[()], nothing[()], np.full(shape, float(plan.count))[()], degrees)
+    if algorithm == "auto" and weight is None:
+        compute = engine.as_compute(array, storage(array.dtype, function, "x").compute)
+        found = engine.statistics(compute, plan, True, choose(array.size, backend))
+        return Moments((found.hi + found.lo).reshape(shape)[()], found.m2.reshape(shape)[()], plan.count, degrees)
+
+    lines, counted = _lines(array, axes), None
+    if algorithm == "auto" or lines.dtype.kind != "f":
+        lines = lines.astype(FLOAT64)
+    lines = np.ascontiguousarray(lines, dtype=lines.dtype.newbyteorder("="))
+    if weight is not None:
+        counted = _lines(weight, axes)
+        lines = np.where(counted == 0, lines.dtype.type(0), lines)  # what does not count may be NaN
+    name = "corrected_two_pass" if algorithm == "auto" else algorithm
+    with np.errstate(all="ignore"):
+        mean, m2 = ALGORITHMS[name](lines, None if counted is None else counted.astype(lines.dtype))
+    total: Any = plan.count
+    if counted is not None:
+        total = in_order(counted).reshape(shape)[()]
+        if np.any(total == 0):
+            warnings.warn(f"{function}: mean of empty lines", RuntimeWarning, stacklevel=2)
+    return Moments(
+        mean.astype(FLOAT64).reshape(shape)[()], m2.astype(FLOAT64).reshape(shape)[()], total, degrees
+    )  # fmt: skip
+
+
+def _weights(array: Array, weights: npt.ArrayLike | None, where: npt.ArrayLike | None) -> Array | None:
+    """What each element counts, float64 of the shape of the array; None: one."""
+    result = None
+    if weights is not None:
+        given = engine.take(weights, "moments", "weights").astype(FLOAT64)
+        if np.any(given < 0) or np.any(np.isnan(given)):
+            raise ValueError("moments: weights must not be negative or NaN")
+        result = _broadcast(given, array.shape, "weights")
+    if where is not None:
+        mask = np.asarray(where)
+        if mask.dtype != np.bool_:
+            raise TypeError(f"moments: where must be of bool, got {mask.dtype}")
+        mask = _broadcast(mask, array.shape, "where")
+        result = mask.astype(FLOAT64) if result is None else np.where(mask, result, 0.0)
+    return result
+
+
+def _broadcast(array: Array, shape: tuple[int, ...], name: str) -> Array:
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"moments: {name} must broadcast to the shape of x, {shape}, got {array.shape}") from None
+
+
+def _lines(array: Array, axes: tuple[int, ...]) -> Array:
+    """The array as (lines, elements)."""
+    kept = [a for a in range(array.ndim) if a not in axes]
+    count = int(np.prod([array.shape[a] for a in axes]))
+    return array.transpose(*kept, *axes).reshape(-1, count)

@@ -1,0 +1,187 @@
+"""The mergeable state of mean and variance, for streams and files larger than memory."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.dispatch import choose
+from fastnorm.dtypes import storage
+from fastnorm.norms import arguments
+from fastnorm.plan import plan_reduction
+from fastnorm.recipe import Moments, merge
+
+Array = npt.NDArray[Any]
+
+_MAGIC = b"FNW1"
+
+
+class Welford:
+    """Mean and variance of all batches seen so far.
+
+    Each batch is reduced over one axis by the library's own algorithm and merged in float64 by the formula of Chan,
+    Golub and LeVeque (1979), so the order of the batches matters only in the last digits.
+
+    Parameters
+    ----------
+    axis : int or None, default 0
+        What a batch is reduced over: 0 for rows of samples; None makes one number of everything.
+    dtype : dtype, default float64
+        What `mean`, `var` and `std` are given in; the state itself is float64.
+
+    Raises
+    ------
+    TypeError
+        `axis` is not an int or None, or `dtype` not a floating dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm
+    >>> state = fastnorm.Welford()
+    >>> state.update([[1.0, 10.0], [3.0, 30.0]]).count
+    2
+    >>> state |= fastnorm.Welford().update([[5.0, 50.0]])
+    >>> state
+    Welford(axis=0, count=3)
+    >>> state.mean
+    array([ 3., 30.])
+    """
+
+    def __init__(self, axis: int | None = 0, dtype: npt.DTypeLike = np.float64) -> None:
+        self.axis = None if axis is None else arguments.integer(axis, "Welford", "axis")
+        self.dtype = np.dtype(dtype)
+        if self.dtype.kind != "f":
+            raise TypeError(f"Welford: dtype must be a floating dtype, got {self.dtype}")
+        self._count = 0
+        self._shape: tuple[int, ...] | None = None
+        self._state: Moments | None = None  # flat
+
+    def __repr__(self) -> str:
+        return f"Welford(axis={self.axis}, count={self._count})"
+
+    def update(self, x: npt.ArrayLike) -> "Welford":
+        """Take a batch in, and return the state itself.
+
+        Parameters
+        ----------
+        x : array_like
+            Real numbers. All batches agree in the axes that are not reduced.
+
+        Raises
+        ------
+        TypeError
+            x is not of a real number dtype.
+        ValueError
+            The shape does not fit the batches before.
+        """
+        array = engine.take(x, "Welford.update")
+        axes = arguments.axis_indices(self.axis, array.ndim, "Welford.update")
+        plan = plan_reduction(array.shape, axes)
+        shape = tuple(n for a, n in enumerate(array.shape) if a not in axes)
+        self._check(shape, "Welford.update")
+        if array.size:
+            compute = engine.as_compute(array, storage(array.dtype, "Welford.update", "x").compute)
+            self._absorb(plan.count, shape, engine.statistics(compute, plan, True, choose(array.size)))
+        elif self._shape is None:
+            self._shape = shape
+        return self
+
+    def _check(self, shape: tuple[int, ...], function: str) -> None:
+        if self._shape is not None and shape != self._shape:
+            raise ValueError(f"{function}: the state has shape {self._shape}, got {shape}")
+
+    def _absorb(self, count: int, shape: tuple[int, ...], state: Moments) -> None:
+        if self._state is None:
+            self._state = Moments(*(part.copy() for part in state))
+        else:
+            pairs = (np.stack(pair)[np.newaxis] for pair in zip(self._state, state, strict=True))
+            self._state = Moments(*(part[0] for part in merge(Moments(*pairs), self._count, count)))
+        self._count += count
+        self._shape = shape
+
+    def __or__(self, other: "Welford") -> "Welford":
+        """Return the state of both, as if the batches of `other` had come after those of this one."""
+        if not isinstance(other, Welford):
+            return NotImplemented
+        result = Welford(self.axis, self.dtype)
+        for state in (self, other):
+            if state._shape is not None:
+                result._check(state._shape, "Welford.__or__")
+                result._shape = state._shape
+            if state._state is not None and state._shape is not None:
+                result._absorb(state._count, state._shape, state._state)
+        return result
+
+    @property
+    def count(self) -> int:
+        """How many elements each number comes from."""
+        return self._count
+
+    def _result(self, flat: Array | None) -> Any:
+        shape = self._shape or ()
+        if flat is None:
+            return np.full(shape, np.nan, self.dtype)[()]
+        return flat.astype(self.dtype).reshape(shape)[()]
+
+    @property
+    def mean(self) -> Any:
+        """The mean; NaN before the first batch."""
+        return self._result(None if self._state is None else self._state.hi + self._state.lo)
+
+    @property
+    def var(self) -> Any:
+        """The biased variance; NaN before the first batch."""
+        return self.variance()
+
+    @property
+    def std(self) -> Any:
+        """The root of the biased variance; NaN before the first batch."""
+        return self._result(None if self._state is None else np.sqrt(self._state.m2 / self._count))
+
+    def variance(self, ddof: float = 0) -> Any:
+        """Return the variance with `ddof` subtracted from the count; NaN where nothing is left."""
+        if self._state is None or self._count <= ddof:
+            return self._result(None if self._state is None else np.full_like(self._state.m2, np.nan))
+        return self._result(self._state.m2 / (self._count - ddof))
+
+    def to_bytes(self) -> bytes:
+        """Return the state as bytes, the same on every machine."""
+        shape = () if self._shape is None else self._shape
+        header = struct.pack(
+            "<4s?q?4sQB", _MAGIC, self.axis is not None, self.axis or 0, self._shape is not None,
+            self.dtype.str[1:].encode(), self._count, len(shape),
+        )  # fmt: skip
+        sizes = struct.pack(f"<{len(shape)}Q", *shape)
+        parts = () if self._state is None else self._state
+        return header + sizes + b"".join(part.astype("<f8").tobytes() for part in parts)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Welford":
+        """Return the state that `to_bytes` wrote.
+
+        Raises
+        ------
+        ValueError
+            The bytes are not a state, or not all of one.
+        """
+        layout = "<4s?q?4sQB"
+        try:
+            magic, has_axis, axis, has_shape, dtype, count, ndim = struct.unpack_from(layout, data)
+            if magic != _MAGIC:
+                raise ValueError("Welford.from_bytes: these bytes are not a Welford state")
+            shape = struct.unpack_from(f"<{ndim}Q", data, struct.calcsize(layout))
+        except struct.error:
+            raise ValueError("Welford.from_bytes: these bytes are not a Welford state") from None
+        result = cls(axis if has_axis else None, dtype.rstrip(b"\0").decode())
+        numbers = np.frombuffer(data[struct.calcsize(layout) + 8 * ndim :], "<f8") if count else np.empty(0)
+        size = int(np.prod(shape))
+        if numbers.size != (3 * size if count else 0):
+            raise ValueError(f"Welford.from_bytes: expected {3 * size} numbers, got {numbers.size}")
+        if has_shape:
+            result._shape = shape
+        if count:
+            result._count = count
+            result._state = Moments(*(part.astype(np.float64) for part in numbers.reshape(3, size)))
+        return result

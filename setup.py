@@ -1,0 +1,51 @@
+"""The compiled extensions; everything else is in pyproject.toml."""
+
+import os
+import platform
+
+from Cython.Build import cythonize
+from numpy import get_include
+from setuptools import Extension, setup
+
+REQUIRED = os.environ.get("FASTNORM_REQUIRE_EXT", "0") not in ("", "0")
+
+# Instruction sets above the ABI's floor, one variant of the same source each; elsewhere the base alone.
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+VARIANTS = {"base": []}
+if X86 and os.name == "posix":
+    VARIANTS["avx2"] = AVX2
+    VARIANTS["avx512"] = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+
+# No contraction to FMA: with it the variants would differ in the last bit. Never -ffast-math: it deletes NaN handling
+# and, at link time, switches off subnormals for the whole process.
+FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"] if os.name == "posix" else []
+
+extensions = [Extension("fastnorm.backends._cpu", ["src_pyx/_cpu.pyx"], extra_compile_args=FLAGS)]
+extensions += [
+    Extension(
+        f"fastnorm.backends._kernels_{name}",
+        [f"src_pyx/_kernels_{name}.pyx"],
+        depends=["src_pyx/lanes.h"],
+        include_dirs=[get_include(), "src_pyx"],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        extra_compile_args=FLAGS + flags,
+    )
+    for name, flags in VARIANTS.items()
+]
+extensions = cythonize(
+    extensions,
+    build_dir="build",
+    compiler_directives={
+        "language_level": 3,
+        "boundscheck": False,
+        "wraparound": False,
+        "cdivision": True,
+        "initializedcheck": False,
+        "embedsignature": True,
+    },
+)
+for extension in extensions:  # cythonize() drops `optional`
+    extension.optional = not REQUIRED
+
+setup(ext_modules=extensions)

@@ -1,0 +1,2 @@
+"""The kernels, compiled for avx512."""
+include "kernels.pxi"

@@ -1,0 +1,2 @@
+"""The kernels, compiled for base."""
+include "kernels.pxi"

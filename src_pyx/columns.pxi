@@ -1,0 +1,322 @@
+# The lane form: neighbours in memory belong to different lines (inner > 1), and each lane of a bundle is a line.
+#
+# A line is cut into chunks of CHUNK_COLUMNS positions, these into blocks of GROUP * GROUPS. In a block, GROUP rows are
+# added as a tree and the groups in order. Work is tiled: TILE bundles of lines at a time, so that the sums stay in L1.
+
+cdef enum:
+    GROUP = 8                       # rows that are added as a tree, read as 8 streams
+    BLOCK_COLUMNS = 8 * GROUP       # rows summed in the storage type: 8 additions in a chain
+    CHUNK_COLUMNS = 16 * BLOCK_COLUMNS
+    TILE = 8                        # bundles: 256 float32 or 128 float64 lines
+    MAX_LINES = 32 * TILE
+
+
+cdef struct Columns:
+    # The moments of the lines of a tile.
+    double count
+    double hi[MAX_LINES]
+    double lo[MAX_LINES]
+    double m2[MAX_LINES]
+
+
+cdef inline lanes load_columns(const lanes* x, Py_ssize_t i, Py_ssize_t width, double fill) noexcept nogil:
+    """A bundle of lines, of which `width` exist."""
+    if width >= lane_count(x):
+        return load(x, i)
+    return load_partial(x, i, width, fill)
+
+
+cdef inline lanes tree(lanes* d) noexcept nogil:
+    return add(add(add(d[0], d[1]), add(d[2], d[3])), add(add(d[4], d[5]), add(d[6], d[7])))
+
+
+cdef inline lanes column_shift(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint rescaled, double before
+) noexcept nogil:
+    """The mean of the first rows of a bundle, times `before` if rescaled."""
+    cdef Py_ssize_t first = min(n, GROUP), r
+    cdef lanes d[GROUP]
+    for r in range(GROUP):
+        d[r] = splat(x, 0.0)
+        if r < first:
+            d[r] = load_columns(x, r * stride, width, 0.0)
+        if rescaled:
+            d[r] = multiply(d[r], splat(x, before))
+    return multiply(tree(d), splat(x, 1.0 / first))
+
+
+cdef inline void column_sums(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, const lanes* shift,
+    bint rescaled, double before, double after, lanes* e, lanes* q
+) noexcept nogil:
+    """e = sum of d, q = sum of d * d, for d = x - shift, down the bundles that hold `width` columns."""
+    cdef Py_ssize_t i, r, k, c, step = lane_count(x)
+    cdef lanes b = splat(x, before), a = splat(x, after)
+    cdef lanes d[GROUP]
+    for k in range(0, (width + step - 1) // step):
+        e[k] = splat(x, 0.0)
+        q[k] = splat(x, 0.0)
+    for i from 0 <= i < n - n % GROUP by GROUP:
+        k = 0
+        for c from 0 <= c < width by step:
+            for r in range(GROUP):
+                d[r] = deviation(load_columns(x, (i + r) * stride + c, width - c, 0.0), shift[k], b, a, rescaled)
+            e[k] = add(e[k], tree(d))
+            for r in range(GROUP):
+                d[r] = multiply(d[r], d[r])
+            q[k] = add(q[k], tree(d))
+            k += 1
+    for i in range(n - n % GROUP, n):
+        k = 0
+        for c from 0 <= c < width by step:
+            d[0] = deviation(load_columns(x, i * stride + c, width - c, 0.0), shift[k], b, a, rescaled)
+            e[k] = add(e[k], d[0])
+            q[k] = add(q[k], multiply(d[0], d[0]))
+            k += 1
+
+
+cdef void mend_column(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Py_ssize_t j, bint centred,
+    double* shift, double* e, double* q
+) noexcept nogil:
+    """Line j of a bundle again, from a better shift or with rescaled squares. Seldom needed, so a bundle for a line."""
+    cdef double before = 1.0, after = 1.0
+    cdef lanes s = splat(x, shift[0]), sums_e, sums_q
+    cdef Py_ssize_t attempt
+    cdef bint rescaled
+    width = min(width, lane_count(x))
+    for attempt in range(2):
+        rescaled = attempt == 1
+        if rescaled:
+            if not out_of_range(x, q[0]):
+                return
+            if q[0] < SMALLEST_SQUARES:
+                after = RESCALE
+            else:
+                before = 1.0 / RESCALE
+            s = splat(x, 0.0)
+            if centred:
+                s = column_shift(x, stride, n, width, True, before)
+            column_sums(x, stride, n, width, &s, True, before, after, &sums_e, &sums_q)
+            shift[0] = element(&s, j) / before
+            e[0] = element(&sums_e, j) / (before * after)
+            q[0] = element(&sums_q, j) / (before * after) / (before * after)
+        if centred and is_far(e[0], q[0], n):
+            shift[0] = rounded(x, shift[0] + e[0] / n)
+            s = splat(x, shift[0] * before)
+            column_sums(x, stride, n, width, &s, rescaled, before, after, &sums_e, &sums_q)
+            e[0] = element(&sums_e, j) / (before * after)
+            q[0] = element(&sums_q, j) / (before * after) / (before * after)
+
+
+cdef inline void absorb_column_block(
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint centred
+) noexcept nogil:
+    cdef Py_ssize_t k = 0, j, c, step = lane_count(x)
+    cdef lanes shift[TILE]
+    cdef lanes sums_e[TILE]
+    cdef lanes sums_q[TILE]
+    cdef double s, e, q, count = n, joined = lines.count + count
+    for c from 0 <= c < width by step:
+        shift[k] = splat(x, 0.0)
+        if centred:
+            shift[k] = column_shift(<const lanes*> at(x, c), stride, n, width - c, False, 1.0)
+        k += 1
+    column_sums(x, stride, n, width, shift, False, 1.0, 1.0, sums_e, sums_q)
+    for j in range(width):
+        s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
+        if (centred and is_far(e, q, count)) or out_of_range(x, q):
+            c = j - j % step
+            mend_column(<const lanes*> at(x, c), stride, n, width - c, j - c, centred, &s, &e, &q)
+        if not centred:
+            s, e = 0.0, 0.0
+        absorb_column(lines, j, count, joined, s, e / count, q - e * (e / count))
+    lines.count = joined
+
+
+cdef inline void absorb_column(
+    Columns* a, Py_ssize_t j, double count, double joined, double hi, double lo, double m2
+) noexcept nogil:
+    """`absorb` for one line of a tile; the caller then sets the count that all lines share."""
+    cdef Moments line = Moments(a.count, a.hi[j], a.lo[j], a.m2[j])
+    absorb(&line, count, hi, lo, m2)
+    a.hi[j], a.lo[j], a.m2[j] = line.hi, line.lo, line.m2
+
+
+cdef void column_chunk(
+    Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint centred
+) noexcept nogil:
+    cdef Py_ssize_t i
+    chunk.count = 0.0
+    for i from 0 <= i < n by BLOCK_COLUMNS:
+        absorb_column_block(
+            chunk, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, centred
+        )
+
+
+cdef void moments_columns(
+    const lanes* x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner, Py_ssize_t outer_stride, Py_ssize_t stride,
+    bint centred, double* hi, double* lo, double* m2
+) noexcept nogil:
+    """The moments of each chunk of each line, (outer, chunks, inner)."""
+    cdef Py_ssize_t o, i, c, j, k = 0, width, tile = TILE * lane_count(x)
+    cdef Columns chunk
+    for o in range(outer):
+        for i from 0 <= i < n by CHUNK_COLUMNS:
+            for c from 0 <= c < inner by tile:
+                width = min(inner - c, tile)
+                column_chunk(
+                    &chunk, <const lanes*> at(x, o * outer_stride + i * stride + c), stride,
+                    min(n - i, CHUNK_COLUMNS), width, centred
+                )
+                for j in range(width):
+                    hi[k], lo[k], m2[k] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
+                    k += 1
+
+
+cdef void apply_columns(
+    const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
+    const lanes* hi, const lanes* lo, const lanes* scale, const lanes* shift, const lanes* weight, const lanes* bias
+) noexcept nogil:
+    """y = (x - centre) * scale + shift down a tile; with weight, times it, plus bias, which go with the position."""
+    cdef Py_ssize_t i, c, k, step = lane_count(x)
+    cdef lanes v, w, b
+    for i in range(n):
+        k = 0
+        if weight:
+            w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
+        for c from 0 <= c < width by step:
+            v = load_columns(x, i * x_stride + c, width - c, 0.0)
+            v = multiply(subtract(subtract(v, hi[k]), lo[k]), scale[k])
+            if weight:
+                v = add(multiply(v, w), b)
+            else:
+                v = add(v, shift[k])
+            if width - c >= step:
+                store(y, i * y_stride + c, v)
+            else:
+                store_partial(y, i * y_stride + c, width - c, v)
+            k += 1
+
+
+cdef void normalize_columns(
+    const lanes* x, lanes* y, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner,
+    Py_ssize_t x_outer_stride, Py_ssize_t x_stride, Py_ssize_t y_outer_stride, Py_ssize_t y_stride,
+    const lanes* weight, const lanes* bias, Py_ssize_t parameters, bint per_position,
+    const Rule* rule, double* mean, double* m2
+) noexcept nogil:
+    """Statistics and result of a tile of lines while it is in cache.
+
+    Weight and bias go with the position, or with the line: line (o, c) then has number (o * inner + c) % parameters.
+    """
+    cdef Py_ssize_t o, i, c, j, p, width, tile = TILE * lane_count(x)
+    cdef Columns all_chunks, chunk
+    cdef Moments line
+    cdef Coefficients k[MAX_LINES]
+    cdef lanes hi[TILE]
+    cdef lanes lo[TILE]
+    cdef lanes scale[TILE]
+    cdef lanes shift[TILE]
+    cdef const lanes* source
+    cdef lanes* target
+    cdef bint wide
+    for o in range(outer):
+        for c from 0 <= c < inner by tile:
+            width = min(inner - c, tile)
+            source = <const lanes*> at(x, o * x_outer_stride + c)
+            target = at(y, o * y_outer_stride + c)
+            all_chunks.count = 0.0
+            for i from 0 <= i < n by CHUNK_COLUMNS:
+                column_chunk(
+                    &chunk, <const lanes*> at(source, i * x_stride), x_stride, min(n - i, CHUNK_COLUMNS), width,
+                    rule.centred
+                )
+                for j in range(width):
+                    absorb_column(
+                        &all_chunks, j, chunk.count, all_chunks.count + chunk.count,
+                        chunk.hi[j], chunk.lo[j], chunk.m2[j]
+                    )
+                all_chunks.count += chunk.count
+            wide = False
+            for j in range(width):
+                line = Moments(all_chunks.count, all_chunks.hi[j], all_chunks.lo[j], all_chunks.m2[j])
+                k[j] = coefficients(x, &line, rule)
+                wide = wide or k[j].wide
+                p = (o * inner + c + j) % parameters
+                set_element(hi, j, k[j].hi)
+                set_element(lo, j, k[j].lo)
+                set_element(scale, j, k[j].rstd if per_position else k[j].rstd * element(weight, p))
+                set_element(shift, j, 0.0 if per_position else element(bias, p))
+                if mean:
+                    mean[o * inner + c + j], m2[o * inner + c + j] = line.hi + line.lo, line.m2
+            if wide:
+                for j in range(width):
+                    p = (o * inner + c + j) % parameters
+                    for i in range(n):
+                        set_element(target, i * y_stride + j, scaled(
+                            x, element(source, i * x_stride + j), &k[j],
+                            k[j].rstd if per_position else k[j].rstd * element(weight, p),
+                            element(weight, i) if per_position else 1.0,
+                            element(bias, i if per_position else p)
+                        ))
+            elif per_position:
+                apply_columns(source, target, n, width, x_stride, y_stride, hi, lo, scale, shift, weight, bias)
+            else:
+                apply_columns(source, target, n, width, x_stride, y_stride, hi, lo, scale, shift, NULL, NULL)
+
+
+cdef void affine_columns(
+    const lanes* x, lanes* y, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner,
+    Py_ssize_t x_outer_stride, Py_ssize_t x_stride, Py_ssize_t y_outer_stride, Py_ssize_t y_stride,
+    const lanes* hi, const lanes* lo, const lanes* scale, const lanes* shift, Py_ssize_t lines,
+    const lanes* weight, const lanes* bias
+) noexcept nogil:
+    """`affine_rows` for lines side by side; the coefficients are (lines, inner), block o of x has row o % lines."""
+    cdef Py_ssize_t o, c, p, width, tile = TILE * lane_count(x)
+    cdef lanes tiles[4][TILE]
+    for o in range(outer):
+        for c from 0 <= c < inner by tile:
+            width = min(inner - c, tile)
+            p = (o % lines) * inner + c
+            copy_tile(tiles[0], <const lanes*> at(hi, p), width)
+            copy_tile(tiles[1], <const lanes*> at(lo, p), width)
+            copy_tile(tiles[2], <const lanes*> at(scale, p), width)
+            copy_tile(tiles[3], <const lanes*> at(shift, p), width)
+            apply_columns(
+                <const lanes*> at(x, o * x_outer_stride + c), at(y, o * y_outer_stride + c), n, width,
+                x_stride, y_stride, tiles[0], tiles[1], tiles[2], tiles[3], weight, bias
+            )
+
+
+cdef inline void copy_tile(lanes* tile, const lanes* source, Py_ssize_t width) noexcept nogil:
+    cdef Py_ssize_t c, k = 0, step = lane_count(source)
+    for c from 0 <= c < width by step:
+        tile[k] = load_columns(source, c, width - c, 0.0)
+        k += 1
+
+
+cdef void extrema_columns(
+    const lanes* x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner, Py_ssize_t outer_stride, Py_ssize_t stride,
+    lanes* lows, lanes* highs
+) noexcept nogil:
+    """The least and the largest element of each chunk of each line, (outer, chunks, inner). n > 0."""
+    cdef Py_ssize_t o, i, r, c, k, p = 0, width, step = lane_count(x), tile = TILE * step
+    cdef const lanes* source
+    cdef lanes v
+    cdef lanes low[TILE]
+    cdef lanes high[TILE]
+    for o in range(outer):
+        for i from 0 <= i < n by CHUNK_COLUMNS:
+            for c from 0 <= c < inner by tile:
+                width = min(inner - c, tile)
+                source = <const lanes*> at(x, o * outer_stride + i * stride + c)
+                copy_tile(low, source, width)
+                copy_tile(high, source, width)
+                for r in range(1, min(n - i, CHUNK_COLUMNS)):
+                    for k in range((width + step - 1) // step):
+                        v = load_columns(source, r * stride + k * step, width - k * step, 0.0)
+                        low[k], high[k] = minimum(low[k], v), maximum(high[k], v)
+                for r in range(width):
+                    set_element(lows, p, element(low, r))
+                    set_element(highs, p, element(high, r))
+                    p += 1

@@ -1,0 +1,168 @@
+/* The unit in which every sum of the library is defined: a bundle of 128 bytes, 32 float or 16 double "lanes".
+ *
+ * Element i of a block goes to lane i % LANES, each lane adds in order, and the lanes are folded by halves:
+ * lane j takes lane j + 16, then j + 8, 4, 2, 1.  Every variant of the kernels (SSE2, AVX2, AVX-512, and the
+ * Numba kernels, which use LLVM's <32 x float>) keeps this order, and none contracts a product and a sum into
+ * an FMA, so all of them give the same bits.
+ *
+ * GCC lowers a vector that is wider than the instruction set badly, so a bundle is an array of native vectors.
+ * A compiler without vector extensions gets an array of scalars: the same lanes, slower.
+ */
+#ifndef FASTNORM_LANES_H
+#define FASTNORM_LANES_H
+
+#include <string.h>
+#include <stddef.h>
+
+#define BUNDLE_BYTES 128
+
+#if defined(__GNUC__)
+#  if defined(__AVX512F__)
+#    define VECTOR_BYTES 64
+#  elif defined(__AVX2__)
+#    define VECTOR_BYTES 32
+#  else
+#    define VECTOR_BYTES 16
+#  endif
+#  define VECTOR(scalar) __attribute__((vector_size(VECTOR_BYTES))) scalar
+#  define UNROLL _Pragma("GCC unroll 32")
+#  define INLINE static inline __attribute__((always_inline))
+/* A statement for each part k. Written out, since only constant indices let a bundle live in registers. */
+#  define AT(index, statement) { enum { k = index }; statement; }
+#  define AT2(index, statement) AT(index, statement) AT(index + 1, statement)
+#  define AT4(index, statement) AT2(index, statement) AT2(index + 2, statement)
+#  if VECTOR_BYTES == 64
+#    define EACH_PART(parts, statement) AT2(0, statement)
+#  elif VECTOR_BYTES == 32
+#    define EACH_PART(parts, statement) AT4(0, statement)
+#  else
+#    define EACH_PART(parts, statement) AT4(0, statement) AT4(4, statement)
+#  endif
+#  if VECTOR_BYTES == 64
+#    define FOLD_QUARTERS(q) (((q)[0] + (q)[2]) + ((q)[1] + (q)[3]))
+#  elif VECTOR_BYTES == 32
+#    define FOLD_QUARTERS(q) ((q)[0] + (q)[1])
+#  else
+#    define FOLD_QUARTERS(q) ((q)[0])
+#  endif
+#  define DEFINE_FOLD(lanes, scalar)                                                                      \
+    INLINE scalar lanes##_fold_part(lanes##_part v) {                                                     \
+        typedef scalar quarter __attribute__((vector_size(16)));                                          \
+        enum { n = sizeof(quarter) / sizeof(scalar) };                                                    \
+        union { lanes##_part whole; quarter quarters[sizeof v / sizeof(quarter)]; } u = {v};              \
+        quarter q = FOLD_QUARTERS(u.quarters);                                                            \
+        return n == 4 ? (q[0] + q[2 % n]) + (q[1] + q[3 % n]) : q[0] + q[1];                              \
+    }
+#else
+#  define DEFINE_FOLD(lanes, scalar) INLINE scalar lanes##_fold_part(lanes##_part v) { return v; }
+#  define VECTOR(scalar) scalar
+#  define UNROLL
+#  define INLINE static inline
+#  define EACH_PART(parts, statement) for (int k = 0; k < parts; k++) { statement; }
+#endif
+
+/* One definition for both types: `lanes` is the bundle's name, `scalar` what it holds. */
+#define DEFINE_LANES(lanes, scalar)                                                                       \
+    typedef VECTOR(scalar) lanes##_part;                                                                  \
+    enum {                                                                                                \
+        lanes##_parts = BUNDLE_BYTES / sizeof(lanes##_part),                                              \
+        lanes##_width = sizeof(lanes##_part) / sizeof(scalar),                                            \
+        lanes##_count = BUNDLE_BYTES / sizeof(scalar)                                                     \
+    };                                                                                                    \
+    typedef struct { lanes##_part part[lanes##_parts]; } lanes;                                           \
+    DEFINE_FOLD(lanes, scalar)                                                                            \
+                                                                                                          \
+    INLINE lanes lanes##_load(const lanes *base, ptrdiff_t i) {                                           \
+        lanes a;                                                                                          \
+        const scalar *p = (const scalar *)base + i;                                                       \
+        EACH_PART(lanes##_parts, memcpy(&a.part[k], p + k * lanes##_width, sizeof a.part[k]))             \
+        return a;                                                                                         \
+    }                                                                                                     \
+    INLINE void lanes##_store(lanes *base, ptrdiff_t i, lanes a) {                                        \
+        scalar *p = (scalar *)base + i;                                                                   \
+        EACH_PART(lanes##_parts, memcpy(p + k * lanes##_width, &a.part[k], sizeof a.part[k]))             \
+    }                                                                                                     \
+    INLINE lanes lanes##_splat(const lanes *like, double value) {                                         \
+        lanes a;                                                                                          \
+        (void)like;                                                                                       \
+        EACH_PART(lanes##_parts, a.part[k] = (lanes##_part){0} + (scalar)value)     \
+        return a;                                                                                         \
+    }                                                                                                     \
+    INLINE lanes lanes##_load_partial(const lanes *base, ptrdiff_t i, ptrdiff_t count, double fill) {     \
+        scalar buffer[lanes##_count];                                                                     \
+        lanes a = lanes##_splat(base, fill);                                                              \
+        memcpy(buffer, &a, sizeof a);                                                                     \
+        for (ptrdiff_t k = 0; k < count; k++) buffer[k] = ((const scalar *)base + i)[k];                  \
+        memcpy(&a, buffer, sizeof a);                                                                     \
+        return a;                                                                                         \
+    }                                                                                                     \
+    INLINE void lanes##_store_partial(lanes *base, ptrdiff_t i, ptrdiff_t count, lanes a) {               \
+        scalar buffer[lanes##_count];                                                                     \
+        memcpy(buffer, &a, sizeof a);                                                                     \
+        for (ptrdiff_t k = 0; k < count; k++) ((scalar *)base + i)[k] = buffer[k];                        \
+    }                                                                                                     \
+    INLINE lanes lanes##_add(lanes a, lanes b) {                                                          \
+        EACH_PART(lanes##_parts, a.part[k] = a.part[k] + b.part[k])                 \
+        return a;                                                                                         \
+    }                                                                                                     \
+    INLINE lanes lanes##_subtract(lanes a, lanes b) {                                                     \
+        EACH_PART(lanes##_parts, a.part[k] = a.part[k] - b.part[k])                 \
+        return a;                                                                                         \
+    }                                                                                                     \
+    INLINE lanes lanes##_multiply(lanes a, lanes b) {                                                     \
+        EACH_PART(lanes##_parts, a.part[k] = a.part[k] * b.part[k])                 \
+        return a;                                                                                         \
+    }                                                                                                     \
+    /* The smaller and the larger of two; NaN, once met in `b`, stays (as in numpy.min). */                \
+    INLINE lanes lanes##_minimum(lanes a, lanes b) {                                                      \
+        scalar x[lanes##_count], y[lanes##_count];                                                        \
+        memcpy(x, &a, sizeof a); memcpy(y, &b, sizeof b);                                                 \
+        for (int k = 0; k < lanes##_count; k++) x[k] = (y[k] < x[k]) | (y[k] != y[k]) ? y[k] : x[k];      \
+        memcpy(&a, x, sizeof a);                                                                          \
+        return a;                                                                                         \
+    }                                                                                                     \
+    INLINE lanes lanes##_maximum(lanes a, lanes b) {                                                      \
+        scalar x[lanes##_count], y[lanes##_count];                                                        \
+        memcpy(x, &a, sizeof a); memcpy(y, &b, sizeof b);                                                 \
+        for (int k = 0; k < lanes##_count; k++) x[k] = (y[k] > x[k]) | (y[k] != y[k]) ? y[k] : x[k];      \
+        memcpy(&a, x, sizeof a);                                                                          \
+        return a;                                                                                         \
+    }                                                                                                     \
+    /* Halves are added while they are whole 16-byte vectors, then the lanes of the last of these. */      \
+    INLINE double lanes##_total(lanes a) {                                                                \
+        UNROLL for (int half = lanes##_parts / 2; half > 0; half /= 2)                                    \
+            UNROLL for (int k = 0; k < half; k++) a.part[k] = a.part[k] + a.part[k + half];               \
+        return (double)lanes##_fold_part(a.part[0]);                                                       \
+    }                                                                                                     \
+    INLINE double lanes##_least(lanes a) {                                                                \
+        scalar lane[lanes##_count], m;                                                                    \
+        memcpy(lane, &a, sizeof a);                                                                       \
+        m = lane[0];                                                                                      \
+        for (int k = 1; k < lanes##_count; k++) m = (lane[k] < m) | (lane[k] != lane[k]) ? lane[k] : m;   \
+        return (double)m;                                                                                 \
+    }                                                                                                     \
+    INLINE double lanes##_largest(lanes a) {                                                              \
+        scalar lane[lanes##_count], m;                                                                    \
+        memcpy(lane, &a, sizeof a);                                                                       \
+        m = lane[0];                                                                                      \
+        for (int k = 1; k < lanes##_count; k++) m = (lane[k] > m) | (lane[k] != lane[k]) ? lane[k] : m;   \
+        return (double)m;                                                                                 \
+    }                                                                                                     \
+    INLINE lanes *lanes##_at(const lanes *base, ptrdiff_t i) {                                            \
+        return (lanes *)((scalar *)base + i);                                                             \
+    }                                                                                                     \
+    INLINE double lanes##_element(const lanes *base, ptrdiff_t i) {                                       \
+        return (double)((const scalar *)base + i)[0];                                                     \
+    }                                                                                                     \
+    INLINE void lanes##_set_element(lanes *base, ptrdiff_t i, double value) {                             \
+        ((scalar *)base + i)[0] = (scalar)value;                                                          \
+    }                                                                                                     \
+    INLINE double lanes##_rounded(const lanes *like, double value) {                                      \
+        (void)like;                                                                                       \
+        return (double)(scalar)value;                                                                     \
+    }
+
+DEFINE_LANES(lanes32, float)
+DEFINE_LANES(lanes64, double)
+
+#endif

@@ -1,0 +1,100 @@
+# What the row form and the lane form share: the algebra of moments and of coefficients, all in float64.
+
+from libc.math cimport sqrt
+
+# Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
+cdef double SMALLEST_SQUARES = 2.0 ** -90
+cdef double LARGEST_SQUARES = 3.4028234663852886e38
+cdef double RESCALE = 2.0 ** 100
+# Beyond these a float32 rstd, or a deviation of such a line, comes near the ends of the range.
+cdef double SMALLEST_RSTD = 2.0 ** -120
+cdef double LARGEST_RSTD = 2.0 ** 120
+
+
+cdef struct Moments:
+    double count
+    double hi       # the mean is hi + lo; hi is exact in the storage type
+    double lo
+    double m2       # sum of squared deviations from the mean
+
+
+cdef inline void absorb(Moments* a, double count, double hi, double lo, double m2) noexcept nogil:
+    """Chan, Golub and LeVeque (1979): the moments of two parts joined, in float64."""
+    cdef double delta, total
+    if a.count == 0.0:
+        a.count, a.hi, a.lo, a.m2 = count, hi, lo, m2
+        return
+    total = a.count + count
+    delta = (hi - a.hi) + (lo - a.lo)
+    a.lo = a.lo + delta * (count / total)
+    a.m2 = a.m2 + (m2 + delta * delta * (a.count * count / total))
+    a.count = total
+
+
+cdef struct Rule:
+    bint centred        # deviations from the mean (LayerNorm) or from zero (RMSNorm)
+    double divisor      # what m2 is divided by: the count, the count less ddof, or 1
+    double eps
+    bint floor          # eps is the least value of the root, not a term under it
+
+
+cdef struct Coefficients:
+    double hi           # the centre is hi + lo, both exact in the storage type
+    double lo
+    double rstd
+    bint wide           # rstd or deviations may leave the storage type's range: apply in float64
+
+
+cdef inline double inverse(const Rule* rule, double m2) noexcept nogil:
+    """1 / denominator; 1 where it is 0, since the deviations are 0 there too."""
+    cdef double denominator = m2 / rule.divisor
+    if rule.floor:
+        denominator = sqrt(denominator)
+        if denominator < rule.eps:
+            denominator = rule.eps
+    else:
+        denominator = sqrt(denominator + rule.eps)
+    return 1.0 / denominator if denominator != 0.0 else 1.0
+
+
+cdef inline Coefficients coefficients(const lanes* like, const Moments* line, const Rule* rule) noexcept nogil:
+    cdef Coefficients c
+    c.hi = rounded(like, line.hi + line.lo)
+    c.lo = rounded(like, (line.hi - c.hi) + line.lo)
+    c.rstd = inverse(rule, line.m2)
+    c.wide = False
+    if lanes is lanes32:
+        c.wide = not SMALLEST_RSTD <= c.rstd <= LARGEST_RSTD
+    return c
+
+
+cdef inline double scaled(
+    const lanes* like, double x, const Coefficients* c, double scale, double weight, double bias
+) noexcept nogil:
+    """((x - hi) - lo) * scale * weight + bias, rounded at each step as the vector code does, or once if wide.
+
+    `scale` is rstd in the storage type, or rstd * weight with weight = 1 where a line has one weight.
+    """
+    if c.wide:
+        return ((x - c.hi) - c.lo) * scale * weight + bias
+    x = rounded(like, rounded(like, rounded(like, x - c.hi) - c.lo) * rounded(like, scale))
+    return rounded(like, rounded(like, x * weight) + bias)
+
+
+cdef inline bint out_of_range(const lanes* like, double squares) noexcept nogil:
+    if lanes is lanes32:
+        return not SMALLEST_SQUARES <= squares <= LARGEST_SQUARES
+    else:
+        return False
+
+
+cdef inline bint is_far(double e, double q, double n) noexcept nogil:
+    """Whether the shift is so far from the mean that more than a factor of 4 would be cancelled."""
+    return 4.0 * (q - e * (e / n)) < q
+
+
+cdef inline lanes deviation(lanes x, lanes centre, lanes before, lanes after, bint rescaled) noexcept nogil:
+    """x - centre; rescaled, (x * before - centre) * after with powers of two, so that squares stay in range."""
+    if rescaled:
+        return multiply(subtract(multiply(x, before), centre), after)
+    return subtract(x, centre)

@@ -1,0 +1,211 @@
+# The row form: a line is contiguous, its statistics are folded over the lanes of a bundle.
+#
+# A line is cut into chunks of CHUNK_ROWS blocks, a block has BLOCK elements; both are part of the definition of the
+# result, not of the tuning. Threads take whole chunks, so no bit of a result depends on how many there are.
+
+cdef enum:
+    BLOCK = 4096            # elements: the longest run that is summed in the storage type; fits in L1
+    CHUNK = 16 * BLOCK      # elements: the unit that a thread takes of a long line
+
+cdef inline void deviation_sums(
+    const lanes* x, Py_ssize_t n, double shift, bint rescaled, double before, double after, double* sums
+) noexcept nogil:
+    """sums = (sum of d, sum of d * d) for d = x - shift."""
+    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step
+    cdef lanes lanes_before = splat(x, before), lanes_after = splat(x, after)
+    cdef lanes centre = splat(x, shift * before)
+    cdef lanes e = splat(x, 0.0), q = splat(x, 0.0), d
+    for i from 0 <= i < whole by step:
+        d = deviation(load(x, i), centre, lanes_before, lanes_after, rescaled)
+        e = add(e, d)
+        q = add(q, multiply(d, d))
+    if whole < n:
+        # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
+        d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
+        e = add(e, d)
+        q = add(q, multiply(d, d))
+    sums[0] = total(e) / (before * after)
+    sums[1] = total(q) / (before * after) / (before * after)
+
+
+cdef inline double shifted_sums(
+    const lanes* x, Py_ssize_t n, bint centred, bint rescaled, double before, double after, double* sums
+) noexcept nogil:
+    """Sums of deviations from a shift near the mean, which is returned.
+
+    The shift is the mean of the first lanes, so that one pass over the block is enough. Where it proves to be further
+    than 1.7 standard deviations from the mean of the block (a trend, an outlier in front), the corrected shift is
+    taken and the pass repeated: the corrected two-pass algorithm. So no more than a factor of 4 is ever cancelled.
+    """
+    cdef Py_ssize_t first = min(n, lane_count(x))
+    cdef lanes head
+    cdef double shift = 0.0
+    if centred:
+        if first == lane_count(x):
+            head = load(x, 0)
+        else:
+            head = load_partial(x, 0, first, 0.0)
+        if rescaled:
+            head = multiply(head, splat(x, before))
+        shift = rounded(x, total(head) / first) / before
+    deviation_sums(x, n, shift, rescaled, before, after, sums)
+    if centred and is_far(sums[0], sums[1], n):
+        shift = rounded(x, shift + sums[0] / n)
+        deviation_sums(x, n, shift, rescaled, before, after, sums)
+    return shift
+
+
+cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
+    cdef double sums[2]
+    cdef double shift = shifted_sums(x, n, centred, False, 1.0, 1.0, sums)
+    if out_of_range(x, sums[1]):
+        if sums[1] < SMALLEST_SQUARES:
+            shift = shifted_sums(x, n, centred, True, 1.0, RESCALE, sums)
+        else:
+            shift = shifted_sums(x, n, centred, True, 1.0 / RESCALE, 1.0, sums)
+    if centred:
+        absorb(line, n, shift, sums[0] / n, sums[1] - sums[0] * (sums[0] / n))
+    else:
+        absorb(line, n, 0.0, 0.0, sums[1])
+
+
+cdef inline void absorb_chunk(Moments* line, const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
+    cdef Moments chunk = Moments(0.0, 0.0, 0.0, 0.0)
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by BLOCK:
+        absorb_block(&chunk, <const lanes*> at(x, i), min(n - i, BLOCK), centred)
+    absorb(line, chunk.count, chunk.hi, chunk.lo, chunk.m2)
+
+
+cdef inline Moments line_moments(const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
+    cdef Moments line = Moments(0.0, 0.0, 0.0, 0.0)
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by CHUNK:
+        absorb_chunk(&line, <const lanes*> at(x, i), min(n - i, CHUNK), centred)
+    return line
+
+
+cdef inline void apply_scalar(
+    const lanes* x, lanes* y, Py_ssize_t n, const Coefficients* c, double scale, double shift
+) noexcept nogil:
+    """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
+    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step
+    cdef lanes hi, lo, s, t, v
+    if c.wide:
+        for i in range(n):
+            set_element(y, i, scaled(x, element(x, i), c, scale, 1.0, shift))
+        return
+    hi, lo, s, t = splat(x, c.hi), splat(x, c.lo), splat(x, scale), splat(x, shift)
+    for i from 0 <= i < whole by step:
+        store(y, i, add(multiply(subtract(subtract(load(x, i), hi), lo), s), t))
+    if whole < n:
+        v = load_partial(x, whole, n - whole, 0.0)
+        store_partial(y, whole, n - whole, add(multiply(subtract(subtract(v, hi), lo), s), t))
+
+
+cdef inline void apply_positions(
+    const lanes* x, lanes* y, Py_ssize_t n, const Coefficients* c, const lanes* weight, const lanes* bias
+) noexcept nogil:
+    """y = (x - centre) * rstd * weight + bias with a weight and a bias for each position of the run."""
+    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
+    cdef lanes hi, lo, s, v
+    if c.wide:
+        for i in range(n):
+            set_element(y, i, scaled(x, element(x, i), c, c.rstd, element(weight, i), element(bias, i)))
+        return
+    hi, lo, s = splat(x, c.hi), splat(x, c.lo), splat(x, c.rstd)
+    for i from 0 <= i < whole by step:
+        v = multiply(subtract(subtract(load(x, i), hi), lo), s)
+        store(y, i, add(multiply(v, load(weight, i)), load(bias, i)))
+    if rest:
+        v = multiply(subtract(subtract(load_partial(x, whole, rest, 0.0), hi), lo), s)
+        v = add(multiply(v, load_partial(weight, whole, rest, 0.0)), load_partial(bias, whole, rest, 0.0))
+        store_partial(y, whole, rest, v)
+
+
+cdef void moments_rows(
+    const lanes* x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t stride, bint centred, double* hi, double* lo, double* m2
+) noexcept nogil:
+    """The moments of each chunk of each line, (outer, chunks)."""
+    cdef Py_ssize_t o, i, k = 0
+    cdef Moments chunk
+    for o in range(outer):
+        for i from 0 <= i < n by CHUNK:
+            chunk = Moments(0.0, 0.0, 0.0, 0.0)
+            absorb_chunk(&chunk, <const lanes*> at(x, o * stride + i), min(n - i, CHUNK), centred)
+            hi[k], lo[k], m2[k] = chunk.hi, chunk.lo, chunk.m2
+            k += 1
+
+
+cdef void normalize_rows(
+    const lanes* x, lanes* y, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t x_stride, Py_ssize_t y_stride,
+    const lanes* weight, const lanes* bias, Py_ssize_t parameters, bint per_position, Py_ssize_t segments,
+    const Rule* rule, double* mean, double* m2
+) noexcept nogil:
+    """Statistics and result of each line while it is in cache.
+
+    Per position, weight and bias have n elements. Otherwise a line is `segments` runs of n // segments elements, and
+    run j of line o has the weight and the bias (o * segments + j) % parameters.
+    """
+    cdef Py_ssize_t o, j, p, length = n // segments
+    cdef Moments line
+    cdef Coefficients c
+    cdef const lanes* source
+    cdef lanes* target
+    for o in range(outer):
+        source = <const lanes*> at(x, o * x_stride)
+        target = at(y, o * y_stride)
+        line = line_moments(source, n, rule.centred)
+        c = coefficients(x, &line, rule)
+        if per_position:
+            apply_positions(source, target, n, &c, weight, bias)
+        else:
+            for j in range(segments):
+                p = (o * segments + j) % parameters
+                apply_scalar(
+                    <const lanes*> at(source, j * length), at(target, j * length), length, &c,
+                    c.rstd * element(weight, p), element(bias, p)
+                )
+        if mean:
+            mean[o], m2[o] = line.hi + line.lo, line.m2
+
+
+cdef void affine_rows(
+    const lanes* x, lanes* y, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t x_stride, Py_ssize_t y_stride,
+    const lanes* hi, const lanes* lo, const lanes* scale, const lanes* shift, Py_ssize_t lines,
+    const lanes* weight, const lanes* bias
+) noexcept nogil:
+    """y = (x - centre) * scale + shift; line o has the coefficients o % lines. With weight: times it, plus bias."""
+    cdef Py_ssize_t o, p
+    cdef Coefficients c = Coefficients(0.0, 0.0, 1.0, False)
+    for o in range(outer):
+        p = o % lines
+        c.hi, c.lo, c.rstd = element(hi, p), element(lo, p), element(scale, p)
+        if weight:
+            apply_positions(<const lanes*> at(x, o * x_stride), at(y, o * y_stride), n, &c, weight, bias)
+        else:
+            apply_scalar(<const lanes*> at(x, o * x_stride), at(y, o * y_stride), n, &c, c.rstd, element(shift, p))
+
+
+cdef void extrema_rows(
+    const lanes* x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t stride, lanes* lows, lanes* highs
+) noexcept nogil:
+    """The least and the largest element of each chunk of each line, (outer, chunks). n > 0."""
+    cdef Py_ssize_t o, i, j, k = 0, length, step = lane_count(x)
+    cdef const lanes* source
+    cdef lanes low, high, v
+    for o in range(outer):
+        for i from 0 <= i < n by CHUNK:
+            source = <const lanes*> at(x, o * stride + i)
+            length = min(n - i, CHUNK)
+            low = splat(x, element(source, 0))
+            high = low
+            for j from 0 <= j < length - length % step by step:
+                v = load(source, j)
+                low, high = minimum(low, v), maximum(high, v)
+            if length % step:
+                v = load_partial(source, length - length % step, length % step, element(source, 0))
+                low, high = minimum(low, v), maximum(high, v)
+            set_element(lows, k, least(low))
+            set_element(highs, k, largest(high))
+            k += 1
