@@ -19,14 +19,14 @@ if X86 and os.name == "posix":
 
 # No contraction to FMA: with it the variants would differ in the last bit. Never -ffast-math: it deletes NaN handling
 # and, at link time, switches off subnormals for the whole process.
-FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"] if os.name == "posix" else []
+FLAGS = ["-O3", "-std=gnu11", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"] if os.name == "posix" else []
 
 extensions = [Extension("fastnorm.backends._cpu", ["src_pyx/_cpu.pyx"], extra_compile_args=FLAGS)]
 extensions += [
     Extension(
         f"fastnorm.backends._kernels_{name}",
         [f"src_pyx/_kernels_{name}.pyx"],
-        depends=["src_pyx/lanes.h"],
+        depends=["src_pyx/lanes.h", "src_pyx/pool.h"],
         include_dirs=[get_include(), "src_pyx"],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=FLAGS + flags,

@@ -13,9 +13,8 @@ from fastnorm.dtypes import storage
 from fastnorm.settings import check_backend, current
 
 
-def _step(elements: int, num_threads: int) -> tuning.Step:
-    ladder = tuning.LADDER if num_threads > 1 else tuning.SERIAL_LADDER
-    return next(step for step in ladder if elements <= step.limit)
+def _step(elements: int) -> tuning.Step:
+    return next(step for step in tuning.LADDER if elements <= step.limit)
 
 
 def choose(elements: int, backend: str | None = None) -> Reference:
@@ -39,7 +38,7 @@ def choose(elements: int, backend: str | None = None) -> Reference:
     name = settings.backend if backend is None else check_backend(backend)
     if name != "auto":
         return registry.load(name)
-    return registry.load_first(_step(elements, settings.num_threads).backends)
+    return registry.load_first(_step(elements).backends)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     --------
     >>> import fastnorm
     >>> fastnorm.explain("layer_norm", (8, 768)).reason
-    'small: the lowest call cost wins'
+    'small: one thread, compiled ahead of time'
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     requested = np.dtype(dtype)
@@ -94,7 +93,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     backend = choose(elements)
     reason = f"forced: backend={settings.backend!r}"
     if settings.backend == "auto":
-        step = _step(elements, settings.num_threads)
+        step = _step(elements)
         reason = step.reason
         for name in step.backends[: step.backends.index(backend.name)]:
             reason += f"; {name} cannot run here: {registry.why_not(name)}"
@@ -105,6 +104,6 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
         storage(requested, "explain", "dtype").compute.name,
         backend.name,
         backend.variant(),
-        backend.threads(settings.num_threads),
+        1 if elements <= tuning.SERIAL_ELEMENTS else backend.threads(settings.num_threads),
         reason,
     )

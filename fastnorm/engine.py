@@ -186,7 +186,7 @@ def apply(
 
 def _enough_lines(view: tuple[int, int, int], call: Call, backend: Reference) -> bool:
     """Whether whole lines keep all threads busy."""
-    threads = backend.threads(current().num_threads)
+    threads = backend.threads(current().num_threads) if call.x.size > tuning.SERIAL_ELEMENTS else 1
     lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * call.x.itemsize // 1024)
     return threads == 1 or lines >= threads * tuning.LINES_PER_THREAD
 

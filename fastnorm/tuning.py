@@ -5,21 +5,22 @@ A ladder is read from the top; the first step whose limit is not exceeded decide
 
 from typing import NamedTuple
 
+# Up to so many elements a call is served by its own thread alone: waking another costs as much as it would save.
+SERIAL_ELEMENTS = 2**15
+
 
 class Step(NamedTuple):
     """One step of a ladder."""
 
     limit: float  # elements
-    backends: tuple[str, ...]  # in the order of preference; the first that is available serves
+    backends: tuple[str, ...]  # in the order of preference; the first that can run here serves
     reason: str
 
 
 LADDER = (
-    Step(2**15, ("cython", "numba", "reference"), "small: the lowest call cost wins"),
-    Step(float("inf"), ("numba", "cython", "reference"), "large: threads win"),
+    Step(SERIAL_ELEMENTS, ("cython", "numba", "reference"), "small: one thread, compiled ahead of time"),
+    Step(float("inf"), ("cython", "numba", "reference"), "large: several threads, compiled ahead of time"),
 )
-
-SERIAL_LADDER = (Step(float("inf"), ("cython", "numba", "reference"), "one thread: ahead of time, no compilation"),)
 
 # A long line is shared by threads, its statistics first and its result then, if there are fewer lines than this times
 # the number of threads; above it whole lines are handed out, and each is read from memory once.

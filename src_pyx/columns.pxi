@@ -26,6 +26,13 @@ cdef inline lanes load_columns(const lanes* x, Py_ssize_t i, Py_ssize_t width, d
     return load_partial(x, i, width, fill)
 
 
+cdef inline void store_columns(lanes* y, Py_ssize_t i, Py_ssize_t width, lanes value) noexcept nogil:
+    if width >= lane_count(y):
+        store(y, i, value)
+    else:
+        store_partial(y, i, width, value)
+
+
 cdef inline lanes tree(lanes* d) noexcept nogil:
     return add(add(add(d[0], d[1]), add(d[2], d[3])), add(add(d[4], d[5]), add(d[6], d[7])))
 
@@ -155,23 +162,21 @@ cdef void column_chunk(
 
 
 cdef void moments_columns(
-    const lanes* x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner, Py_ssize_t outer_stride, Py_ssize_t stride,
-    bint centred, double* hi, double* lo, double* m2
+    const lanes* x, View v, bint centred, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The moments of each chunk of each line, (outer, chunks, inner)."""
-    cdef Py_ssize_t o, i, c, j, k = 0, width, tile = TILE * lane_count(x)
+    """The moments of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
+    cdef Py_ssize_t o, i, c, j, k, p, width, tile = TILE * lane_count(x)
+    cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
     cdef Columns chunk
-    for o in range(outer):
-        for i from 0 <= i < n by CHUNK_COLUMNS:
-            for c from 0 <= c < inner by tile:
-                width = min(inner - c, tile)
-                column_chunk(
-                    &chunk, <const lanes*> at(x, o * outer_stride + i * stride + c), stride,
-                    min(n - i, CHUNK_COLUMNS), width, centred
-                )
-                for j in range(width):
-                    hi[k], lo[k], m2[k] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
-                    k += 1
+    for k in range(start, stop):
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
+        p, width = k // tiles * v.inner + c, min(v.inner - c, tile)
+        column_chunk(
+            &chunk, <const lanes*> at(x, o * v.outer_stride + i * v.stride + c), v.stride,
+            min(v.n - i, CHUNK_COLUMNS), width, centred
+        )
+        for j in range(width):
+            hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
 
 
 cdef void apply_columns(
@@ -192,27 +197,22 @@ cdef void apply_columns(
                 v = add(multiply(v, w), b)
             else:
                 v = add(v, shift[k])
-            if width - c >= step:
-                store(y, i * y_stride + c, v)
-            else:
-                store_partial(y, i * y_stride + c, width - c, v)
+            store_columns(y, i * y_stride + c, width - c, v)
             k += 1
 
 
 cdef void normalize_columns(
-    const lanes* x, lanes* y, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner,
-    Py_ssize_t x_outer_stride, Py_ssize_t x_stride, Py_ssize_t y_outer_stride, Py_ssize_t y_stride,
-    const lanes* weight, const lanes* bias, Py_ssize_t parameters, bint per_position,
-    const Rule* rule, double* mean, double* m2
+    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
+    bint per_position, const Rule* rule, double* mean, double* m2, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """Statistics and result of a tile of lines while it is in cache.
+    """Statistics and result of the tiles `start` to `stop`, counted over (outer, tiles), each while it is in cache.
 
     Weight and bias go with the position, or with the line: line (o, c) then has number (o * inner + c) % parameters.
     """
-    cdef Py_ssize_t o, i, c, j, p, width, tile = TILE * lane_count(x)
+    cdef Py_ssize_t o, i, c, j, k, p, width, tile = TILE * lane_count(x), tiles = parts(v.inner, tile)
     cdef Columns all_chunks, chunk
     cdef Moments line
-    cdef Coefficients k[MAX_LINES]
+    cdef Coefficients of_line[MAX_LINES]
     cdef lanes hi[TILE]
     cdef lanes lo[TILE]
     cdef lanes scale[TILE]
@@ -220,72 +220,49 @@ cdef void normalize_columns(
     cdef const lanes* source
     cdef lanes* target
     cdef bint wide
-    for o in range(outer):
-        for c from 0 <= c < inner by tile:
-            width = min(inner - c, tile)
-            source = <const lanes*> at(x, o * x_outer_stride + c)
-            target = at(y, o * y_outer_stride + c)
-            all_chunks.count = 0.0
-            for i from 0 <= i < n by CHUNK_COLUMNS:
-                column_chunk(
-                    &chunk, <const lanes*> at(source, i * x_stride), x_stride, min(n - i, CHUNK_COLUMNS), width,
-                    rule.centred
-                )
-                for j in range(width):
-                    absorb_column(
-                        &all_chunks, j, chunk.count, all_chunks.count + chunk.count,
-                        chunk.hi[j], chunk.lo[j], chunk.m2[j]
-                    )
-                all_chunks.count += chunk.count
-            wide = False
-            for j in range(width):
-                line = Moments(all_chunks.count, all_chunks.hi[j], all_chunks.lo[j], all_chunks.m2[j])
-                k[j] = coefficients(x, &line, rule)
-                wide = wide or k[j].wide
-                p = (o * inner + c + j) % parameters
-                set_element(hi, j, k[j].hi)
-                set_element(lo, j, k[j].lo)
-                set_element(scale, j, k[j].rstd if per_position else k[j].rstd * element(weight, p))
-                set_element(shift, j, 0.0 if per_position else element(bias, p))
-                if mean:
-                    mean[o * inner + c + j], m2[o * inner + c + j] = line.hi + line.lo, line.m2
-            if wide:
-                for j in range(width):
-                    p = (o * inner + c + j) % parameters
-                    for i in range(n):
-                        set_element(target, i * y_stride + j, scaled(
-                            x, element(source, i * x_stride + j), &k[j],
-                            k[j].rstd if per_position else k[j].rstd * element(weight, p),
-                            element(weight, i) if per_position else 1.0,
-                            element(bias, i if per_position else p)
-                        ))
-            elif per_position:
-                apply_columns(source, target, n, width, x_stride, y_stride, hi, lo, scale, shift, weight, bias)
-            else:
-                apply_columns(source, target, n, width, x_stride, y_stride, hi, lo, scale, shift, NULL, NULL)
-
-
-cdef void affine_columns(
-    const lanes* x, lanes* y, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner,
-    Py_ssize_t x_outer_stride, Py_ssize_t x_stride, Py_ssize_t y_outer_stride, Py_ssize_t y_stride,
-    const lanes* hi, const lanes* lo, const lanes* scale, const lanes* shift, Py_ssize_t lines,
-    const lanes* weight, const lanes* bias
-) noexcept nogil:
-    """`affine_rows` for lines side by side; the coefficients are (lines, inner), block o of x has row o % lines."""
-    cdef Py_ssize_t o, c, p, width, tile = TILE * lane_count(x)
-    cdef lanes tiles[4][TILE]
-    for o in range(outer):
-        for c from 0 <= c < inner by tile:
-            width = min(inner - c, tile)
-            p = (o % lines) * inner + c
-            copy_tile(tiles[0], <const lanes*> at(hi, p), width)
-            copy_tile(tiles[1], <const lanes*> at(lo, p), width)
-            copy_tile(tiles[2], <const lanes*> at(scale, p), width)
-            copy_tile(tiles[3], <const lanes*> at(shift, p), width)
-            apply_columns(
-                <const lanes*> at(x, o * x_outer_stride + c), at(y, o * y_outer_stride + c), n, width,
-                x_stride, y_stride, tiles[0], tiles[1], tiles[2], tiles[3], weight, bias
+    for k in range(start, stop):
+        o, c = k // tiles, k % tiles * tile
+        width = min(v.inner - c, tile)
+        source = <const lanes*> at(x, o * v.outer_stride + c)
+        target = at(y, o * u.outer_stride + c)
+        all_chunks.count = 0.0
+        for i from 0 <= i < v.n by CHUNK_COLUMNS:
+            column_chunk(
+                &chunk, <const lanes*> at(source, i * v.stride), v.stride, min(v.n - i, CHUNK_COLUMNS), width,
+                rule.centred
             )
+            for j in range(width):
+                absorb_column(
+                    &all_chunks, j, chunk.count, all_chunks.count + chunk.count,
+                    chunk.hi[j], chunk.lo[j], chunk.m2[j]
+                )
+            all_chunks.count += chunk.count
+        wide = False
+        for j in range(width):
+            line = Moments(all_chunks.count, all_chunks.hi[j], all_chunks.lo[j], all_chunks.m2[j])
+            of_line[j] = coefficients(x, &line, rule)
+            wide = wide or of_line[j].wide
+            p = (o * v.inner + c + j) % parameters
+            set_element(hi, j, of_line[j].hi)
+            set_element(lo, j, of_line[j].lo)
+            set_element(scale, j, of_line[j].rstd if per_position else of_line[j].rstd * element(weight, p))
+            set_element(shift, j, 0.0 if per_position else element(bias, p))
+            if mean:
+                mean[o * v.inner + c + j], m2[o * v.inner + c + j] = line.hi + line.lo, line.m2
+        if wide:
+            for j in range(width):
+                p = (o * v.inner + c + j) % parameters
+                for i in range(v.n):
+                    set_element(target, i * u.stride + j, scaled(
+                        x, element(source, i * v.stride + j), &of_line[j],
+                        of_line[j].rstd if per_position else of_line[j].rstd * element(weight, p),
+                        element(weight, i) if per_position else 1.0,
+                        element(bias, i if per_position else p)
+                    ))
+        elif per_position:
+            apply_columns(source, target, v.n, width, v.stride, u.stride, hi, lo, scale, shift, weight, bias)
+        else:
+            apply_columns(source, target, v.n, width, v.stride, u.stride, hi, lo, scale, shift, NULL, NULL)
 
 
 cdef inline void copy_tile(lanes* tile, const lanes* source, Py_ssize_t width) noexcept nogil:
@@ -295,28 +272,50 @@ cdef inline void copy_tile(lanes* tile, const lanes* source, Py_ssize_t width) n
         k += 1
 
 
-cdef void extrema_columns(
-    const lanes* x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner, Py_ssize_t outer_stride, Py_ssize_t stride,
-    lanes* lows, lanes* highs
+cdef void affine_columns(
+    const lanes* x, lanes* y, View v, View u, const lanes* hi, const lanes* lo, const lanes* scale,
+    const lanes* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The least and the largest element of each chunk of each line, (outer, chunks, inner). n > 0."""
-    cdef Py_ssize_t o, i, r, c, k, p = 0, width, step = lane_count(x), tile = TILE * step
+    """`affine_rows` for lines side by side: the pieces `start` to `stop`, counted over (outer, chunks).
+
+    The coefficients are (lines, inner); block o of x has row o % lines.
+    """
+    cdef Py_ssize_t o, i, c, k, p, width, tile = TILE * lane_count(x), pieces = parts(v.n, CHUNK_COLUMNS)
+    cdef lanes tiles[4][TILE]
+    for k in range(start, stop):
+        o, i = k // pieces, k % pieces * CHUNK_COLUMNS
+        for c from 0 <= c < v.inner by tile:
+            width = min(v.inner - c, tile)
+            p = (o % lines) * v.inner + c
+            copy_tile(tiles[0], <const lanes*> at(hi, p), width)
+            copy_tile(tiles[1], <const lanes*> at(lo, p), width)
+            copy_tile(tiles[2], <const lanes*> at(scale, p), width)
+            copy_tile(tiles[3], <const lanes*> at(shift, p), width)
+            apply_columns(
+                <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
+                at(y, o * u.outer_stride + i * u.stride + c), min(v.n - i, CHUNK_COLUMNS), width, v.stride, u.stride,
+                tiles[0], tiles[1], tiles[2], tiles[3],
+                <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL
+            )
+
+
+cdef void extrema_columns(
+    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The least and the largest element of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
+    cdef Py_ssize_t o, i, j, r, c, k, p, width, step = lane_count(x), tile = TILE * step
+    cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
     cdef const lanes* source
-    cdef lanes v
-    cdef lanes low[TILE]
-    cdef lanes high[TILE]
-    for o in range(outer):
-        for i from 0 <= i < n by CHUNK_COLUMNS:
-            for c from 0 <= c < inner by tile:
-                width = min(inner - c, tile)
-                source = <const lanes*> at(x, o * outer_stride + i * stride + c)
-                copy_tile(low, source, width)
-                copy_tile(high, source, width)
-                for r in range(1, min(n - i, CHUNK_COLUMNS)):
-                    for k in range((width + step - 1) // step):
-                        v = load_columns(source, r * stride + k * step, width - k * step, 0.0)
-                        low[k], high[k] = minimum(low[k], v), maximum(high[k], v)
-                for r in range(width):
-                    set_element(lows, p, element(low, r))
-                    set_element(highs, p, element(high, r))
-                    p += 1
+    cdef lanes low, high, values
+    for k in range(start, stop):
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
+        source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
+        p, width = k // tiles * v.inner + c, min(v.inner - c, tile)
+        for j from 0 <= j < width by step:
+            low = load_columns(source, j, width - j, 0.0)
+            high = low
+            for r in range(1, min(v.n - i, CHUNK_COLUMNS)):
+                values = load_columns(source, r * v.stride + j, width - j, 0.0)
+                low, high = minimum(low, values), maximum(high, values)
+            store_columns(lows, p + j, width - j, low)
+            store_columns(highs, p + j, width - j, high)

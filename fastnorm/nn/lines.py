@@ -1,0 +1,164 @@
+"""Layer and root mean square normalization as layers: lines are the trailing axes of x."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.nn.layer import Entry, Layer
+from fastnorm.norms import arguments
+from fastnorm.norms.layer import layer_norm
+from fastnorm.norms.rms import rms_norm
+
+Array = npt.NDArray[Any]
+
+
+class LineLayer(Layer):
+    """A layer that normalises the trailing axes of x, of a shape fixed when it is made."""
+
+    weight = Entry("Of normalized_shape, the scale of each position, or None.")
+
+    def __init__(self, normalized_shape: int | Sequence[int], elementwise_affine: bool) -> None:
+        super().__init__()
+        sizes = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        self.normalized_shape = tuple(
+            arguments.integer(size, self._name, "normalized_shape", minimum=1) for size in sizes
+        )
+        if not self.normalized_shape:
+            raise ValueError(f"{self._name}: normalized_shape must name at least one axis, got ()")
+        self.elementwise_affine = bool(elementwise_affine)
+
+    def _axes(self, x: Array) -> tuple[int, ...]:
+        """Return the axes of a line of x."""
+        length = len(self.normalized_shape)
+        if x.shape[-length:] != self.normalized_shape:
+            wanted = ", ".join(map(str, self.normalized_shape))
+            raise ValueError(f"{self._name}: x must have shape (..., {wanted}), got {x.shape}")
+        return tuple(range(-length, 0))
+
+
+class LayerNorm(LineLayer):
+    """Normalise each line to mean 0 and variance 1, `fastnorm.layer_norm` as a layer.
+
+    For x of (..., *normalized_shape). Ba, Kiros and Hinton, "Layer Normalization", 2016.
+    The same in training and in inference.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        The shape of a line, which is the last axis of x or several of the last.
+    eps : float, default 1e-5
+        Added to the variance; at least 0.
+    elementwise_affine : bool, default True
+        Whether there are `weight` and `bias`, of `normalized_shape`.
+    bias : bool, default True
+        With False there is no `bias`, even if `elementwise_affine`.
+    dtype : dtype, default float32
+        Of the parameters. The result has that of x, as from the function.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument does not fit. When called, ValueError: x does not end in `normalized_shape`.
+
+    Examples
+    --------
+    >>> from fastnorm import nn
+    >>> nn.LayerNorm(3)([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]]).round(4)
+    array([[-1.2247,  0.    ,  1.2247],
+           [ 0.    ,  0.    ,  0.    ]])
+    """
+
+    bias = Entry("Of normalized_shape, the shift of each position, or None.")
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(normalized_shape, elementwise_affine)
+        self.eps = arguments.number(eps, self._name, "eps", minimum=0)
+        self._add_affine(self.normalized_shape, self.elementwise_affine, self.elementwise_affine and bool(bias), dtype)
+
+    def _forward(self, x: Array) -> Any:
+        return layer_norm(x, self.weight, self.bias, axis=self._axes(x), eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """Return what stands between the parentheses of the layer's repr.
+
+        Examples
+        --------
+        >>> from fastnorm import nn
+        >>> nn.LayerNorm(8).extra_repr()
+        '(8,), eps=1e-05, elementwise_affine=True, bias=True'
+        """
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+            f"bias={'bias' in self._parameters}"
+        )
+
+
+class RMSNorm(LineLayer):
+    """Scale each line to a root mean square of 1, `fastnorm.rms_norm` as a layer.
+
+    For x of (..., *normalized_shape). Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    The same in training and in inference.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        The shape of a line, which is the last axis of x or several of the last.
+    eps : float or None, default None
+        Added to the mean square; at least 0. None: the machine epsilon of the dtype that x is computed in, as in
+        torch: 2^-52 where that is float64, else (float16 and bfloat16 too) float32's 2^-23.
+    elementwise_affine : bool, default True
+        Whether there is a `weight`, of `normalized_shape`.
+    dtype : dtype, default float32
+        Of the weight. The result has that of x, as from the function.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument does not fit. When called, ValueError: x does not end in `normalized_shape`.
+
+    Examples
+    --------
+    >>> from fastnorm import nn
+    >>> nn.RMSNorm(2)([3.0, 4.0]).round(4)
+    array([0.8485, 1.1314])
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(normalized_shape, elementwise_affine)
+        self.eps = None if eps is None else arguments.number(eps, self._name, "eps", minimum=0)
+        self._add_affine(self.normalized_shape, self.elementwise_affine, False, dtype)
+
+    def _forward(self, x: Array) -> Any:
+        eps = self.eps
+        if eps is None:
+            eps = float(np.finfo(engine.compute_dtype(x, None, self._name)).eps)
+        return rms_norm(x, self.weight, axis=self._axes(x), eps=eps)
+
+    def extra_repr(self) -> str:
+        """Return what stands between the parentheses of the layer's repr.
+
+        Examples
+        --------
+        >>> from fastnorm import nn
+        >>> nn.RMSNorm(8).extra_repr()
+        '(8,), eps=None, elementwise_affine=True'
+        """
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

@@ -1,0 +1,153 @@
+/* A pool of threads of our own: ranges of work units, handed out in order to whoever is free.
+ *
+ * Why not OpenMP: its threads spin for milliseconds after a parallel region and take the cores from the BLAS that a
+ * pipeline calls next, and they do not survive a fork. Here a thread that has nothing to do spins for SPIN_NANOSECONDS,
+ * as long as the next call of a busy loop may take to come, and then sleeps. After a fork the child starts afresh. If
+ * another Python thread is using the pool, a call is served by its own thread alone.
+ */
+#ifndef FASTNORM_POOL_H
+#define FASTNORM_POOL_H
+
+#include <stddef.h>
+
+typedef void (*pool_task)(void *work, ptrdiff_t start, ptrdiff_t stop);
+
+#if defined(__unix__) || defined(__APPLE__)
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <time.h>
+
+enum { SPIN_NANOSECONDS = 100000, CHECKS_PER_CLOCK = 16, SEATS = 256 };
+
+static struct {
+    pthread_mutex_t callers; /* held during a call: one at a time */
+    pthread_mutex_t sleepers;
+    pthread_cond_t wake;
+    int registered; /* whether pool_after_fork is */
+    int size;       /* workers started */
+    /* The call in progress, as number * SEATS + seats: workers 0 .. seats - 1 may take part, none when it is over.
+     * One word, so that no worker takes the seats of one call for those of another. */
+    atomic_uint call;
+    atomic_int seated; /* workers that are taking part */
+    pool_task task;
+    void *work;
+    ptrdiff_t units, step;
+    atomic_ptrdiff_t next; /* the first unit that nobody has taken */
+} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
+
+static inline void pool_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static inline long long pool_nanoseconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void pool_take_units(void) {
+    for (;;) {
+        ptrdiff_t start = atomic_fetch_add(&pool.next, pool.step);
+        if (start >= pool.units) return;
+        ptrdiff_t stop = start + pool.step;
+        pool.task(pool.work, start, stop < pool.units ? stop : pool.units);
+    }
+}
+
+/* Wait for another call than `seen`; return its number. */
+static unsigned pool_wait(unsigned seen) {
+    long long until = pool_nanoseconds() + SPIN_NANOSECONDS;
+    do {
+        for (int i = 0; i < CHECKS_PER_CLOCK; i++) {
+            unsigned call = atomic_load_explicit(&pool.call, memory_order_acquire);
+            if (call != seen) return call;
+            pool_pause();
+        }
+        sched_yield(); /* whoever has work, a BLAS thread say, goes first */
+    } while (pool_nanoseconds() < until);
+    pthread_mutex_lock(&pool.sleepers);
+    while (atomic_load(&pool.call) == seen) pthread_cond_wait(&pool.wake, &pool.sleepers);
+    pthread_mutex_unlock(&pool.sleepers);
+    return atomic_load(&pool.call);
+}
+
+static void *pool_worker(void *argument) {
+    unsigned number = (unsigned)(ptrdiff_t)argument, seen = 0;
+    for (;;) {
+        seen = pool_wait(seen);
+        if (number < seen % SEATS) {
+            /* Sit down first, then look whether the call is still on: the caller ends it first, then looks who sits. */
+            atomic_fetch_add(&pool.seated, 1);
+            if (atomic_load(&pool.call) == seen) pool_take_units();
+            atomic_fetch_sub(&pool.seated, 1);
+        }
+    }
+    return NULL;
+}
+
+static void pool_after_fork(void) {
+    pthread_mutex_init(&pool.callers, NULL);
+    pthread_mutex_init(&pool.sleepers, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    atomic_store(&pool.call, 0);
+    atomic_store(&pool.seated, 0);
+    pool.size = 0;
+}
+
+static void pool_grow(int size) {
+    pthread_attr_t attributes;
+    if (!pool.registered) {
+        pthread_atfork(NULL, NULL, pool_after_fork);
+        pool.registered = 1;
+    }
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    while (pool.size < size && pool.size < SEATS - 1) {
+        pthread_t thread;
+        if (pthread_create(&thread, &attributes, pool_worker, (void *)(ptrdiff_t)pool.size)) break;
+        pool.size++;
+    }
+    pthread_attr_destroy(&attributes);
+}
+
+/* Run task(work, start, stop) over all units with at most so many threads, the caller's among them. */
+static void pool_run(pool_task task, void *work, ptrdiff_t units, int threads) {
+    if (threads > units) threads = (int)units;
+    if (threads < 2 || pthread_mutex_trylock(&pool.callers)) {
+        task(work, 0, units);
+        return;
+    }
+    pool_grow(threads - 1);
+    int seats = threads - 1 < pool.size ? threads - 1 : pool.size;
+    ptrdiff_t pieces = 4 * (ptrdiff_t)(seats + 1); /* so that nobody waits long for the slowest */
+    unsigned number = atomic_load(&pool.call) / SEATS + 1;
+    pool.task = task;
+    pool.work = work;
+    pool.units = units;
+    pool.step = (units + pieces - 1) / pieces;
+    atomic_store(&pool.next, 0);
+    pthread_mutex_lock(&pool.sleepers);
+    atomic_store(&pool.call, number * SEATS + (unsigned)seats);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.sleepers);
+    pool_take_units();
+    atomic_store(&pool.call, number * SEATS); /* a worker that wakes only now finds nothing to do */
+    while (atomic_load(&pool.seated) > 0) pool_pause();
+    pthread_mutex_unlock(&pool.callers);
+}
+
+#else /* no POSIX threads: the caller's thread does it all */
+
+static void pool_run(pool_task task, void *work, ptrdiff_t units, int threads) {
+    (void)threads;
+    task(work, 0, units);
+}
+
+#endif
+#endif

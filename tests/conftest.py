@@ -1,0 +1,89 @@
+"""What every test file shares: the backends that can run here, and how hypothesis searches."""
+
+import os
+from collections.abc import Callable
+
+# More threads than most test machines have processors: how work is split must not show in a result. Before Numba starts.
+os.environ.setdefault("NUMBA_NUM_THREADS", "4")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from fastnorm.backends import registry
+from fastnorm.backends.reference import Reference
+
+LABELS = ("reference", "cython-base", "cython-avx2", "cython-avx512", "numba")
+COMPILED_LABELS = LABELS[1:]
+
+# A fixture of a test that searches is the same for all of its examples, and need not be made anew for each.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "print_blob": True}
+settings.register_profile("local", max_examples=60, **_COMMON)
+settings.register_profile("ci", max_examples=30, derandomize=True, database=None, **_COMMON)
+settings.load_profile("ci" if os.environ.get("CI", "").lower() in ("1", "true") else "local")
+
+
+def why_not(label: str) -> str | None:
+    """Return why the backend, or the variant of the kernels, cannot run here; None if it can."""
+    name, _, variant = label.partition("-")
+    if name != "cython":
+        return registry.why_not(name)
+    try:
+        from fastnorm.backends.cython import built_variants, runnable_variants
+
+        if variant not in built_variants():
+            return f"the {variant} variant of the kernels is not built"
+        return None if variant in runnable_variants() else f"this processor cannot run {variant}"
+    except ImportError as error:
+        return f"the compiled kernels are not installed: {error}"
+
+
+def implementation(label: str) -> Reference:
+    """Return the backend of a label."""
+    name, _, variant = label.partition("-")
+    if name != "cython":
+        return registry.load(name)
+    from fastnorm.backends.cython import Cython
+
+    return Cython(variant)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Have the backend of a label serve the calls that ask for its name, which is returned."""
+    load = registry._load
+
+    def serve_label(label: str) -> str:
+        name, _, variant = label.partition("-")
+        if variant:
+            chosen = implementation(label)
+            monkeypatch.setattr(registry, "_load", lambda other: chosen if other == name else load(other))
+        return name
+
+    return serve_label
+
+
+@pytest.fixture(params=LABELS)
+def backend(request: pytest.FixtureRequest, serve: Callable[[str], str]) -> str:
+    """A name to pass as `backend=`, for every backend and variant that can run here."""
+    reason = why_not(request.param)
+    if reason is not None:
+        pytest.skip(reason)
+    return serve(request.param)
+
+
+@pytest.fixture(params=COMPILED_LABELS)
+def compiled(request: pytest.FixtureRequest, serve: Callable[[str], str]) -> str:
+    """As `backend`, without the reference."""
+    reason = why_not(request.param)
+    if reason is not None:
+        pytest.skip(reason)
+    return serve(request.param)
+
+
+@pytest.fixture
+def compiled_labels() -> list[str]:
+    """The labels of all compiled backends that can run here; two or more, or there is nothing to compare."""
+    labels = [label for label in COMPILED_LABELS if why_not(label) is None]
+    if len(labels) < 2:
+        pytest.skip(f"fewer than two compiled backends can run here: {labels}")
+    return labels

@@ -1,0 +1,194 @@
+"""Every forward norm on every backend against the widest float, and the keywords that all of them share."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, Case, build, dtype_of, make_data, outcome, parts
+from formulas import Parts, joined
+
+import fastnorm
+
+Array = np.ndarray[Any, Any]
+
+SINGLE, DOUBLE = 2.0**-24, 2.0**-53
+# Half a unit in the last place, relative, and the least spacing of each result dtype.
+PRECISION = {"float16": (2.0**-11, 2.0**-24), "bfloat16": (2.0**-9, 2.0**-133)}
+
+# In float32 a normalised value has 4 roundings: the deviation from the high part of the centre, that from the low part,
+# rstd, and the product; everything else is float64 or has cancelled against the better centre. In float64 the statistics
+# themselves are no wider than the data: a lane of a row adds 4096 / 16 = 256 numbers, and the error of such a sum grows
+# like the root of their number (Higham and Mary 2019), 16, in the mean and half of that, relative, in rstd.
+DOUBLE_ROUNDINGS = 4 + 16
+
+
+def bound(pieces: Parts, y: Array, compute: np.dtype[Any], result: np.dtype[Any]) -> Array:
+    """Return the largest error that the accuracy contract allows each element of y.
+
+    With u the roundoff, n the normalised value, R its roundings, and y = n w + b: n has an error of R u max(1, |n|), which
+    the weight scales; the product with the weight adds u |n w|, the sum with the bias u |y|. Where scale and weight are
+    one number its rounding takes the place of the product's. A narrow result is rounded once more.
+    """
+    double = compute == np.float64
+    roundings = max(pieces.roundings, DOUBLE_ROUNDINGS) if double else pieces.roundings
+    n = np.abs(pieces.normalized)
+    error = roundings * np.maximum(1, n)
+    if pieces.weight is not None or pieces.bias is not None:
+        w = 1 if pieces.weight is None else np.abs(pieces.weight)
+        error = (error + n) * w + np.abs(y)
+    error = error * (DOUBLE if double else SINGLE)
+    half_unit, spacing = PRECISION.get(result.name, (0.0, 0.0))
+    return error + half_unit * np.abs(y) + spacing / 2
+
+
+def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return what the library computes in."""
+    wide = dtype.itemsize > 4 or (dtype.kind in "iu" and dtype.itemsize > 2)
+    return np.dtype(np.float64 if wide else np.float32)
+
+
+def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return what a norm returns."""
+    narrow_float = dtype.name in ("float16", "bfloat16")
+    return dtype if narrow_float else compute_dtype(dtype)
+
+
+@cache
+def prepared(index: int) -> tuple[tuple[Any, ...], dict[str, Any], Parts, Array]:
+    """Return arguments and truth of a case, the same for all backends."""
+    case = CASES[index]
+    args, kwargs = build(case, np.random.default_rng(index))
+    pieces = parts(case, args, kwargs)
+    return args, kwargs, pieces, joined(pieces)
+
+
+def call(case: Case, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str) -> Array:
+    """Call the public function of a case on a backend, and return the array to compare."""
+    with fastnorm.config(backend=backend):
+        return outcome(case, getattr(fastnorm, case.op)(*args, **kwargs))
+
+
+def test_names_of_cases_are_unique() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=lambda index: CASES[index].name)
+def test_every_case_is_as_near_to_the_truth_as_derived(index: int, backend: str) -> None:
+    case = CASES[index]
+    if case.dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
+    args, kwargs, pieces, y = prepared(index)
+    before = [array.tobytes() for array in args if isinstance(array, np.ndarray)]
+    result = call(case, args, kwargs, backend)
+    dtype = dtype_of(case.dtype)
+    assert result.shape == y.shape
+    assert result.dtype == (dtype if case.op == "fold_batch_norm" else result_dtype(dtype))
+    allowed = bound(pieces, y, compute_dtype(dtype), result.dtype)
+    ratio = float(np.max(np.abs(result.astype(np.longdouble) - y) / allowed, initial=0))
+    assert ratio <= 1, f"{ratio:.2f} of the bound"
+    assert before == [array.tobytes() for array in args if isinstance(array, np.ndarray)], "an argument was changed"
+
+
+# out= and dtype=
+
+
+# Every function that takes out=, on float32 (6, 4, 10).
+WITH_OUT: dict[str, dict[str, Any]] = {
+    "layer_norm": {"weight": np.float32([1, 2] * 5), "bias": np.float32([3, 4] * 5)},
+    "rms_norm": {"axis": 1},
+    "batch_norm": {"training": True, "weight": np.float32([1, 2, 3, 4])},
+    "instance_norm": {},
+    "group_norm": {"num_groups": 2, "channel_axis": -1},
+    "switchable_norm": {"mean_weight": [1, 2, 3], "var_weight": [3, 2, 1], "training": True},
+    "pixel_norm": {},
+    "l2_normalize": {},
+    "lp_normalize": {"p": 3, "axis": 1},
+    "local_response_norm": {"size": 3},
+    "normalize": {"mean": np.zeros(10), "var": np.ones(10)},
+    "standardize": {},
+    "min_max_scale": {"axis": (0, 2)},
+    "max_abs_scale": {},
+    "weight_norm": {"g": np.float32([1, 2, 3, 4, 5, 6])},
+    "weight_standardize": {},
+    "spectral_norm": {},
+    "clip_by_value": {"low": -0.5, "high": 0.5},
+    "clip_by_norm": {"max_norm": 2.0, "axis": 0},
+}
+SHAPE = (6, 4, 10)
+each_op = pytest.mark.parametrize("op", WITH_OUT)
+
+
+def sample(seed: int = 0) -> Array:
+    return make_data(SHAPE, "float32", "normal", 2.0, np.random.default_rng(seed))
+
+
+def served(op: str, x: Any, backend: str, **keywords: Any) -> Array:
+    """Call a function of `WITH_OUT`, and return its array."""
+    with fastnorm.config(backend=backend):
+        result = getattr(fastnorm, op)(x, **WITH_OUT[op] | keywords)
+    return result.weight if op == "spectral_norm" else result
+
+
+@each_op
+def test_out_receives_the_result(op: str, backend: str) -> None:
+    x, out = sample(), np.full(SHAPE, np.nan, np.float32)
+    expected = served(op, x, backend)
+    assert served(op, x, backend, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+@each_op
+def test_out_may_be_x(op: str, backend: str) -> None:
+    x = sample()
+    expected = served(op, x.copy(), backend)
+    assert served(op, x, backend, out=x) is x
+    np.testing.assert_array_equal(x, expected)
+
+
+@each_op
+@pytest.mark.parametrize("distance", [1, 10, -3])
+def test_out_that_overlaps_x_partly_gives_the_result_of_no_overlap(op: str, distance: int, backend: str) -> None:
+    size = int(np.prod(SHAPE))
+    memory = np.zeros(size + 20, np.float32)
+    x, out = (memory[start : start + size].reshape(SHAPE) for start in (10, 10 + distance))
+    x[...] = sample()
+    expected = served(op, x.copy(), backend)
+    served(op, x, backend, out=out)
+    np.testing.assert_array_equal(out, expected)
+
+
+@each_op
+@pytest.mark.parametrize("arrange", [lambda a: a[..., ::-1], lambda a: a.transpose(2, 0, 1)], ids=["reversed", "moved"])
+def test_out_may_have_any_strides_and_be_x_seen_in_another_order(op: str, arrange: Any, backend: str) -> None:
+    x = sample()
+    expected = served(op, x, backend)
+    out = arrange(np.empty(arrange(np.empty(SHAPE)).shape, np.float32))
+    out = out if out.shape == SHAPE else np.empty((4, 10, 6), np.float32).transpose(2, 0, 1)
+    served(op, x, backend, out=out)
+    np.testing.assert_array_equal(out, expected)
+    mirrored = x.copy()
+    served(op, mirrored, backend, out=mirrored[:, ::-1])
+    np.testing.assert_array_equal(mirrored[:, ::-1], expected)
+
+
+def test_out_that_overlaps_weight_and_bias_gives_the_result_of_no_overlap(backend: str) -> None:
+    x, out = sample().reshape(24, 10), sample(1).reshape(24, 10)
+    expected = fastnorm.layer_norm(x, out[0].copy(), out[9].copy(), backend=backend)
+    fastnorm.layer_norm(x, out[0], out[9], out=out, backend=backend)
+    np.testing.assert_array_equal(out, expected)
+
+
+@each_op
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16", ">f8"])
+def test_dtype_is_that_of_the_result(op: str, dtype: str, backend: str) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
+    x, target = sample(), dtype_of(dtype)
+    result = served(op, x, backend, dtype=target)
+    assert result.dtype == target
+    np.testing.assert_array_equal(served(op, x, backend, dtype=target, out=np.empty(SHAPE, target)), result)
+    if target.itemsize == 8:  # computed in float64, too
+        np.testing.assert_array_equal(result, served(op, x.astype(np.float64), backend))
+    else:
+        np.testing.assert_array_equal(result, served(op, x, backend).astype(target))
