@@ -19,7 +19,9 @@ if X86 and os.name == "posix":
 
 # No contraction to FMA: with it the variants would differ in the last bit. Never -ffast-math: it deletes NaN handling
 # and, at link time, switches off subnormals for the whole process.
-FLAGS = ["-O3", "-std=gnu11", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"] if os.name == "posix" else []
+FLAGS = ["-O3", "-std=gnu11", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+if os.name != "posix":
+    FLAGS = []
 
 extensions = [Extension("fastnorm.backends._cpu", ["src_pyx/_cpu.pyx"], extra_compile_args=FLAGS)]
 extensions += [

@@ -14,7 +14,10 @@ from fastnorm.settings import check_backend, current
 
 
 def _step(elements: int) -> tuning.Step:
-    return next(step for step in tuning.LADDER if elements <= step.limit)
+    for step in tuning.LADDER:
+        if elements <= step.limit:
+            return step
+    return tuning.LADDER[-1]
 
 
 def choose(elements: int, backend: str | None = None) -> Reference:
@@ -34,8 +37,7 @@ def choose(elements: int, backend: str | None = None) -> Reference:
     RuntimeError
         The backend that was asked for cannot run here.
     """
-    settings = current()
-    name = settings.backend if backend is None else check_backend(backend)
+    name = current().backend if backend is None else check_backend(backend)
     if name != "auto":
         return registry.load(name)
     return registry.load_first(_step(elements).backends)

@@ -1,5 +1,6 @@
 """Storage types, what they are computed in and what comes out; a dtype is one row of a table."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,22 +17,29 @@ class Storage(NamedTuple):
     result: np.dtype[Any]  # what a norm returns unless `dtype=` says otherwise
 
 
-def _table() -> dict[str, Storage]:
-    float16 = np.dtype(np.float16)
-    rows = {
-        "float16": Storage(FLOAT32, float16),
-        "float32": Storage(FLOAT32, FLOAT32),
-        "float64": Storage(FLOAT64, FLOAT64),
-        "bool": Storage(FLOAT32, FLOAT32),
-    }
-    rows |= dict.fromkeys(("int8", "uint8", "int16", "uint16"), Storage(FLOAT32, FLOAT32))  # exact in float32
-    rows |= dict.fromkeys(("int32", "uint32", "int64", "uint64"), Storage(FLOAT64, FLOAT64))
-    return rows
-
-
-_STORAGE = _table()
+_STORAGE = {
+    "bool": Storage(FLOAT32, FLOAT32),
+    "int8": Storage(FLOAT32, FLOAT32),  # integers of up to 16 bits are exact in float32
+    "uint8": Storage(FLOAT32, FLOAT32),
+    "int16": Storage(FLOAT32, FLOAT32),
+    "uint16": Storage(FLOAT32, FLOAT32),
+    "int32": Storage(FLOAT64, FLOAT64),
+    "uint32": Storage(FLOAT64, FLOAT64),
+    "int64": Storage(FLOAT64, FLOAT64),
+    "uint64": Storage(FLOAT64, FLOAT64),
+    "float16": Storage(FLOAT32, np.dtype(np.float16)),
+    "float32": Storage(FLOAT32, FLOAT32),
+    "float64": Storage(FLOAT64, FLOAT64),
+}
 # ml_dtypes' type, known by its name so that the package need not be imported.
 _BFLOAT16 = "bfloat16"
+
+
+@lru_cache(maxsize=64)
+def _find(dtype: np.dtype[Any]) -> Storage | None:
+    if dtype.name == _BFLOAT16:
+        return Storage(FLOAT32, dtype)
+    return _STORAGE.get(dtype.name)
 
 
 def storage(dtype: np.dtype[Any], function: str, argument: str) -> Storage:
@@ -42,11 +50,9 @@ def storage(dtype: np.dtype[Any], function: str, argument: str) -> Storage:
     TypeError
         The dtype is not a real number type of at most 64 bits.
     """
-    row = _STORAGE.get(dtype.name)
+    row = _find(dtype)
     if row is not None:
         return row
-    if dtype.name == _BFLOAT16:
-        return Storage(FLOAT32, dtype)
     raise TypeError(
         f"{function}: {argument} must have a real number dtype of at most 64 bits "
         f"(bool, integer, float16, bfloat16, float32, float64), got {dtype}"

@@ -23,6 +23,10 @@ from fastnorm.settings import current
 Array = npt.NDArray[Any]
 
 
+# What a norm returns: an array, or with `return_stats` (array, Stats). Any, so that nobody must narrow it.
+ArrayOrStats = Any
+
+
 class Stats(NamedTuple):
     """What a norm has computed on its way, float64, shaped to broadcast against x."""
 
@@ -42,12 +46,12 @@ class Call:
 
     def finish(self) -> Array:
         """Return the result where the caller wants it, rounded once to its dtype."""
-        if self.out is None:
-            with np.errstate(over="ignore"):
-                return self.y if self.y.dtype == self.result else self.y.astype(self.result)
-        if self.out is not self.y:
-            with np.errstate(over="ignore"):
-                np.copyto(self.out, self.y, casting="unsafe")
+        if self.out is self.y or (self.out is None and self.y.dtype == self.result):
+            return self.y
+        with np.errstate(over="ignore"):
+            if self.out is None:
+                return self.y.astype(self.result)
+            np.copyto(self.out, self.y, casting="unsafe")
         return self.out
 
 
@@ -176,7 +180,7 @@ def apply(
     """
     backend = registry.load("reference") if leaves_range(rstd, call.x.dtype) else call.backend
     columns = view[2]
-    flat = Affine(*(np.ascontiguousarray(part, dtype=np.float64).reshape(-1, columns) for part in coefficients))
+    flat = Affine(*(part.reshape(-1, columns) for part in coefficients))
     x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)
     y = target.reshape(view)
     backend.affine(x, y, flat, weight, bias)
@@ -204,9 +208,12 @@ def normalize_positions(
         return call.backend.normalize(x, call.y.reshape(view), w, b, affine, 1, rule, want_stats)
     stats = call.backend.moments(x, rule.centred)
     rstd = reciprocal_root(stats.m2, view[1], rule)
-    w = None if weight is None and bias is None else parameter(weight, 1.0, view[1], dtype)
-    b = None if w is None else parameter(bias, 0.0, view[1], dtype)
-    apply(call, view, None, fold(stats.hi, stats.lo, rstd, None, None, dtype), rstd, w, b)
+    coefficients = fold(stats.hi, stats.lo, rstd, None, None, dtype)
+    if weight is None and bias is None:
+        apply(call, view, None, coefficients, rstd)
+    else:
+        w, b = parameter(weight, 1.0, view[1], dtype), parameter(bias, 0.0, view[1], dtype)
+        apply(call, view, None, coefficients, rstd, w, b)
     return stats if want_stats else None
 
 
@@ -274,7 +281,9 @@ def apply_channels(
 ) -> None:  # fmt: skip
     """Write y from statistics (1 or N) x groups, a weight and a bias a channel."""
     shape = -1, layout.channels
-    hi, lo, scale = (np.repeat(part, per_group).reshape(shape) for part in (stats.hi, stats.lo, rstd))
+    hi, lo, scale = (
+        (part if per_group == 1 else np.repeat(part, per_group)).reshape(shape) for part in (stats.hi, stats.lo, rstd)
+    )
     coefficients = fold(hi, lo, scale, weight, bias, call.x.dtype)
     apply(call, layout.apply_view, layout.order, coefficients, rstd)
 

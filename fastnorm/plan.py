@@ -43,14 +43,11 @@ class Plan:
     stats: Shape
     count: int  # elements behind one statistic
 
-    @property
-    def lines(self) -> int:
-        return self.view[0] * self.view[2]
-
 
 def _runs(shape: Shape, reduced: frozenset[int]) -> tuple[str, list[int]]:
     """Adjacent axes of one kind joined: 'K' kept or 'R' reduced, axes of length 1 left out."""
-    kinds, sizes = "", []
+    kinds = ""
+    sizes: list[int] = []
     for axis, size in enumerate(shape):
         if size == 1:
             continue
@@ -117,6 +114,7 @@ class ChannelLayout:
 
     @property
     def shape(self) -> Shape:
+        """The three axes in their order."""
         if self.last:
             return self.batch, self.spatial, self.channels
         return self.batch, self.channels, self.spatial

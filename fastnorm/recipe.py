@@ -31,6 +31,7 @@ class Rule:
     ddof: float = 0.0
 
     def divisor(self, count: int) -> float:
+        """Return what m2 of so many elements is divided by."""
         return 1.0 if self.summed else count - self.ddof
 
 
@@ -63,20 +64,21 @@ def reciprocal_root(m2: Array, count: int, rule: Rule) -> Array:
 
 
 def centre_pair(hi: Array, lo: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Return the centre as a sum of two numbers that `dtype` holds exactly."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        rounded = (hi + lo).astype(dtype).astype(np.float64)
-        return rounded, ((hi - rounded) + lo).astype(dtype).astype(np.float64)
+    """Return the centre as a sum: what `dtype` holds of it exactly, and the rest, which the kernels round to it."""
+    rounded = (hi + lo).astype(dtype)
+    return rounded, (hi - rounded) + lo
 
 
 def fold(
     hi: Array, lo: Array, rstd: Array, weight: Array | None, bias: Array | None, dtype: np.dtype[Any]
 ) -> Affine:
     """Return the coefficients of lines with statistics `hi + lo` and `rstd`, weight and bias broadcast to them."""
-    centre, rest = centre_pair(hi, lo, dtype)
     with np.errstate(invalid="ignore", over="ignore"):
+        centre, rest = centre_pair(hi, lo, dtype)
         scale = rstd if weight is None else rstd * weight.astype(np.float64)
-    shift = np.zeros_like(scale) if bias is None else np.broadcast_to(bias.astype(np.float64), scale.shape)
+    shift = np.zeros(scale.shape)
+    if bias is not None:
+        shift += bias
     return Affine(centre, rest, scale, shift)
 
 
@@ -84,8 +86,7 @@ def leaves_range(rstd: Array, dtype: np.dtype[Any]) -> bool:
     """Whether a line must be applied in float64, since float32 would overflow or underflow on the way."""
     if dtype != np.float32 or rstd.size == 0:
         return False
-    with np.errstate(invalid="ignore"):
-        return not bool(np.all((rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD)))
+    return not (rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD)
 
 
 def merge(parts: Moments, count: float, last: float) -> Moments:

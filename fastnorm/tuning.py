@@ -6,7 +6,7 @@ A ladder is read from the top; the first step whose limit is not exceeded decide
 from typing import NamedTuple
 
 # Up to so many elements a call is served by its own thread alone: waking another costs as much as it would save.
-SERIAL_ELEMENTS = 2**15
+SERIAL_ELEMENTS = 2**16
 
 
 class Step(NamedTuple):

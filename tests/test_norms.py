@@ -1,5 +1,6 @@
 """Every forward norm on every backend against the widest float, and the keywords that all of them share."""
 
+import math
 from functools import cache
 from typing import Any
 
@@ -14,30 +15,36 @@ Array = np.ndarray[Any, Any]
 
 SINGLE, DOUBLE = 2.0**-24, 2.0**-53
 # Half a unit in the last place, relative, and the least spacing of each result dtype.
-PRECISION = {"float16": (2.0**-11, 2.0**-24), "bfloat16": (2.0**-9, 2.0**-133)}
+PRECISION = {"float16": (2.0**-11, 2.0**-24), "bfloat16": (2.0**-8, 2.0**-133)}
 
 # In float32 a normalised value has 4 roundings: the deviation from the high part of the centre, that from the low part,
-# rstd, and the product; everything else is float64 or has cancelled against the better centre. In float64 the statistics
-# themselves are no wider than the data: a lane of a row adds 4096 / 16 = 256 numbers, and the error of such a sum grows
-# like the root of their number (Higham and Mary 2019), 16, in the mean and half of that, relative, in rstd.
-DOUBLE_ROUNDINGS = 4 + 16
+# rstd, and the product; everything else is float64, or cancels against the better centre. In float64 the statistics are
+# no wider than the data: a chain of L additions adds L roundings at worst, and about their root where they are
+# independent (Higham and Mary 2019). A lane of a row adds 4096 / 16 numbers; NumPy, the reference, all of a column.
+LANE = 256
 
 
-def bound(pieces: Parts, y: Array, compute: np.dtype[Any], result: np.dtype[Any]) -> Array:
+def roundings(case: Case, pieces: Parts, compute: np.dtype[Any], backend: str) -> float:
+    """Return the error of a normalised value in units of the roundoff."""
+    if compute != np.float64:
+        return pieces.roundings
+    chain = math.prod(case.shape) if backend == "reference" else LANE
+    return pieces.roundings + (chain**0.5 if case.data == "normal" else chain)
+
+
+def bound(pieces: Parts, y: Array, units: float, compute: np.dtype[Any], result: np.dtype[Any]) -> Array:
     """Return the largest error that the accuracy contract allows each element of y.
 
-    With u the roundoff, n the normalised value, R its roundings, and y = n w + b: n has an error of R u max(1, |n|), which
-    the weight scales; the product with the weight adds u |n w|, the sum with the bias u |y|. Where scale and weight are
-    one number its rounding takes the place of the product's. A narrow result is rounded once more.
+    With u the roundoff, n the normalised value, and y = n w + b: n has an error of `units` u max(1, |n|), which the
+    weight scales; the product with the weight adds u |n w|, the sum with the bias u |y|. Where scale and weight are one
+    number its rounding takes the place of the product's. A narrow result is rounded once more.
     """
-    double = compute == np.float64
-    roundings = max(pieces.roundings, DOUBLE_ROUNDINGS) if double else pieces.roundings
     n = np.abs(pieces.normalized)
-    error = roundings * np.maximum(1, n)
+    error = units * np.maximum(1, n)
     if pieces.weight is not None or pieces.bias is not None:
         w = 1 if pieces.weight is None else np.abs(pieces.weight)
         error = (error + n) * w + np.abs(y)
-    error = error * (DOUBLE if double else SINGLE)
+    error = error * (DOUBLE if compute == np.float64 else SINGLE)
     half_unit, spacing = PRECISION.get(result.name, (0.0, 0.0))
     return error + half_unit * np.abs(y) + spacing / 2
 
@@ -84,7 +91,8 @@ def test_every_case_is_as_near_to_the_truth_as_derived(index: int, backend: str)
     dtype = dtype_of(case.dtype)
     assert result.shape == y.shape
     assert result.dtype == (dtype if case.op == "fold_batch_norm" else result_dtype(dtype))
-    allowed = bound(pieces, y, compute_dtype(dtype), result.dtype)
+    compute = compute_dtype(dtype)
+    allowed = bound(pieces, y, roundings(case, pieces, compute, backend), compute, result.dtype)
     ratio = float(np.max(np.abs(result.astype(np.longdouble) - y) / allowed, initial=0))
     assert ratio <= 1, f"{ratio:.2f} of the bound"
     assert before == [array.tobytes() for array in args if isinstance(array, np.ndarray)], "an argument was changed"
@@ -192,3 +200,69 @@ def test_dtype_is_that_of_the_result(op: str, dtype: str, backend: str) -> None:
         np.testing.assert_array_equal(result, served(op, x.astype(np.float64), backend))
     else:
         np.testing.assert_array_equal(result, served(op, x, backend).astype(target))
+
+
+# return_stats=
+
+
+@pytest.mark.parametrize(
+    ("op", "centred"),
+    [
+        ("layer_norm", True),
+        ("rms_norm", False),
+        ("batch_norm", True),
+        ("instance_norm", True),
+        ("group_norm", True),
+        ("switchable_norm", True),
+        ("normalize", True),
+        ("standardize", True),
+        ("pixel_norm", False),
+        ("l2_normalize", False),
+        ("min_max_scale", True),
+        ("max_abs_scale", False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
+def test_return_stats_gives_what_the_result_was_made_from(op: str, centred: bool, kind: str, backend: str) -> None:
+    x = make_data(SHAPE, kind, "normal", 2.0, np.random.default_rng(3))
+    keywords = WITH_OUT[op] | ({} if op in ("layer_norm", "rms_norm", "switchable_norm") else {"dtype": "float64"})
+    keywords = {key: value for key, value in keywords.items() if key not in ("weight", "bias")}
+    function = getattr(fastnorm, op)
+    y, stats = function(x, **keywords, return_stats=True, backend=backend)
+    np.testing.assert_array_equal(y, function(x, **keywords, backend=backend))
+    assert stats.mean.dtype == stats.rstd.dtype == np.float64
+    assert stats.mean.shape == stats.rstd.shape
+    assert stats.mean.ndim == x.ndim, "the statistics broadcast against x"
+    assert centred or not stats.mean.any()
+    tolerance = 1e-13 if y.dtype == np.float64 else 2e-6
+    np.testing.assert_allclose((x - stats.mean) * stats.rstd, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("axis", [-1, 1, 0, (1, 2), (0, 1, 2)])
+def test_return_stats_of_layer_norm_has_the_mean_and_the_reciprocal_deviation(axis: Any, backend: str) -> None:
+    x = sample()
+    _, stats = fastnorm.layer_norm(x, axis=axis, eps=1e-3, return_stats=True, backend=backend)
+    wide = x.astype(np.longdouble)
+    mean = wide.mean(axis, keepdims=True)
+    rstd = 1 / np.sqrt(((wide - mean) ** 2).mean(axis, keepdims=True) + np.longdouble(1e-3))
+    assert stats.mean.shape == mean.shape
+    np.testing.assert_allclose(stats.mean, mean.astype(np.float64), rtol=2 * SINGLE)
+    np.testing.assert_allclose(stats.rstd, rstd.astype(np.float64), rtol=4 * SINGLE)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (6, 4, 1)), (-1, (6, 1, 10))])
+def test_return_stats_of_norms_by_item_has_a_number_for_each_item_and_channel(
+    axis: int, shape: tuple[int, ...], backend: str
+) -> None:
+    x = sample()
+    for y, stats in (
+        fastnorm.instance_norm(x, channel_axis=axis, return_stats=True, backend=backend),
+        fastnorm.group_norm(x, 2, channel_axis=axis, return_stats=True, backend=backend),
+        fastnorm.switchable_norm(
+            x, [0, 0, 0], [0, 0, 0], training=True, channel_axis=axis, return_stats=True, backend=backend
+        ),
+    ):
+        assert stats.mean.shape == stats.rstd.shape == shape
+        np.testing.assert_allclose((x - stats.mean) * stats.rstd, y, rtol=2e-6, atol=2e-6)
+    _, stats = fastnorm.batch_norm(x, training=True, channel_axis=axis, return_stats=True, backend=backend)
+    assert stats.mean.shape == (1, *shape[1:])

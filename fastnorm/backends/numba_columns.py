@@ -90,7 +90,7 @@ def column_shift(x, stride, n, width, rescaled, before):
 
 @helper
 def column_sums(x, stride, n, width, shift, rescaled, before, after, e, q):
-    """e = sum of d, q = sum of d * d, for d = x - shift, down the bundles that hold `width` columns."""
+    """E = sum of d, q = sum of d * d, for d = x - shift, down the bundles that hold `width` columns."""
     step = lane_count(x)
     b, a = splat(x, before), splat(x, after)
     whole = n - n % GROUP
@@ -189,7 +189,7 @@ def column_chunk(x, stride, n, width, centred, hi, lo, m2, scratch):
 
 @helper
 def apply_columns(x, y, n, width, x_stride, y_stride, hi, lo, scale, shift, per_position, weight, bias):
-    """y = (x - centre) * scale + shift down a tile; per position, times the weight, plus the bias."""
+    """Y = (x - centre) * scale + shift down a tile; per position, times the weight, plus the bias."""
     step = lane_count(x)
     for i in range(n):
         if per_position:

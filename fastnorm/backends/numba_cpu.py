@@ -132,9 +132,8 @@ class Numba(Reference):
         want_stats: bool,
     ) -> Moments | None:  # fmt: skip
         outer, reduce, inner = x.shape
-        mean = m2 = _NOTHING
-        if want_stats:
-            mean, m2 = np.empty(outer * inner), np.empty(outer * inner)
+        size = outer * inner if want_stats else 0
+        mean, m2 = np.empty(size), np.empty(size)
         numbers = rule.centred, float(rule.divisor(reduce)), float(rule.eps), rule.floor, mean, m2
         arrays = _read_only(x), y, _read_only(weight), _read_only(bias), per_position
         if inner == 1:
@@ -147,8 +146,8 @@ class Numba(Reference):
             )
         if not want_stats:
             return None
-        mean, m2 = mean.reshape(outer, inner), m2.reshape(outer, inner)
-        return Moments(mean, np.zeros_like(mean), m2)
+        stats = mean.reshape(outer, inner), m2.reshape(outer, inner)
+        return Moments(stats[0], np.zeros_like(stats[0]), stats[1])
 
 
 def compile_all(*dtypes: np.dtype[Any]) -> None:

@@ -57,7 +57,7 @@ class _Locator(_CacheLocator):
 
 
 class _CacheImplementation(CompileResultCacheImpl):
-    _locator_classes = [_Locator]
+    _locator_classes = (_Locator,)
 
 
 class _Cache(FunctionCache):

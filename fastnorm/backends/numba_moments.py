@@ -77,7 +77,7 @@ def is_far(e, q, n):
 
 @helper
 def deviation(x, centre, before, after, rescaled):
-    """x - centre; rescaled, (x * before - centre) * after with powers of two, so that squares stay in range."""
+    """X - centre; rescaled, (x * before - centre) * after with powers of two, so that squares stay in range."""
     if rescaled:
         return (x * before - centre) * after
     return x - centre

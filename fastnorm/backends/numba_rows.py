@@ -108,7 +108,7 @@ def line_moments(x, n, centred):
 
 @helper
 def apply_scalar(x, y, n, centre_hi, centre_lo, wide, scale, shift):
-    """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
+    """Y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
     step = lane_count(x)
     whole = n - n % step
     if wide:
@@ -125,7 +125,7 @@ def apply_scalar(x, y, n, centre_hi, centre_lo, wide, scale, shift):
 
 @helper
 def apply_positions(x, y, n, centre_hi, centre_lo, wide, rstd, weight, bias):
-    """y = (x - centre) * rstd * weight + bias with a weight and a bias for each position of the run."""
+    """Y = (x - centre) * rstd * weight + bias with a weight and a bias for each position of the run."""
     step = lane_count(x)
     whole = n - n % step
     rest = n - whole
@@ -187,7 +187,7 @@ def normalize_rows(
 
 @kernel
 def affine_rows(x, y, hi, lo, scale, shift, weight, bias, start, stop):
-    """y = (x - centre) * scale + shift for the pieces `start` to `stop`, counted over (outer, chunks)."""
+    """Y = (x - centre) * scale + shift for the pieces `start` to `stop`, counted over (outer, chunks)."""
     n = x.shape[1]
     x_stride, y_stride = x.strides[0] // x.itemsize, y.strides[0] // y.itemsize
     x_base, y_base, w, b = pointer(x), pointer(y), pointer(weight), pointer(bias)

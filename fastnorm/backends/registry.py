@@ -1,7 +1,7 @@
 """The backends by name. A new one is a row here and a module with a subclass of `Reference`."""
 
 import importlib
-from functools import lru_cache
+from functools import cache
 
 from fastnorm.backends.reference import Reference
 
@@ -14,7 +14,7 @@ _ROWS = {
 NAMES = tuple(_ROWS)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(name: str) -> Reference | str:
     """The backend, or why there is none."""
     module, attribute = _ROWS[name]
@@ -39,6 +39,7 @@ def load(name: str) -> Reference:
     return backend
 
 
+@cache
 def load_first(names: tuple[str, ...]) -> Reference:
     """Return the first backend of `names` that can run here; `reference` always can."""
     for name in names:

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
+from fastnorm import arguments
 from fastnorm.nn.layer import Entry, Layer
-from fastnorm.norms import arguments
 
 Array = npt.NDArray[Any]
 

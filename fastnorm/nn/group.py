@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm import arguments
 from fastnorm.nn.channels import ChannelLayer
-from fastnorm.norms import arguments
 from fastnorm.norms.group import group_norm
 
 Array = npt.NDArray[Any]

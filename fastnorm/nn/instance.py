@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm import arguments
 from fastnorm.nn.layer import Entry
 from fastnorm.nn.running import RunningLayer
-from fastnorm.norms import arguments
 from fastnorm.norms.batch import batch_norm, update_running
 from fastnorm.norms.group import instance_norm
 from fastnorm.recipe import Moments

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import arguments, engine
 from fastnorm.nn.layer import Entry, Layer
-from fastnorm.norms import arguments
 from fastnorm.norms.layer import layer_norm
 from fastnorm.norms.rms import rms_norm
 

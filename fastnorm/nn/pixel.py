@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fastnorm import arguments
 from fastnorm.nn.channels import channel_axis_repr, checked_channel_axis
 from fastnorm.nn.layer import Layer
-from fastnorm.norms import arguments
 from fastnorm.norms.pixel import pixel_norm
 
 Array = npt.NDArray[Any]

@@ -5,9 +5,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.engine import Stats
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
 from fastnorm.recipe import Moments, Rule
 
@@ -71,7 +70,7 @@ def batch_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Array | tuple[Array, Stats]:
+) -> ArrayOrStats:
     """Normalise each channel over the batch: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2. In inference mean and var are the running ones;
@@ -143,8 +142,8 @@ def batch_norm(
             engine.apply_channels(call, layout, moments, rstd, weight, bias, 1)
         result = call.finish()
         return (result, Stats(mean.reshape(stats_shape), rstd.reshape(stats_shape))) if return_stats else result
-    mean_to_update = None if running_mean is None else arguments.running(running_mean, channels, function, "running_mean")
-    var_to_update = None if running_var is None else arguments.running(running_var, channels, function, "running_var")
+    mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
+    var_to_update = arguments.running(running_var, channels, function, "running_var")
     count = layout.batch * layout.spatial
     check_count(count, function)
     call = engine.begin(array, out, dtype, backend, function, (weight, bias))
@@ -174,7 +173,7 @@ def normalize(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Array | tuple[Array, Stats]:
+) -> ArrayOrStats:
     """Normalise each channel by given statistics: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     What ``tf.nn.batch_normalization`` does, in one pass over x.

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.engine import Stats
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.plan import plan_channels, plan_reduction
 from fastnorm.recipe import Rule
 
@@ -61,7 +60,7 @@ def group_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Array | tuple[Array, Stats]:
+) -> ArrayOrStats:
     """Normalise groups of adjacent channels of each item: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     Wu and He, "Group Normalization", 2018, equations 1 to 7.
@@ -114,7 +113,7 @@ def instance_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Array | tuple[Array, Stats]:
+) -> ArrayOrStats:
     """Normalise each channel of each item: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016, equation 4.

@@ -1,13 +1,12 @@
 """Layer normalization."""
 
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.engine import Stats
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Rule
 
@@ -37,18 +36,6 @@ def normalize_lines(
     return result, engine.stats_of(moments, plan.count, rule, plan.stats)
 
 
-@overload
-def layer_norm(
-    x: npt.ArrayLike, weight: npt.ArrayLike | None = ..., bias: npt.ArrayLike | None = ..., *,
-    axis: int | tuple[int, ...] = ..., eps: float = ..., out: Array | None = ..., dtype: npt.DTypeLike | None = ...,
-    return_stats: Literal[False] = ..., backend: str | None = ...,
-) -> Array: ...  # fmt: skip
-@overload
-def layer_norm(
-    x: npt.ArrayLike, weight: npt.ArrayLike | None = ..., bias: npt.ArrayLike | None = ..., *,
-    axis: int | tuple[int, ...] = ..., eps: float = ..., out: Array | None = ..., dtype: npt.DTypeLike | None = ...,
-    return_stats: Literal[True], backend: str | None = ...,
-) -> tuple[Array, Stats]: ...  # fmt: skip
 def layer_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,
@@ -60,7 +47,7 @@ def layer_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Array | tuple[Array, Stats]:
+) -> ArrayOrStats:
     """Normalise each line to mean 0 and variance 1: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     Ba, Kiros and Hinton, "Layer Normalization", 2016, equation 4; the variance is the biased one.

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
 
 Array = npt.NDArray[Any]
 
@@ -102,7 +101,7 @@ def _window_sums(part: Array, window: int) -> Array:
 
 
 def _power(base: Array, exponent: float) -> Array:
-    """base ** exponent; three quarters, which everybody uses, by roots: several times faster than pow."""
+    """Return base ** exponent; three quarters, which everybody uses, by roots: several times faster than pow."""
     if exponent == 0.75:
         root = np.sqrt(base)
         return root * np.sqrt(root)

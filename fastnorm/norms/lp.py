@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
 from fastnorm.norms.pixel import l2_normalize
 
 Array = npt.NDArray[Any]
@@ -77,7 +76,8 @@ def lp_normalize(
         for start in range(0, len(lines), step):
             block = lines[start : start + step]
             norm = _p_norm(block, power)
-            np.multiply(block, 1.0 / np.where(norm == 0.0, 1.0, norm), out=results[start : start + step], casting="unsafe")
+            scale = 1.0 / np.where(norm == 0.0, 1.0, norm)
+            np.multiply(block, scale, out=results[start : start + step], casting="unsafe")
         if not np.may_share_memory(results, call.y):
             target[...] = results.reshape(target.shape)
     return call.finish()
@@ -87,10 +87,11 @@ def _p_norm(block: Array, p: float) -> Array:
     """The p-norm of rows, (rows, 1), float64; scaled by the largest magnitude so that no power overflows."""
     magnitude = np.abs(block)
     if p == 1:
-        return magnitude.sum(axis=1, keepdims=True, dtype=np.float64)
-    largest = magnitude.max(axis=1, keepdims=True).astype(np.float64)
-    if p == np.inf:
-        return largest
-    with np.errstate(invalid="ignore", under="ignore"):
-        ratio = magnitude / np.where(largest == 0.0, 1.0, largest)
-        return largest * (ratio**p).sum(axis=1, keepdims=True) ** (1.0 / p)
+        norm: Array = magnitude.sum(axis=1, keepdims=True, dtype=np.float64)
+        return norm
+    norm = magnitude.max(axis=1, keepdims=True).astype(np.float64)
+    if p != np.inf:
+        with np.errstate(invalid="ignore", under="ignore"):
+            ratio = magnitude / np.where(norm == 0.0, 1.0, norm)
+            norm *= (ratio**p).sum(axis=1, keepdims=True) ** (1.0 / p)
+    return norm

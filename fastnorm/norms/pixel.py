@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
+from fastnorm.engine import ArrayOrStats
 from fastnorm.norms.layer import normalize_lines
 from fastnorm.recipe import Rule
 
@@ -21,7 +21,7 @@ def pixel_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> ArrayOrStats:
     """Scale the channels of each pixel to a root mean square of 1: ``x / sqrt(mean(x^2) + eps)``.
 
     Karras et al., "Progressive Growing of GANs", 2018, section 4.2.
@@ -69,7 +69,7 @@ def l2_normalize(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> ArrayOrStats:
     """Scale each line to length 1: ``x / max(sqrt(sum(x^2)), eps)``; a line of zeros stays so.
 
     Parameters

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fastnorm.engine import Stats
-from fastnorm.norms import arguments
+from fastnorm import arguments
+from fastnorm.engine import ArrayOrStats
 from fastnorm.norms.layer import normalize_lines
 from fastnorm.recipe import Rule
 
@@ -23,7 +23,7 @@ def rms_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Array | tuple[Array, Stats]:
+) -> ArrayOrStats:
     """Scale each line to a root mean square of 1: ``x / sqrt(mean(x^2) + eps) * weight + bias``.
 
     Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, equation 4.

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.engine import Stats
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Affine, Rule
 
@@ -23,7 +22,7 @@ def standardize(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Array | tuple[Array, Stats]:
+) -> ArrayOrStats:
     """Shift and scale along an axis to mean 0 and standard deviation 1 (z-scores).
 
     Parameters
@@ -109,7 +108,7 @@ def min_max_scale(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> ArrayOrStats:
     """Shift and scale along an axis so that the values span `feature_range`.
 
     Parameters
@@ -161,7 +160,7 @@ def max_abs_scale(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> ArrayOrStats:
     """Scale along an axis so that the largest magnitude is 1; zeros stay zeros.
 
     Parameters

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.engine import Stats
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.norms.batch import check_count, check_momentum, update_running
 from fastnorm.plan import plan_channels, plan_reduction
 from fastnorm.recipe import Moments
@@ -17,7 +16,8 @@ Array = npt.NDArray[Any]
 
 def _softmax(values: Array) -> Array:
     exponentials: Array = np.exp(values - values.max())
-    return exponentials / exponentials.sum()
+    exponentials /= exponentials.sum()
+    return exponentials
 
 
 def switchable_norm(
@@ -37,7 +37,7 @@ def switchable_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
-) -> Array | tuple[Array, Stats]:
+) -> ArrayOrStats:
     """Normalise by a learned mixture of instance, layer and batch statistics.
 
     Luo et al., "Differentiable Learning-to-Normalize via Switchable Normalization", 2018, equations 3 to 5: mean and
@@ -100,10 +100,8 @@ def switchable_norm(
     mean_to_update = var_to_update = given_mean = given_var = None
     if training:
         check_count(items * positions, function)
-        if running_mean is not None:
-            mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
-        if running_var is not None:
-            var_to_update = arguments.running(running_var, channels, function, "running_var")
+        mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
+        var_to_update = arguments.running(running_var, channels, function, "running_var")
     elif running_mean is None or running_var is None:
         raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
     else:

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
-from fastnorm.norms import arguments
+from fastnorm import arguments, engine
 from fastnorm.norms.batch import unbatched_layout
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Affine, Rule
@@ -192,8 +191,8 @@ def spectral_norm(
     call = engine.begin(array, out, dtype, backend, function)
     matrix = call.x.reshape(array.shape[0], -1)
     if start is None:
-        start = np.random.default_rng(0).standard_normal(array.shape[0])
-    left = _unit(engine.as_compute(start, matrix.dtype), least)
+        start = np.random.default_rng(0).standard_normal((array.shape[0],))
+    left = _unit(engine.as_compute(start, call.x.dtype), least)
     for _ in range(iterations):
         right = _unit(matrix.T @ left, least)
         image = matrix @ right

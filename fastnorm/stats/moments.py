@@ -7,10 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import arguments, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
-from fastnorm.norms import arguments
 from fastnorm.plan import plan_reduction
 from fastnorm.stats.algorithms import ALGORITHMS, in_order
 

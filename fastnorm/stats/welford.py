@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import arguments, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import storage
-from fastnorm.norms import arguments
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Moments, merge
 

@@ -20,7 +20,8 @@ def number(value: Any, function: str, name: str, *, minimum: float | None = None
     if math.isnan(result):
         raise ValueError(f"{function}: {name} must be a number, got NaN")
     if minimum is not None and (result < minimum or (open_end and result == minimum)):
-        raise ValueError(f"{function}: {name} must be {'above' if open_end else 'at least'} {minimum:g}, got {result:g}")
+        bound = f"{'above' if open_end else 'at least'} {minimum:g}"
+        raise ValueError(f"{function}: {name} must be {bound}, got {result:g}")
     return result
 
 
@@ -89,8 +90,10 @@ def statistic(value: npt.ArrayLike, length: int, function: str, name: str) -> Ar
     return array.astype(np.float64)
 
 
-def running(value: Any, length: int, function: str, name: str) -> Array:
-    """Return a running statistic that will be updated in place."""
+def running(value: Any, length: int, function: str, name: str) -> Array | None:
+    """Return a running statistic that will be updated in place; None stays None."""
+    if value is None:
+        return None
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{function}: {name} must be a floating numpy.ndarray to be updated in place, got {got}")

@@ -1,0 +1,364 @@
+"""Parity with PyTorch 2.13 on the CPU: the functions, and every layer of `fastnorm.nn` with its state_dict."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnorm
+from fastnorm import nn
+
+torch = pytest.importorskip("torch", reason="torch, which these tests compare with, is not installed")
+functional = torch.nn.functional
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+DTYPES = [np.float32, np.float64]
+# Beyond what PyTorch's own rounding explains; float32 numbers here are of the order of 1 to 10.
+TOLERANCES = {np.dtype(np.float32): (1e-5, 1e-5), np.dtype(np.float64): (1e-12, 1e-12)}
+
+
+def sample(shape: Shape, dtype: Any, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(dtype)
+
+
+def affine(shape: Shape, dtype: Any, given: bool = True) -> tuple[Array | None, Array | None]:
+    """Return a weight and a bias, or neither."""
+    return (sample(shape, dtype, 1), sample(shape, dtype, 2)) if given else (None, None)
+
+
+def tensor(array: Array | None) -> Any:
+    return None if array is None else torch.from_numpy(array.copy())
+
+
+def assert_close(ours: Array, theirs: Any) -> None:
+    expected = theirs.detach().numpy()
+    assert ours.shape == expected.shape
+    assert ours.dtype == expected.dtype
+    relative, absolute = TOLERANCES.get(ours.dtype, (0, 0))
+    np.testing.assert_allclose(ours, expected, rtol=relative, atol=absolute)
+
+
+def assert_states_close(ours: nn.Layer, theirs: Any) -> None:
+    state, expected = ours.state_dict(), theirs.state_dict()
+    assert list(state) == list(expected)
+    for name, array in state.items():
+        assert_close(array, expected[name])
+
+
+# The functions
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize(("shape", "length"), [((5, 768), 1), ((2, 3, 7), 1), ((3, 4, 5), 2), ((1, 1), 1), ((0, 4), 1)])
+def test_layer_norm(shape: Shape, length: int, with_affine: bool, dtype: Any) -> None:
+    x, lines, axes = sample(shape, dtype), shape[-length:], tuple(range(-length, 0))
+    weight, bias = affine(lines, dtype, with_affine)
+    for eps in (1e-5, 0.5):
+        theirs = functional.layer_norm(tensor(x), lines, tensor(weight), tensor(bias), eps)
+        assert_close(fastnorm.layer_norm(x, weight, bias, axis=axes, eps=eps), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize(("shape", "length"), [((5, 768), 1), ((2, 3, 7), 1), ((3, 4, 5), 2), ((1, 1), 1), ((0, 4), 1)])
+def test_rms_norm(shape: Shape, length: int, with_affine: bool, dtype: Any) -> None:
+    x, lines, axes = sample(shape, dtype), shape[-length:], tuple(range(-length, 0))
+    weight, _ = affine(lines, dtype, with_affine)
+    for eps in (1e-6, 0.5):
+        theirs = functional.rms_norm(tensor(x), lines, tensor(weight), eps)
+        assert_close(fastnorm.rms_norm(x, weight, axis=axes, eps=eps), theirs)
+
+
+BATCHES = [(64, 5), (1, 5), (4, 6, 9), (3, 6, 8, 7), (2, 16, 32, 32), (2, 3, 4, 5, 6), (0, 3, 4)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize("shape", BATCHES, ids=str)
+def test_batch_norm_in_inference(shape: Shape, with_affine: bool, dtype: Any) -> None:
+    x, channels = sample(shape, dtype), shape[1:2]
+    weight, bias = affine(channels, dtype, with_affine)
+    mean, var = sample(channels, dtype, 3), np.square(sample(channels, dtype, 4)) + dtype(0.1)
+    theirs = functional.batch_norm(tensor(x), tensor(mean), tensor(var), tensor(weight), tensor(bias), eps=1e-3)
+    assert_close(fastnorm.batch_norm(x, mean, var, weight, bias, eps=1e-3), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize("shape", [shape for shape in BATCHES if shape != (1, 5)], ids=str)
+def test_batch_norm_in_training(shape: Shape, with_affine: bool, dtype: Any) -> None:
+    channels = shape[1:2]
+    weight, bias = affine(channels, dtype, with_affine)
+    mean, var = np.zeros(channels, dtype), np.ones(channels, dtype)
+    their_mean, their_var = tensor(mean), tensor(var)
+    for step, momentum in enumerate((0.1, 0.3, 1.0)):
+        x = sample(shape, dtype, step)
+        theirs = functional.batch_norm(
+            tensor(x), their_mean, their_var, tensor(weight), tensor(bias), training=True, momentum=momentum
+        )
+        assert_close(fastnorm.batch_norm(x, mean, var, weight, bias, training=True, momentum=momentum), theirs)
+        assert_close(mean, their_mean)
+        assert_close(var, their_var)
+    last = fastnorm.batch_norm(np.moveaxis(x, 1, -1), None, None, weight, bias, training=True, channel_axis=-1)
+    assert_close(np.moveaxis(last, -1, 1), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize("shape", [(4, 6, 9), (3, 6, 8, 7), (2, 16, 32, 32), (2, 3, 4, 5, 6), (0, 3, 4)], ids=str)
+def test_instance_norm(shape: Shape, with_affine: bool, dtype: Any) -> None:
+    x = sample(shape, dtype)
+    weight, bias = affine(shape[1:2], dtype, with_affine)
+    theirs = functional.instance_norm(tensor(x), weight=tensor(weight), bias=tensor(bias), eps=1e-3)
+    assert_close(fastnorm.instance_norm(x, weight, bias, eps=1e-3), theirs)
+    last = fastnorm.instance_norm(np.moveaxis(x, 1, -1), weight, bias, eps=1e-3, channel_axis=-1)
+    assert_close(np.moveaxis(last, -1, 1), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize("num_groups", [1, 2, 6])
+@pytest.mark.parametrize(
+    "shape", [(5, 12), (4, 6, 9), (3, 12, 8, 7), (2, 6, 32, 32), (2, 6, 4, 5, 6), (0, 6, 4)], ids=str
+)
+def test_group_norm(shape: Shape, num_groups: int, with_affine: bool, dtype: Any) -> None:
+    x = sample(shape, dtype)
+    weight, bias = affine(shape[1:2], dtype, with_affine)
+    theirs = functional.group_norm(tensor(x), num_groups, tensor(weight), tensor(bias), 1e-3)
+    assert_close(fastnorm.group_norm(x, num_groups, weight, bias, eps=1e-3), theirs)
+    last = fastnorm.group_norm(np.moveaxis(x, 1, -1), num_groups, weight, bias, eps=1e-3, channel_axis=-1)
+    assert_close(np.moveaxis(last, -1, 1), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 20])
+@pytest.mark.parametrize("shape", [(2, 7, 9), (2, 7, 5, 6), (2, 3, 4, 5, 2), (0, 3, 4)], ids=str)
+def test_local_response_norm(shape: Shape, size: int, dtype: Any) -> None:
+    x = sample(shape, dtype)
+    for options in ({}, {"alpha": 0.5, "beta": 0.75, "k": 2.0}, {"alpha": 1.0, "beta": 0.3}):
+        theirs = functional.local_response_norm(tensor(x), size, **options)
+        assert_close(fastnorm.local_response_norm(x, size, **options), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+@pytest.mark.parametrize("shape", [(5, 384), (2, 3, 7), (2, 3, 4, 5), (0, 4)], ids=str)
+def test_l2_normalize(shape: Shape, axis: int, dtype: Any) -> None:
+    x = sample(shape, dtype)
+    x[:1] = 0  # lines of zeros stay so
+    assert_close(fastnorm.l2_normalize(x, axis=axis), functional.normalize(tensor(x), dim=axis))
+    theirs = functional.normalize(tensor(x), dim=axis, eps=3.0)
+    assert_close(fastnorm.l2_normalize(x, axis=axis, eps=3.0), theirs)
+    for power in (1, 3, np.inf):
+        assert_close(fastnorm.lp_normalize(x, p=power, axis=axis), functional.normalize(tensor(x), power, dim=axis))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 8), (5, 3, 2, 2)], ids=str)
+def test_spectral_norm(shape: Shape, dtype: Any) -> None:
+    w = sample(shape, dtype)
+    matrix = tensor(w).flatten(1)
+    holder = torch.nn.Module()
+    holder.weight = torch.nn.Parameter(tensor(w))
+    hooked = torch.nn.utils.spectral_norm(holder, n_power_iterations=2)
+    u = hooked.weight_u.numpy().copy()
+    for hook in hooked._forward_pre_hooks.values():  # the three steps of a forward pass in training
+        hook(hooked, ())
+    ours = fastnorm.spectral_norm(w, u, n_power_iterations=2)
+    assert_close(ours.weight, hooked.weight)
+    np.testing.assert_allclose(ours.u, hooked.weight_u, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours.sigma, hooked.weight_u @ matrix @ hooked.weight_v, rtol=1e-5)
+    converged = fastnorm.spectral_norm(w, n_power_iterations=300)
+    np.testing.assert_allclose(converged.sigma, torch.linalg.matrix_norm(matrix, ord=2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [0, 1, -1, None])
+@pytest.mark.parametrize("shape", [(6, 4), (5, 3, 2, 2)], ids=str)
+def test_weight_norm(shape: Shape, axis: int | None, dtype: Any) -> None:
+    holder = torch.nn.Module()
+    holder.weight = torch.nn.Parameter(tensor(sample(shape, dtype)))
+    torch.nn.utils.parametrizations.weight_norm(holder, dim=axis)
+    parts = holder.parametrizations.weight
+    with torch.no_grad():
+        parts.original0.mul_(1.5).add_(0.25)
+    g, v = (part.detach().numpy() for part in (parts.original0, parts.original1))
+    assert_close(fastnorm.weight_norm(v, g, axis=axis), holder.weight)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("max_norm", [0.5, 7.0, 1e3])
+def test_clip_by_global_norm(max_norm: float, dtype: Any) -> None:
+    gradients = [sample(shape, dtype, seed) for seed, shape in enumerate(((6, 4), (3,), (), (2, 3, 4)))]
+    parameters = [torch.nn.Parameter(tensor(gradient)) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = tensor(gradient)
+    theirs = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    clipped, norm = fastnorm.clip_by_global_norm(gradients, max_norm)
+    np.testing.assert_allclose(norm, theirs, rtol=1e-6)
+    for ours, parameter in zip(clipped, parameters, strict=True):  # torch divides by norm + 1e-6
+        np.testing.assert_allclose(ours, parameter.grad, rtol=1e-5)
+    parameters[0].grad = torch.full((6, 4), torch.nan)
+    with pytest.raises(RuntimeError, match="non-finite"):
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm, error_if_nonfinite=True)
+    with pytest.raises(ValueError, match="nan"):
+        fastnorm.clip_by_global_norm([np.full((6, 4), np.nan), *gradients[1:]], max_norm, error_if_nonfinite=True)
+
+
+# The layers
+
+BATCH_SHAPES = {"1d": [(16, 6), (4, 6, 9)], "2d": [(3, 6, 8, 7)], "3d": [(2, 6, 4, 5, 3)]}
+INSTANCE_SHAPES = {"1d": [(4, 6, 9), (6, 9)], "2d": [(3, 6, 8, 7), (6, 8, 7)], "3d": [(2, 6, 4, 5, 3), (6, 4, 5, 3)]}
+TRACKING_OPTIONS = [
+    {"affine": True, "track_running_stats": True, "momentum": 0.3},
+    {"affine": True, "track_running_stats": True, "momentum": None, "eps": 1e-2},
+    {"affine": False, "track_running_stats": True},
+    {"affine": True, "track_running_stats": False, "bias": False},
+    {"affine": False, "track_running_stats": False},
+    {},
+]
+LAYERS: list[tuple[str, tuple[Any, ...], Mapping[str, Any], Shape]] = [
+    *(("BatchNorm" + n, (6,), o, s) for n in BATCH_SHAPES for s in BATCH_SHAPES[n] for o in TRACKING_OPTIONS),
+    *(("InstanceNorm" + n, (6,), o, s) for n in INSTANCE_SHAPES for s in INSTANCE_SHAPES[n] for o in TRACKING_OPTIONS),
+    ("LayerNorm", (7,), {}, (5, 7)),
+    ("LayerNorm", ((6, 7), 1e-2), {"bias": False}, (4, 6, 7)),
+    ("LayerNorm", ((6, 7), 1e-2, False), {}, (4, 6, 7)),
+    ("RMSNorm", (7,), {}, (5, 7)),
+    ("RMSNorm", ((6, 7), 1e-2), {}, (4, 6, 7)),
+    ("RMSNorm", ((6, 7), None, False), {}, (4, 6, 7)),
+    ("GroupNorm", (2, 6), {}, (3, 6, 8, 7)),
+    ("GroupNorm", (3, 6, 1e-2), {"bias": False}, (3, 6)),
+    ("GroupNorm", (6, 6, 1e-2, False), {}, (3, 6, 9)),
+    ("LocalResponseNorm", (3,), {}, (3, 6, 8, 7)),
+    ("LocalResponseNorm", (4, 0.5, 0.6, 2.0), {}, (3, 6, 9)),
+]
+
+
+def pair(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any], dtype: Any) -> tuple[Any, Any]:
+    """Return the layer of that name of ours and of torch."""
+    if name == "LocalResponseNorm":
+        return nn.LocalResponseNorm(*arguments), torch.nn.LocalResponseNorm(*arguments)
+    theirs = getattr(torch.nn, name)(*arguments, **options, dtype=tensor(np.zeros(0, dtype)).dtype)
+    return getattr(nn, name)(*arguments, **options, dtype=dtype), theirs
+
+
+def as_tensors(state: Mapping[str, Array]) -> dict[str, Any]:
+    return {key: torch.from_numpy(value) for key, value in state.items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "arguments", "options", "shape"), LAYERS, ids=str)
+def test_layer(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any], shape: Shape, dtype: Any) -> None:
+    ours, theirs = pair(name, arguments, options, dtype)
+    assert repr(ours) == repr(theirs)
+    assert_states_close(ours, theirs)
+    with torch.no_grad():
+        for seed, parameter in enumerate(theirs.parameters()):
+            parameter.copy_(tensor(sample(tuple(parameter.shape), dtype, seed + 10)))
+    ours.load_state_dict(theirs.state_dict())
+    for step in range(3):
+        x = sample(shape, dtype, step)
+        assert_close(ours(x), theirs(tensor(x)))
+        assert_states_close(ours, theirs)
+    assert_close(ours.eval()(x), theirs.eval()(tensor(x)))
+    assert_states_close(ours, theirs)
+
+    fresh_ours, fresh_theirs = pair(name, arguments, options, dtype)
+    fresh_ours.load_state_dict(theirs.state_dict())
+    fresh_theirs.load_state_dict(as_tensors(ours.state_dict()))
+    assert_close(fresh_ours.eval()(x), theirs(tensor(x)))
+    assert_close(ours(x), fresh_theirs.eval()(tensor(x)))
+
+
+def test_rms_norm_of_half_precision_has_the_eps_of_float32() -> None:
+    x = np.full((2, 4), 1e-3, np.float16)
+    theirs = torch.nn.RMSNorm(4, dtype=torch.float16)(tensor(x)).detach().numpy()
+    np.testing.assert_allclose(nn.RMSNorm(4, dtype=np.float16)(x), theirs, rtol=2**-10)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pixel_norm(dtype: Any) -> None:
+    x = sample((2, 6, 5, 4), dtype)
+    theirs = functional.rms_norm(tensor(x).movedim(1, -1), (6,), eps=1e-8).movedim(-1, 1)
+    assert_close(nn.PixelNorm()(x), theirs)
+    assert_close(fastnorm.pixel_norm(x), theirs)
+
+
+class TorchSwitchableNorm(torch.nn.Module):
+    """Equations 3 to 5 of the paper, with the running statistics of torch's BatchNorm."""
+
+    def __init__(self, channels: int, dtype: Any) -> None:
+        super().__init__()
+        options = {"dtype": dtype}
+        self.weight = torch.nn.Parameter(torch.ones(channels, **options))
+        self.bias = torch.nn.Parameter(torch.zeros(channels, **options))
+        self.mean_weight = torch.nn.Parameter(torch.ones(3, **options))
+        self.var_weight = torch.nn.Parameter(torch.ones(3, **options))
+        self.register_buffer("running_mean", torch.zeros(channels, **options))
+        self.register_buffer("running_var", torch.ones(channels, **options))
+
+    def forward(self, x: Any) -> Any:
+        if self.training:
+            batch = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+            unbiased = x.var((0, 2, 3))
+            with torch.no_grad():
+                self.running_mean.lerp_(batch[0], 0.1)
+                self.running_var.lerp_(unbiased, 0.1)
+        else:
+            batch = self.running_mean, self.running_var
+        means = x.mean((2, 3), keepdim=True), x.mean((1, 2, 3), keepdim=True), batch[0].view(1, -1, 1, 1)
+        variances = (
+            x.var((2, 3), correction=0, keepdim=True),
+            x.var((1, 2, 3), correction=0, keepdim=True),
+            batch[1].view(1, -1, 1, 1),
+        )
+        mean = sum(share * part for share, part in zip(self.mean_weight.softmax(0), means, strict=True))
+        variance = sum(share * part for share, part in zip(self.var_weight.softmax(0), variances, strict=True))
+        scaled = (x - mean) / (variance + 1e-5).sqrt()
+        return scaled * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_switchable_norm(dtype: Any) -> None:
+    theirs = TorchSwitchableNorm(6, tensor(np.zeros(0, dtype)).dtype)
+    with torch.no_grad():
+        for seed, parameter in enumerate(theirs.parameters()):
+            parameter.copy_(tensor(sample(tuple(parameter.shape), dtype, seed)))
+    ours = nn.SwitchableNorm2d(6, dtype=dtype)
+    ours.load_state_dict(theirs.state_dict())
+    for step in range(3):
+        x = sample((3, 6, 5, 4), dtype, step)
+        assert_close(ours(x), theirs(tensor(x)))
+        assert_states_close(ours, theirs)
+    assert_close(ours.eval()(x), theirs.eval()(tensor(x)))
+    again = copy.deepcopy(theirs)
+    again.load_state_dict(as_tensors(ours.state_dict()))
+    assert_close(ours(x), again(tensor(x)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("BatchNorm1d", (2, 6, 3, 3)),
+        ("BatchNorm1d", (1, 6)),
+        ("BatchNorm2d", (6, 3, 3)),
+        ("InstanceNorm1d", (6,)),
+        ("InstanceNorm1d", (2, 6, 1)),
+        ("InstanceNorm2d", (2, 6)),
+        ("InstanceNorm3d", (6, 3, 3)),
+    ],
+)
+def test_layers_reject_the_same_shapes(name: str, shape: Shape) -> None:
+    ours, theirs = pair(name, (6,), {}, np.float32)
+    x = sample(shape, np.float32)
+    with pytest.raises(ValueError, match="input"):
+        theirs(tensor(x))
+    with pytest.raises(ValueError, match=f"{name}|batch_norm"):
+        ours(x)

@@ -1,0 +1,209 @@
+"""Constant lines, NaN and infinities, numbers near the ends of float32, arrays without elements."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnorm
+
+Array = np.ndarray[Any, Any]
+
+# Norms of x (4, 6, 35), whose item 1, channel 2 (channels second) is a line apart, or within a line apart.
+RUNNING = {"running_mean": np.full(6, 3.0), "running_var": np.full(6, 0.25)}
+BY_LINE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "layer_norm, rows": (lambda x, **k: fastnorm.layer_norm(x, np.full(35, 1.5), **k), (1, 2)),
+    "layer_norm, lanes": (lambda x, **k: fastnorm.layer_norm(x, axis=1, **k), (1, slice(None), 3)),
+    "rms_norm, rows": (lambda x, **k: fastnorm.rms_norm(x, None, np.full(35, 2), **k), (1, 2)),
+    "rms_norm, lanes": (lambda x, **k: fastnorm.rms_norm(x, axis=0, **k), (slice(None), 2, 3)),
+    "batch_norm, second": (lambda x, **k: fastnorm.batch_norm(x, training=True, **k), (slice(None), 2)),
+    "batch_norm, last": (
+        lambda x, **k: fastnorm.batch_norm(x, training=True, channel_axis=-1, **k),
+        (slice(None), slice(None), 3),
+    ),
+    "instance_norm, second": (lambda x, **k: fastnorm.instance_norm(x, np.full(6, 1.5), **k), (1, 2)),
+    "instance_norm, last": (lambda x, **k: fastnorm.instance_norm(x, channel_axis=-1, **k), (1, slice(None), 3)),
+    "group_norm, second": (lambda x, **k: fastnorm.group_norm(x, 3, np.full(6, 1.5), **k), (1, slice(2, 4))),
+    "group_norm, last": (
+        lambda x, **k: fastnorm.group_norm(x, 7, channel_axis=-1, **k),
+        (1, slice(None), slice(0, 5)),
+    ),
+    "pixel_norm": (fastnorm.pixel_norm, (1, slice(None), 3)),
+    "l2_normalize": (fastnorm.l2_normalize, (1, 2)),
+    "lp_normalize, 1": (lambda x, eps=0, **k: fastnorm.lp_normalize(x, p=1, **k), (1, 2)),
+    "lp_normalize, 3": (lambda x, eps=0, **k: fastnorm.lp_normalize(x, p=3, axis=1, **k), (1, slice(None), 3)),
+    "lp_normalize, inf": (lambda x, eps=0, **k: fastnorm.lp_normalize(x, p=np.inf, **k), (1, 2)),
+    "standardize": (lambda x, eps=0, **k: fastnorm.standardize(x, **k), (slice(None), 2, 3)),
+    "min_max_scale": (lambda x, eps=0, **k: fastnorm.min_max_scale(x, axis=-1, **k), (1, 2)),
+    "max_abs_scale": (lambda x, eps=0, **k: fastnorm.max_abs_scale(x, axis=(0, 2), **k), (slice(None), 2)),
+    "weight_standardize": (fastnorm.weight_standardize, (1,)),
+    "weight_norm": (lambda x, eps=0, **k: fastnorm.weight_norm(x, np.full(4, 2.0), **k), (1,)),
+    "clip_by_norm": (lambda x, eps=0, **k: fastnorm.clip_by_norm(x, 2.0, axis=-1, **k), (1, 2)),
+}
+CENTRED = [name for name in BY_LINE if name.startswith(("layer", "batch", "inst", "group", "stand", "weight_s"))]
+each_norm = pytest.mark.parametrize("name", BY_LINE)
+each_float = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def sample(dtype: Any = np.float32) -> Array:
+    return (np.random.default_rng(5).standard_normal((4, 6, 35)) + 3).astype(dtype)
+
+
+@pytest.mark.parametrize("name", CENTRED)
+@pytest.mark.parametrize("value", [0.0, 0.1, -1234.567, 1e30, 1e-30, 3e38])
+@each_float
+def test_a_constant_line_becomes_zero_exactly_with_eps_zero(name: str, value: float, dtype: Any, backend: str) -> None:
+    function, line = BY_LINE[name]
+    x = sample(dtype)
+    x[line] = value
+    y = function(x, eps=0, backend=backend)
+    assert not y[line].any()
+    assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 33, 4097, 70001])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_constant_line_becomes_the_bias_exactly(length: int, axis: int, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.standard_normal(3).astype(np.float32), length).reshape(3, length)
+    x = x if axis == 1 else np.ascontiguousarray(x.T)
+    bias = rng.standard_normal(length).astype(np.float32)
+    y = fastnorm.layer_norm(x, rng.standard_normal(length), bias, axis=axis, eps=0, backend=backend)
+    np.testing.assert_array_equal(np.moveaxis(y, axis, 1), np.tile(bias, (3, 1)))
+    channel_bias = np.float32([0.1, 0.2, 0.3])
+    y = fastnorm.instance_norm(x.reshape(1, 3, length), None, channel_bias, eps=0, backend=backend)
+    constant = axis == 1
+    if constant:
+        np.testing.assert_array_equal(y[0], np.repeat(channel_bias, length).reshape(3, length))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@each_norm
+@each_float
+def test_nan_and_infinities_stay_in_their_line(name: str, value: float, dtype: Any, backend: str) -> None:
+    function, line = BY_LINE[name]
+    x = sample(dtype)
+    expected = function(x, backend=backend)
+    mask = np.zeros(x.shape, bool)
+    mask[line] = True
+    x[1, 2, 3] = value
+    y = function(x, backend=backend)
+    other = y[~mask]
+    tolerance = 8 * np.finfo(dtype).eps
+    np.testing.assert_allclose(other, expected[~mask], rtol=tolerance, atol=tolerance)
+    assert np.isnan(y[1, 2, 3]), "a number that is none is not normalised into one"
+    if np.isnan(value):
+        assert np.isnan(y[line]).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_line_of_nothing_but_infinities_raises_no_warning(value: float, backend: str) -> None:
+    x = sample()
+    for function, line in BY_LINE.values():
+        part = x.copy()
+        part[line] = value
+        assert np.isnan(function(part, backend=backend)[line]).all()
+    part = x.copy()
+    part[:] = value
+    mean, var = np.zeros(6), np.ones(6)
+    fastnorm.batch_norm(part, mean, var, training=True, backend=backend)
+    assert np.isnan(var).all()
+    moments = fastnorm.moments(part, axis=-1, backend=backend)
+    assert np.isnan(moments.var).all()
+    low, high = fastnorm.extrema(part, axis=1, backend=backend)
+    np.testing.assert_array_equal(low, np.full((4, 35), value, np.float32))
+    np.testing.assert_array_equal(high, low)
+
+
+@pytest.mark.parametrize("scale", [1e30, -1e30, 1e-30, 1e-37, 1e37, 1e-44])
+@each_norm
+def test_float32_data_near_the_ends_of_the_range_are_normalised_as_any_other(
+    name: str, scale: float, backend: str
+) -> None:
+    function, line = BY_LINE[name]
+    small = abs(scale) < 1
+    extra = {} if name in ("clip_by_norm",) else {"eps": 0}
+    x = sample() * np.float32(1 if name == "clip_by_norm" and small else 1)
+    x[line] = x[line] * np.float32(scale)
+    y = function(x, **extra, backend=backend)
+    truth = function(x.astype(np.float64), **extra, backend="reference")
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, truth, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+@pytest.mark.parametrize("length", [5, 33, 4097, 70001])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_long_lines_near_the_ends_of_the_range(scale: float, length: int, axis: int, backend: str) -> None:
+    data = np.random.default_rng(1).standard_normal((3, length)).astype(np.float32) * np.float32(scale)
+    x = data if axis == 1 else np.ascontiguousarray(data.T)
+    for function in (fastnorm.layer_norm, fastnorm.rms_norm, fastnorm.l2_normalize):
+        y = function(x, axis=axis, eps=0, backend=backend)
+        truth = function(x.astype(np.float64), axis=axis, eps=0, backend="reference")
+        np.testing.assert_allclose(y, truth, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [fastnorm.instance_norm, fastnorm.layer_norm])
+def test_a_large_weight_makes_up_for_tiny_data(function: Callable[..., Array], backend: str) -> None:
+    x = np.random.default_rng(2).standard_normal((2, 3, 3)).astype(np.float32)
+    weight = np.full(3, 1e10, np.float32)
+    y = function(x * np.float32(1e-30), weight, eps=0, backend=backend)
+    np.testing.assert_allclose(y, function(x, weight, eps=0, backend=backend), rtol=1e-5)
+
+
+def test_local_response_and_spectral_norm_of_large_float32_data(backend: str) -> None:
+    x = sample()
+    with fastnorm.config(backend=backend):
+        large = fastnorm.local_response_norm(x * np.float32(1e25), 3, alpha=1.0, beta=0.5, k=0.0)
+        np.testing.assert_allclose(large, fastnorm.local_response_norm(x, 3, alpha=1.0, beta=0.5, k=0.0), rtol=1e-5)
+        expected = fastnorm.spectral_norm(x, n_power_iterations=5)
+        result = fastnorm.spectral_norm(x * np.float32(1e25), n_power_iterations=5)
+    np.testing.assert_allclose(result.weight, expected.weight, rtol=1e-5)
+
+
+def test_numbers_beyond_float32_in_arguments_raise_no_warning(backend: str) -> None:
+    x, far = sample(), np.full(6, 1e300)
+    assert np.isposinf(fastnorm.batch_norm(x, **RUNNING, bias=far, backend=backend)).all()
+    assert np.isposinf(fastnorm.instance_norm(x, bias=far, backend=backend)).all()
+    np.testing.assert_array_equal(fastnorm.clip_by_value(x, -1e300, 1e300), x)
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 5), (4, 6, 0), (0, 6, 0), (0, 6)])
+def test_arrays_without_elements_give_such_results(shape: tuple[int, ...], backend: str) -> None:
+    x = np.empty(shape, np.float32)
+    vector = np.ones(6, np.float32)
+    calls: list[Callable[..., Any]] = [
+        fastnorm.layer_norm,
+        lambda x, **k: fastnorm.layer_norm(x, vector, vector, axis=1, **k),
+        fastnorm.rms_norm,
+        fastnorm.l2_normalize,
+        fastnorm.pixel_norm,
+        fastnorm.standardize,
+        fastnorm.min_max_scale,
+        fastnorm.max_abs_scale,
+        lambda x, **k: fastnorm.instance_norm(x, vector, **k),
+        lambda x, **k: fastnorm.group_norm(x, 3, vector, **k),
+        lambda x, **k: fastnorm.batch_norm(x, vector, vector, vector, **k),
+        lambda x, **k: fastnorm.batch_norm(x, vector, vector, training=True, **k),
+        lambda x, **k: fastnorm.switchable_norm(x, [0, 0, 0], [0, 0, 0], training=True, **k),
+        lambda x, **k: fastnorm.normalize(x, vector, vector, channel_axis=1, **k),
+    ]
+    for call in calls:
+        y, stats = call(x, return_stats=True, backend=backend)
+        assert y.shape == shape
+        assert y.dtype == np.float32
+        assert np.broadcast_shapes(stats.mean.shape, shape) == shape
+    others: list[Callable[..., Any]] = [
+        lambda x: fastnorm.lp_normalize(x, p=3, backend=backend),
+        lambda x: fastnorm.local_response_norm(x, 3),
+        lambda x: fastnorm.weight_norm(x, vector, axis=1, backend=backend),
+        lambda x: fastnorm.weight_standardize(x, backend=backend),
+        lambda x: fastnorm.clip_by_value(x, 0, 1),
+        lambda x: fastnorm.clip_by_norm(x, 1.0, backend=backend),
+        lambda x: fastnorm.clip_by_global_norm([x], 1.0, backend=backend).arrays[0],
+        lambda x: fastnorm.fold_batch_norm(x, None, vector, vector, None, None, channel_axis=1).weight,
+    ]
+    for call in others:
+        assert call(x).shape == shape
+    np.testing.assert_array_equal(vector, np.ones(6, np.float32))
