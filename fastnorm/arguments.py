@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm.dtypes import is_floating
 from fastnorm.engine import take
 
 Array = npt.NDArray[Any]
@@ -94,7 +95,7 @@ def running(value: Any, length: int, function: str, name: str) -> Array | None:
     """Return a running statistic that will be updated in place; None stays None."""
     if value is None:
         return None
-    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+    if not isinstance(value, np.ndarray) or not is_floating(value.dtype):
         got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{function}: {name} must be a floating numpy.ndarray to be updated in place, got {got}")
     if value.shape != (length,):

@@ -59,6 +59,11 @@ def storage(dtype: np.dtype[Any], function: str, argument: str) -> Storage:
     )
 
 
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether a result may have this dtype."""
+    return dtype.name in ("float16", "float32", "float64", _BFLOAT16)
+
+
 def result_dtype(requested: npt.DTypeLike | None, default: np.dtype[Any], function: str) -> np.dtype[Any]:
     """Return the dtype of a result: `requested`, which must be a floating one, or the default.
 
@@ -70,6 +75,6 @@ def result_dtype(requested: npt.DTypeLike | None, default: np.dtype[Any], functi
     if requested is None:
         return default
     dtype = np.dtype(requested)
-    if dtype.name in ("float16", "float32", "float64", _BFLOAT16):
+    if is_floating(dtype):
         return dtype
     raise TypeError(f"{function}: dtype must be float16, bfloat16, float32 or float64, got {dtype}")

@@ -208,7 +208,7 @@ def normalize_positions(
         return call.backend.normalize(x, call.y.reshape(view), w, b, affine, 1, rule, want_stats)
     stats = call.backend.moments(x, rule.centred)
     rstd = reciprocal_root(stats.m2, view[1], rule)
-    coefficients = fold(stats.hi, stats.lo, rstd, None, None, dtype)
+    coefficients = fold(stats.hi, stats.lo, rstd)
     if weight is None and bias is None:
         apply(call, view, None, coefficients, rstd)
     else:
@@ -238,7 +238,7 @@ def normalize_axes(call: Call, plan: Plan, rule: Rule, want_stats: bool = False)
         return None if stats is None else Moments(*(part.reshape(-1) for part in stats))
     stats = statistics(call.x, plan, rule.centred, call.backend)
     rstd = reciprocal_root(stats.m2, plan.count, rule)
-    apply_statistics(call, plan, fold(stats.hi, stats.lo, rstd, None, None, call.x.dtype))
+    apply_statistics(call, plan, fold(stats.hi, stats.lo, rstd))
     return stats if want_stats else None
 
 
@@ -284,7 +284,7 @@ def apply_channels(
     hi, lo, scale = (
         (part if per_group == 1 else np.repeat(part, per_group)).reshape(shape) for part in (stats.hi, stats.lo, rstd)
     )
-    coefficients = fold(hi, lo, scale, weight, bias, call.x.dtype)
+    coefficients = fold(hi, lo, scale, weight, bias)
     apply(call, layout.apply_view, layout.order, coefficients, rstd)
 
 

@@ -63,23 +63,14 @@ def reciprocal_root(m2: Array, count: int, rule: Rule) -> Array:
         return 1.0 / np.where(root == 0.0, 1.0, root)
 
 
-def centre_pair(hi: Array, lo: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Return the centre as a sum: what `dtype` holds of it exactly, and the rest, which the kernels round to it."""
-    rounded = (hi + lo).astype(dtype)
-    return rounded, (hi - rounded) + lo
-
-
-def fold(
-    hi: Array, lo: Array, rstd: Array, weight: Array | None, bias: Array | None, dtype: np.dtype[Any]
-) -> Affine:
+def fold(hi: Array, lo: Array, rstd: Array, weight: Array | None = None, bias: Array | None = None) -> Affine:
     """Return the coefficients of lines with statistics `hi + lo` and `rstd`, weight and bias broadcast to them."""
     with np.errstate(invalid="ignore", over="ignore"):
-        centre, rest = centre_pair(hi, lo, dtype)
         scale = rstd if weight is None else rstd * weight.astype(np.float64)
     shift = np.zeros(scale.shape)
     if bias is not None:
         shift += bias
-    return Affine(centre, rest, scale, shift)
+    return Affine(hi, lo, scale, shift)
 
 
 def leaves_range(rstd: Array, dtype: np.dtype[Any]) -> bool:

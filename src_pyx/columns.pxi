@@ -78,7 +78,7 @@ cdef inline void column_sums(
         for c from 0 <= c < width by step:
             d[0] = deviation(load_columns(x, i * stride + c, width - c, 0.0), shift[k], b, a, rescaled)
             e[k] = add(e[k], d[0])
-            q[k] = add(q[k], multiply(d[0], d[0]))
+            q[k] = fused(d[0], d[0], q[k])
             k += 1
 
 
@@ -179,9 +179,19 @@ cdef void moments_columns(
             hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
 
 
+cdef inline void set_line(lanes* tile, Py_ssize_t j, double hi, double lo, double scale, double shift) noexcept nogil:
+    """Write the coefficients of line j into a tile of 4 x TILE bundles: centre, scale, scale_rest, shift."""
+    cdef Py_ssize_t lines = TILE * lane_count(tile)
+    cdef Coefficients c = coefficients(<const lanes*> tile, hi, lo, scale, shift)
+    set_element(tile, j, c.centre)
+    set_element(tile, lines + j, c.scale)
+    set_element(tile, 2 * lines + j, c.scale_rest)
+    set_element(tile, 3 * lines + j, c.shift)
+
+
 cdef void apply_columns(
     const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
-    const lanes* hi, const lanes* lo, const lanes* scale, const lanes* shift, const lanes* weight, const lanes* bias
+    const lanes* tile, const lanes* weight, const lanes* bias
 ) noexcept nogil:
     """y = (x - centre) * scale + shift down a tile; with weight, times it, plus bias, which go with the position."""
     cdef Py_ssize_t i, c, k, step = lane_count(x)
@@ -192,11 +202,9 @@ cdef void apply_columns(
             w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
         for c from 0 <= c < width by step:
             v = load_columns(x, i * x_stride + c, width - c, 0.0)
-            v = multiply(subtract(subtract(v, hi[k]), lo[k]), scale[k])
+            v = apply(v, tile[k], tile[TILE + k], tile[2 * TILE + k], tile[3 * TILE + k])
             if weight:
-                v = add(multiply(v, w), b)
-            else:
-                v = add(v, shift[k])
+                v = fused(v, w, b)
             store_columns(y, i * y_stride + c, width - c, v)
             k += 1
 
@@ -209,20 +217,17 @@ cdef void normalize_columns(
 
     Weight and bias go with the position, or with the line: line (o, c) then has number (o * inner + c) % parameters.
     """
-    cdef Py_ssize_t o, i, c, j, k, p, width, tile = TILE * lane_count(x), tiles = parts(v.inner, tile)
+    cdef Py_ssize_t o, i, c, j, k, p, width, lines = TILE * lane_count(x), tiles = parts(v.inner, lines)
     cdef Columns all_chunks, chunk
-    cdef Moments line
-    cdef Coefficients of_line[MAX_LINES]
-    cdef lanes hi[TILE]
-    cdef lanes lo[TILE]
-    cdef lanes scale[TILE]
-    cdef lanes shift[TILE]
+    cdef Exact exact[MAX_LINES]
+    cdef double rstd, value
+    cdef lanes tile[4 * TILE]
     cdef const lanes* source
     cdef lanes* target
     cdef bint wide
     for k in range(start, stop):
-        o, c = k // tiles, k % tiles * tile
-        width = min(v.inner - c, tile)
+        o, c = k // tiles, k % tiles * lines
+        width = min(v.inner - c, lines)
         source = <const lanes*> at(x, o * v.outer_stride + c)
         target = at(y, o * u.outer_stride + c)
         all_chunks.count = 0.0
@@ -239,63 +244,53 @@ cdef void normalize_columns(
             all_chunks.count += chunk.count
         wide = False
         for j in range(width):
-            line = Moments(all_chunks.count, all_chunks.hi[j], all_chunks.lo[j], all_chunks.m2[j])
-            of_line[j] = coefficients(x, &line, rule)
-            wide = wide or of_line[j].wide
             p = (o * v.inner + c + j) % parameters
-            set_element(hi, j, of_line[j].hi)
-            set_element(lo, j, of_line[j].lo)
-            set_element(scale, j, of_line[j].rstd if per_position else of_line[j].rstd * element(weight, p))
-            set_element(shift, j, 0.0 if per_position else element(bias, p))
+            rstd = inverse(rule, all_chunks.m2[j])
+            exact[j] = Exact(all_chunks.hi[j], all_chunks.lo[j], rstd, 0.0, is_wide(x, rstd))
+            if not per_position:
+                exact[j].scale, exact[j].shift = rstd * element(weight, p), element(bias, p)
+            wide = wide or exact[j].wide
+            set_line(tile, j, exact[j].hi, exact[j].lo, exact[j].scale, exact[j].shift)
             if mean:
-                mean[o * v.inner + c + j], m2[o * v.inner + c + j] = line.hi + line.lo, line.m2
-        if wide:
-            for j in range(width):
-                p = (o * v.inner + c + j) % parameters
-                for i in range(v.n):
-                    set_element(target, i * u.stride + j, scaled(
-                        x, element(source, i * v.stride + j), &of_line[j],
-                        of_line[j].rstd if per_position else of_line[j].rstd * element(weight, p),
-                        element(weight, i) if per_position else 1.0,
-                        element(bias, i if per_position else p)
-                    ))
-        elif per_position:
-            apply_columns(source, target, v.n, width, v.stride, u.stride, hi, lo, scale, shift, weight, bias)
-        else:
-            apply_columns(source, target, v.n, width, v.stride, u.stride, hi, lo, scale, shift, NULL, NULL)
-
-
-cdef inline void copy_tile(lanes* tile, const lanes* source, Py_ssize_t width) noexcept nogil:
-    cdef Py_ssize_t c, k = 0, step = lane_count(source)
-    for c from 0 <= c < width by step:
-        tile[k] = load_columns(source, c, width - c, 0.0)
-        k += 1
+                p = o * v.inner + c + j
+                mean[p], m2[p] = all_chunks.hi[j] + all_chunks.lo[j], all_chunks.m2[j]
+        if not wide:
+            apply_columns(
+                source, target, v.n, width, v.stride, u.stride, tile,
+                weight if per_position else NULL, bias if per_position else NULL
+            )
+            continue
+        for j in range(width):
+            for i in range(v.n):
+                value = applied(x, element(source, i * v.stride + j), &exact[j])
+                if per_position and exact[j].wide:
+                    value = value * element(weight, i) + element(bias, i)
+                elif per_position:
+                    value = fused_scalar(x, value, element(weight, i), element(bias, i))
+                set_element(target, i * u.stride + j, value)
 
 
 cdef void affine_columns(
-    const lanes* x, lanes* y, View v, View u, const lanes* hi, const lanes* lo, const lanes* scale,
-    const lanes* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, lanes* y, View v, View u, const double* hi, const double* lo, const double* scale,
+    const double* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """`affine_rows` for lines side by side: the pieces `start` to `stop`, counted over (outer, chunks).
 
     The coefficients are (lines, inner); block o of x has row o % lines.
     """
-    cdef Py_ssize_t o, i, c, k, p, width, tile = TILE * lane_count(x), pieces = parts(v.n, CHUNK_COLUMNS)
-    cdef lanes tiles[4][TILE]
+    cdef Py_ssize_t o, i, c, j, k, p, width, most = TILE * lane_count(x), pieces = parts(v.n, CHUNK_COLUMNS)
+    cdef lanes tile[4 * TILE]
     for k in range(start, stop):
         o, i = k // pieces, k % pieces * CHUNK_COLUMNS
-        for c from 0 <= c < v.inner by tile:
-            width = min(v.inner - c, tile)
-            p = (o % lines) * v.inner + c
-            copy_tile(tiles[0], <const lanes*> at(hi, p), width)
-            copy_tile(tiles[1], <const lanes*> at(lo, p), width)
-            copy_tile(tiles[2], <const lanes*> at(scale, p), width)
-            copy_tile(tiles[3], <const lanes*> at(shift, p), width)
+        for c from 0 <= c < v.inner by most:
+            width = min(v.inner - c, most)
+            for j in range(width):
+                p = (o % lines) * v.inner + c + j
+                set_line(tile, j, hi[p], lo[p], scale[p], shift[p])
             apply_columns(
                 <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
                 at(y, o * u.outer_stride + i * u.stride + c), min(v.n - i, CHUNK_COLUMNS), width, v.stride, u.stride,
-                tiles[0], tiles[1], tiles[2], tiles[3],
-                <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL
+                tile, <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL
             )
 
 

@@ -37,7 +37,7 @@ cdef struct Work:
     Py_ssize_t parameters
     bint per_position
     Py_ssize_t segments
-    void* coefficients[4]   # hi, lo, scale, shift
+    double* coefficients[4]     # hi, lo, scale, shift
     Py_ssize_t lines
 
 
@@ -65,13 +65,13 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         )
     elif rows:
         affine_rows(
-            x, y, w.x, w.y, <const lanes*> w.coefficients[0], <const lanes*> w.coefficients[1],
-            <const lanes*> w.coefficients[2], <const lanes*> w.coefficients[3], w.lines, weight, bias, start, stop
+            x, y, w.x, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
+            weight, bias, start, stop
         )
     else:
         affine_columns(
-            x, y, w.x, w.y, <const lanes*> w.coefficients[0], <const lanes*> w.coefficients[1],
-            <const lanes*> w.coefficients[2], <const lanes*> w.coefficients[3], w.lines, weight, bias, start, stop
+            x, y, w.x, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
+            weight, bias, start, stop
         )
 
 
@@ -156,11 +156,11 @@ def affine(
     cnp.ndarray x, cnp.ndarray y, cnp.ndarray hi, cnp.ndarray lo, cnp.ndarray scale, cnp.ndarray shift,
     cnp.ndarray weight, cnp.ndarray bias, int threads
 ):
-    """y = (x - hi - lo) * scale + shift, coefficients (lines, inner); with weight, (reduce,): times it, plus bias."""
+    """y = (x - hi - lo) * scale + shift, coefficients (lines, inner) float64; with weight, (reduce,): times it, plus bias."""
     cdef Work w = work_on(AFFINE, x)
     w.y = view_of(y)
-    w.coefficients[0], w.coefficients[1] = data_of(hi), data_of(lo)
-    w.coefficients[2], w.coefficients[3] = data_of(scale), data_of(shift)
+    w.coefficients[0], w.coefficients[1] = <double*> data_of(hi), <double*> data_of(lo)
+    w.coefficients[2], w.coefficients[3] = <double*> data_of(scale), <double*> data_of(shift)
     w.lines, w.weight, w.bias = cnp.PyArray_DIM(hi, 0), data_of(weight), data_of(bias)
     run(&w, threads)
 

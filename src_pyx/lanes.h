@@ -2,8 +2,9 @@
  *
  * Element i of a block goes to lane i % LANES, each lane adds in order, and the lanes are folded by halves:
  * lane j takes lane j + 16, then j + 8, 4, 2, 1.  Every variant of the kernels (SSE2, AVX2, AVX-512, and the
- * Numba kernels, which use LLVM's <32 x float>) keeps this order, and none contracts a product and a sum into
- * an FMA, so all of them give the same bits.
+ * Numba kernels, which use LLVM's <32 x float>) keeps this order. A product and a sum are one rounding where the
+ * source says `fused` and two where it does not, and the compiler may not choose, so all of them give the same bits.
+ * (The base variant calls the C library for `fused`: right on every processor, slow on those without FMA.)
  *
  * GCC lowers a vector that is wider than the instruction set badly, so a bundle is an array of native vectors.
  * A compiler without vector extensions gets an array of scalars: the same lanes, slower.
@@ -11,8 +12,9 @@
 #ifndef FASTNORM_LANES_H
 #define FASTNORM_LANES_H
 
-#include <string.h>
+#include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #define BUNDLE_BYTES 128
 
@@ -64,6 +66,9 @@
 typedef VECTOR(float) float_part;
 typedef VECTOR(double) double_part;
 
+#define float_fma fmaf
+#define double_fma fma
+
 /* The first n elements of a part, n from below 0 to beyond its width; the others are those of `rest`, or stay. */
 #if defined(__GNUC__) && defined(__AVX512F__)
 #  include <immintrin.h>
@@ -81,6 +86,12 @@ INLINE void float_store_some(float *p, ptrdiff_t n, float_part v) {
 }
 INLINE void double_store_some(double *p, ptrdiff_t n, double_part v) {
     _mm512_mask_storeu_pd(p, (__mmask8)first_bits(n, 8), (__m512d)v);
+}
+INLINE float_part float_fused(float_part a, float_part b, float_part c) {
+    return (float_part)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+INLINE double_part double_fused(double_part a, double_part b, double_part c) {
+    return (double_part)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 }
 #elif defined(__GNUC__) && defined(__AVX2__)
 #  include <immintrin.h>
@@ -104,6 +115,12 @@ INLINE void float_store_some(float *p, ptrdiff_t n, float_part v) {
 INLINE void double_store_some(double *p, ptrdiff_t n, double_part v) {
     _mm256_maskstore_pd(p, first_elements(n, 4), (__m256d)v);
 }
+INLINE float_part float_fused(float_part a, float_part b, float_part c) {
+    return (float_part)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+INLINE double_part double_fused(double_part a, double_part b, double_part c) {
+    return (double_part)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
 #else
 #  define DEFINE_SOME(scalar)                                                                             \
     INLINE scalar##_part scalar##_load_some(const scalar *p, ptrdiff_t n, scalar##_part rest) {           \
@@ -119,6 +136,13 @@ INLINE void double_store_some(double *p, ptrdiff_t n, double_part v) {
         ptrdiff_t width = sizeof v / sizeof(scalar);                                                      \
         memcpy(buffer, &v, sizeof v);                                                                     \
         for (ptrdiff_t k = 0; k < width && k < n; k++) p[k] = buffer[k];                                  \
+    }                                                                                                     \
+    INLINE scalar##_part scalar##_fused(scalar##_part a, scalar##_part b, scalar##_part c) {              \
+        scalar x[sizeof a / sizeof(scalar)], y[sizeof a / sizeof(scalar)], z[sizeof a / sizeof(scalar)];  \
+        memcpy(x, &a, sizeof a); memcpy(y, &b, sizeof a); memcpy(z, &c, sizeof a);                        \
+        for (size_t k = 0; k < sizeof a / sizeof(scalar); k++) z[k] = scalar##_fma(x[k], y[k], z[k]);     \
+        memcpy(&c, z, sizeof a);                                                                          \
+        return c;                                                                                         \
     }
 DEFINE_SOME(float)
 DEFINE_SOME(double)
@@ -173,6 +197,15 @@ DEFINE_SOME(double)
     INLINE lanes lanes##_multiply(lanes a, lanes b) {                                                     \
         EACH_PART(lanes##_parts, a.part[k] = a.part[k] * b.part[k])                 \
         return a;                                                                                         \
+    }                                                                                                     \
+    /* a * b + c, rounded once. */                                                                        \
+    INLINE lanes lanes##_fused(lanes a, lanes b, lanes c) {                                               \
+        EACH_PART(lanes##_parts, c.part[k] = scalar##_fused(a.part[k], b.part[k], c.part[k]))             \
+        return c;                                                                                         \
+    }                                                                                                     \
+    INLINE double lanes##_fused_scalar(const lanes *like, double a, double b, double c) {                 \
+        (void)like;                                                                                       \
+        return (double)scalar##_fma((scalar)a, (scalar)b, (scalar)c);                                     \
     }                                                                                                     \
     /* The smaller and the larger of two; NaN, once met in `b`, stays (as in numpy.min). */                \
     INLINE lanes lanes##_minimum(lanes a, lanes b) {                                                      \

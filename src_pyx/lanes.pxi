@@ -22,6 +22,10 @@ cdef extern from "lanes.h" nogil:
     lanes64 lanes64_subtract(lanes64 a, lanes64 b)
     lanes32 lanes32_multiply(lanes32 a, lanes32 b)
     lanes64 lanes64_multiply(lanes64 a, lanes64 b)
+    lanes32 lanes32_fused(lanes32 a, lanes32 b, lanes32 c)
+    lanes64 lanes64_fused(lanes64 a, lanes64 b, lanes64 c)
+    double lanes32_fused_scalar(const lanes32* like, double a, double b, double c)
+    double lanes64_fused_scalar(const lanes64* like, double a, double b, double c)
     lanes32 lanes32_minimum(lanes32 a, lanes32 b)
     lanes64 lanes64_minimum(lanes64 a, lanes64 b)
     lanes32 lanes32_maximum(lanes32 a, lanes32 b)
@@ -108,6 +112,22 @@ cdef inline lanes multiply(lanes a, lanes b) noexcept nogil:
         return lanes32_multiply(a, b)
     else:
         return lanes64_multiply(a, b)
+
+
+cdef inline lanes fused(lanes a, lanes b, lanes c) noexcept nogil:
+    """a * b + c, rounded once."""
+    if lanes is lanes32:
+        return lanes32_fused(a, b, c)
+    else:
+        return lanes64_fused(a, b, c)
+
+
+cdef inline double fused_scalar(const lanes* like, double a, double b, double c) noexcept nogil:
+    """a * b + c, rounded once to the storage type; so are a, b and c before."""
+    if lanes is lanes32:
+        return lanes32_fused_scalar(like, a, b, c)
+    else:
+        return lanes64_fused_scalar(like, a, b, c)
 
 
 cdef inline lanes minimum(lanes a, lanes b) noexcept nogil:

@@ -54,10 +54,22 @@ cdef struct Rule:
 
 
 cdef struct Coefficients:
-    double hi           # the centre is hi + lo, both exact in the storage type
+    # y = (x - centre) * scale + shift as the kernels compute it: with d = x - centre,
+    # fused(d, scale, fused(d, scale_rest, shift)). What the storage type cannot hold of the centre and of the scale is
+    # not lost: scale_rest is the rest of the scale, and the rest of the centre is in the shift.
+    double centre
+    double scale
+    double scale_rest
+    double shift
+
+
+cdef struct Exact:
+    # The same in float64, for lines where the storage type would overflow or underflow on the way.
+    double hi
     double lo
-    double rstd
-    bint wide           # rstd or deviations may leave the storage type's range: apply in float64
+    double scale
+    double shift
+    bint wide
 
 
 cdef inline double inverse(const Rule* rule, double m2) noexcept nogil:
@@ -72,28 +84,40 @@ cdef inline double inverse(const Rule* rule, double m2) noexcept nogil:
     return 1.0 / denominator if denominator != 0.0 else 1.0
 
 
-cdef inline Coefficients coefficients(const lanes* like, const Moments* line, const Rule* rule) noexcept nogil:
+cdef inline Coefficients coefficients(
+    const lanes* like, double hi, double lo, double scale, double shift
+) noexcept nogil:
+    """The coefficients of a line with the mean hi + lo."""
     cdef Coefficients c
-    c.hi = rounded(like, line.hi + line.lo)
-    c.lo = rounded(like, (line.hi - c.hi) + line.lo)
-    c.rstd = inverse(rule, line.m2)
-    c.wide = False
-    if lanes is lanes32:
-        c.wide = not SMALLEST_RSTD <= c.rstd <= LARGEST_RSTD
+    c.centre = rounded(like, hi + lo)
+    c.scale = rounded(like, scale)
+    c.scale_rest = rounded(like, scale - c.scale)
+    c.shift = rounded(like, shift - ((hi - c.centre) + lo) * scale)
     return c
 
 
-cdef inline double scaled(
-    const lanes* like, double x, const Coefficients* c, double scale, double weight, double bias
-) noexcept nogil:
-    """((x - hi) - lo) * scale * weight + bias, rounded at each step as the vector code does, or once if wide.
+cdef inline bint is_wide(const lanes* like, double rstd) noexcept nogil:
+    """Whether a line must be applied in float64."""
+    if lanes is lanes32:
+        return not SMALLEST_RSTD <= rstd <= LARGEST_RSTD
+    else:
+        return False
 
-    `scale` is rstd in the storage type, or rstd * weight with weight = 1 where a line has one weight.
-    """
+
+cdef inline double applied(const lanes* like, double x, const Exact* c) noexcept nogil:
+    """What the vector code makes of one element, or the same in float64 if the line is wide."""
+    cdef Coefficients k
+    cdef double d
     if c.wide:
-        return ((x - c.hi) - c.lo) * scale * weight + bias
-    x = rounded(like, rounded(like, rounded(like, x - c.hi) - c.lo) * rounded(like, scale))
-    return rounded(like, rounded(like, x * weight) + bias)
+        return ((x - c.hi) - c.lo) * c.scale + c.shift
+    k = coefficients(like, c.hi, c.lo, c.scale, c.shift)
+    d = rounded(like, x - k.centre)
+    return fused_scalar(like, d, k.scale, fused_scalar(like, d, k.scale_rest, k.shift))
+
+
+cdef inline lanes apply(lanes x, lanes centre, lanes scale, lanes scale_rest, lanes shift) noexcept nogil:
+    cdef lanes d = subtract(x, centre)
+    return fused(d, scale, fused(d, scale_rest, shift))
 
 
 cdef inline bint out_of_range(const lanes* like, double squares) noexcept nogil:

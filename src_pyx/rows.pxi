@@ -18,12 +18,12 @@ cdef inline void deviation_sums(
     for i from 0 <= i < whole by step:
         d = deviation(load(x, i), centre, lanes_before, lanes_after, rescaled)
         e = add(e, d)
-        q = add(q, multiply(d, d))
+        q = fused(d, d, q)
     if whole < n:
         # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
         d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
         e = add(e, d)
-        q = add(q, multiply(d, d))
+        q = fused(d, d, q)
     sums[0] = total(e) / (before * after)
     sums[1] = total(q) / (before * after) / (before * after)
 
@@ -87,41 +87,45 @@ cdef inline Moments line_moments(const lanes* x, Py_ssize_t n, bint centred) noe
     return line
 
 
-cdef inline void apply_scalar(
-    const lanes* x, lanes* y, Py_ssize_t n, const Coefficients* c, double scale, double shift
-) noexcept nogil:
+cdef inline void apply_scalar(const lanes* x, lanes* y, Py_ssize_t n, const Exact* e) noexcept nogil:
     """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step
-    cdef lanes hi, lo, s, t, v
-    if c.wide:
+    cdef Coefficients c
+    cdef lanes centre, scale, scale_rest, shift, v
+    if e.wide:
         for i in range(n):
-            set_element(y, i, scaled(x, element(x, i), c, scale, 1.0, shift))
+            set_element(y, i, applied(x, element(x, i), e))
         return
-    hi, lo, s, t = splat(x, c.hi), splat(x, c.lo), splat(x, scale), splat(x, shift)
+    c = coefficients(x, e.hi, e.lo, e.scale, e.shift)
+    centre, scale = splat(x, c.centre), splat(x, c.scale)
+    scale_rest, shift = splat(x, c.scale_rest), splat(x, c.shift)
     for i from 0 <= i < whole by step:
-        store(y, i, add(multiply(subtract(subtract(load(x, i), hi), lo), s), t))
+        store(y, i, apply(load(x, i), centre, scale, scale_rest, shift))
     if whole < n:
         v = load_partial(x, whole, n - whole, 0.0)
-        store_partial(y, whole, n - whole, add(multiply(subtract(subtract(v, hi), lo), s), t))
+        store_partial(y, whole, n - whole, apply(v, centre, scale, scale_rest, shift))
 
 
 cdef inline void apply_positions(
-    const lanes* x, lanes* y, Py_ssize_t n, const Coefficients* c, const lanes* weight, const lanes* bias
+    const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, const lanes* weight, const lanes* bias
 ) noexcept nogil:
-    """y = (x - centre) * rstd * weight + bias with a weight and a bias for each position of the run."""
+    """y = (x - centre) * scale * weight + bias with a weight and a bias for each position of the run."""
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
-    cdef lanes hi, lo, s, v
-    if c.wide:
+    cdef Coefficients c
+    cdef lanes centre, scale, scale_rest, shift, v
+    if e.wide:
         for i in range(n):
-            set_element(y, i, scaled(x, element(x, i), c, c.rstd, element(weight, i), element(bias, i)))
+            set_element(y, i, applied(x, element(x, i), e) * element(weight, i) + element(bias, i))
         return
-    hi, lo, s = splat(x, c.hi), splat(x, c.lo), splat(x, c.rstd)
+    c = coefficients(x, e.hi, e.lo, e.scale, e.shift)
+    centre, scale = splat(x, c.centre), splat(x, c.scale)
+    scale_rest, shift = splat(x, c.scale_rest), splat(x, c.shift)
     for i from 0 <= i < whole by step:
-        v = multiply(subtract(subtract(load(x, i), hi), lo), s)
-        store(y, i, add(multiply(v, load(weight, i)), load(bias, i)))
+        v = apply(load(x, i), centre, scale, scale_rest, shift)
+        store(y, i, fused(v, load(weight, i), load(bias, i)))
     if rest:
-        v = multiply(subtract(subtract(load_partial(x, whole, rest, 0.0), hi), lo), s)
-        v = add(multiply(v, load_partial(weight, whole, rest, 0.0)), load_partial(bias, whole, rest, 0.0))
+        v = apply(load_partial(x, whole, rest, 0.0), centre, scale, scale_rest, shift)
+        v = fused(v, load_partial(weight, whole, rest, 0.0), load_partial(bias, whole, rest, 0.0))
         store_partial(y, whole, rest, v)
 
 
@@ -148,49 +152,49 @@ cdef void normalize_rows(
     run j of line o has the weight and the bias (o * segments + j) % parameters.
     """
     cdef Py_ssize_t o, j, p, length = v.n // segments
+    cdef double rstd
     cdef Moments line
-    cdef Coefficients c
+    cdef Exact e
     cdef const lanes* source
     cdef lanes* target
     for o in range(start, stop):
         source = <const lanes*> at(x, o * v.outer_stride)
         target = at(y, o * u.outer_stride)
         line = line_moments(source, v.n, rule.centred)
-        c = coefficients(x, &line, rule)
+        rstd = inverse(rule, line.m2)
+        e = Exact(line.hi, line.lo, rstd, 0.0, is_wide(x, rstd))
         if per_position:
-            apply_positions(source, target, v.n, &c, weight, bias)
+            apply_positions(source, target, v.n, &e, weight, bias)
         else:
             for j in range(segments):
                 p = (o * segments + j) % parameters
-                apply_scalar(
-                    <const lanes*> at(source, j * length), at(target, j * length), length, &c,
-                    c.rstd * element(weight, p), element(bias, p)
-                )
+                e.scale, e.shift = rstd * element(weight, p), element(bias, p)
+                apply_scalar(<const lanes*> at(source, j * length), at(target, j * length), length, &e)
         if mean:
             mean[o], m2[o] = line.hi + line.lo, line.m2
 
 
 cdef void affine_rows(
-    const lanes* x, lanes* y, View v, View u, const lanes* hi, const lanes* lo, const lanes* scale,
-    const lanes* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, lanes* y, View v, View u, const double* hi, const double* lo, const double* scale,
+    const double* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """y = (x - centre) * scale + shift for the pieces `start` to `stop`, counted over (outer, chunks).
 
     Line o has the coefficients o % lines. With weight: times it, plus bias, which go with the position.
     """
     cdef Py_ssize_t o, i, k, p, length, pieces = parts(v.n, CHUNK)
-    cdef Coefficients c = Coefficients(0.0, 0.0, 1.0, False)
+    cdef Exact e
     cdef const lanes* source
     cdef lanes* target
     for k in range(start, stop):
         o, i = k // pieces, k % pieces * CHUNK
         p, length = o % lines, min(v.n - i, CHUNK)
         source, target = <const lanes*> at(x, o * v.outer_stride + i), at(y, o * u.outer_stride + i)
-        c.hi, c.lo, c.rstd = element(hi, p), element(lo, p), element(scale, p)
+        e = Exact(hi[p], lo[p], scale[p], shift[p], False)
         if weight:
-            apply_positions(source, target, length, &c, <const lanes*> at(weight, i), <const lanes*> at(bias, i))
+            apply_positions(source, target, length, &e, <const lanes*> at(weight, i), <const lanes*> at(bias, i))
         else:
-            apply_scalar(source, target, length, &c, c.rstd, element(shift, p))
+            apply_scalar(source, target, length, &e)
 
 
 cdef void extrema_rows(

@@ -144,7 +144,8 @@ CHANNELS_LAST = [(2, 5, 7, 6), (3, 65, 4), (1, 1031, 6), (2, 3, 3, 2, 258)]
 CHANNELS_MIDDLE = [(2, 3, 4, 5), (3, 2, 6, 1), (1, 7, 2, 3, 3)]
 CHANNELS = [*((shape, 1) for shape in CHANNELS_SECOND), *((shape, -1) for shape in CHANNELS_LAST)]
 CHANNELS += [(shape, 2) for shape in CHANNELS_MIDDLE]
-OTHER_DTYPES = "float16 bfloat16 bool int8 uint8 int16 uint16 int32 uint32 int64 >f4 >f8".split()
+FLOATS = ["float16", "bfloat16", ">f4", ">f8"]
+OTHER_DTYPES = [*FLOATS, "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"]
 SCALED = [((1093, 7), 0), ((3, 5, 301), -1), ((6, 5, 7), (0, 2)), ((4, 5), None), ((4, 3, 5, 2), (1, 3))]
 DATA = ["ramp", "two_valued", "outlier", "constant"]
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-# More threads than most test machines have processors, before Numba starts: how work is split must not show in a result.
+# Before Numba starts: more threads than a small machine has processors, since how work is split must not show.
 os.environ.setdefault("NUMBA_NUM_THREADS", "4")
 
 import pytest

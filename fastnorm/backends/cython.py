@@ -98,8 +98,8 @@ class Cython(Reference):
     def affine(
         self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
     ) -> None:
-        hi, lo, scale, shift = (np.ascontiguousarray(part, dtype=x.dtype) for part in coefficients)
-        self._kernels.affine(x, y, hi, lo, scale, shift, weight, bias, self._threads_for(x))
+        numbers = (np.ascontiguousarray(part) for part in coefficients)
+        self._kernels.affine(x, y, *numbers, weight, bias, self._threads_for(x))
 
     def normalize(
         self, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int, rule: Rule,

@@ -9,6 +9,8 @@ from fastnorm.backends.numba_jit import helper, kernel, parallel_kernel
 from fastnorm.backends.numba_lanes import (
     at,
     element,
+    fused,
+    fused_scalar,
     lane_count,
     load,
     load_partial,
@@ -26,11 +28,14 @@ from fastnorm.backends.numba_moments import (
     RESCALE,
     SMALLEST_SQUARES,
     absorb,
+    applied,
+    apply,
     coefficients,
     deviation,
+    inverse,
     is_far,
+    is_wide,
     out_of_range,
-    scaled,
 )
 
 GROUP = 8
@@ -40,6 +45,7 @@ TILE = 8
 # Scratch memory, in bundles: three sums of a tile and of one bundle; a float64 for each line of a tile.
 SCRATCH = 3 * TILE + 3
 DOUBLES = 2 * TILE
+COEFFICIENTS = 4 * TILE  # centre, scale, scale_rest, shift
 
 
 @helper
@@ -115,7 +121,7 @@ def column_sums(x, stride, n, width, shift, rescaled, before, after, e, q):
         for c in range(0, width, step):
             d = deviation(load_columns(x, i * stride + c, width - c, 0.0), load(shift, c), b, a, rescaled)
             store(e, c, load(e, c) + d)
-            store(q, c, load(q, c) + d * d)
+            store(q, c, fused(d, d, load(q, c)))
 
 
 @numba.njit(error_model="numpy")
@@ -188,20 +194,37 @@ def column_chunk(x, stride, n, width, centred, hi, lo, m2, scratch):
 
 
 @helper
-def apply_columns(x, y, n, width, x_stride, y_stride, hi, lo, scale, shift, per_position, weight, bias):
-    """Y = (x - centre) * scale + shift down a tile; per position, times the weight, plus the bias."""
+def set_line(tile, j, hi, lo, scale, shift):
+    """Write the coefficients of line j into a tile of 4 x TILE bundles: centre, scale, scale_rest, shift."""
+    lines = TILE * lane_count(tile)
+    centre, head, rest, addend = coefficients(tile, hi, lo, scale, shift)
+    set_element(tile, j, centre)
+    set_element(tile, lines + j, head)
+    set_element(tile, 2 * lines + j, rest)
+    set_element(tile, 3 * lines + j, addend)
+
+
+@helper
+def apply_tile(x, i, width, tile, c):
+    """The columns from c on of one row of a tile."""
+    lines = TILE * lane_count(x)
+    v = load_columns(x, i, width, 0.0)
+    return apply(v, load(tile, c), load(tile, lines + c), load(tile, 2 * lines + c), load(tile, 3 * lines + c))
+
+
+@helper
+def apply_columns(x, y, n, width, x_stride, y_stride, tile, per_position, weight, bias):
+    """y = (x - centre) * scale + shift down a tile; per position, times the weight, plus the bias."""
     step = lane_count(x)
     for i in range(n):
         if per_position:
             w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
             for c in range(0, width, step):
-                v = load_columns(x, i * x_stride + c, width - c, 0.0)
-                v = ((v - load(hi, c)) - load(lo, c)) * load(scale, c) * w + b
-                store_columns(y, i * y_stride + c, width - c, v)
+                v = apply_tile(x, i * x_stride + c, width - c, tile, c)
+                store_columns(y, i * y_stride + c, width - c, fused(v, w, b))
         else:
             for c in range(0, width, step):
-                v = load_columns(x, i * x_stride + c, width - c, 0.0)
-                v = ((v - load(hi, c)) - load(lo, c)) * load(scale, c) + load(shift, c)
+                v = apply_tile(x, i * x_stride + c, width - c, tile, c)
                 store_columns(y, i * y_stride + c, width - c, v)
 
 
@@ -237,10 +260,11 @@ def normalize_columns(x, y, weight, bias, per_position, centred, divisor, eps, f
     step = lane_count(x_base)
     tile = TILE * step
     tiles = (inner + tile - 1) // tile
-    hi, lo, scale, shift = stack(x_base, TILE), stack(x_base, TILE), stack(x_base, TILE), stack(x_base, TILE)
+    coefficient_tile = stack(x_base, COEFFICIENTS)
     scratch = stack(x_base, SCRATCH)
     line_hi, line_lo, line_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
     part_hi, part_lo, part_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
+    scale, shift, rstd = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
     for k in range(start, stop):
         o, c = k // tiles, k % tiles * tile
         width = min(inner - c, tile)
@@ -255,35 +279,34 @@ def normalize_columns(x, y, weight, bias, per_position, centred, divisor, eps, f
                     element(part_hi, j), element(part_lo, j), element(part_m2, j),
                 )  # fmt: skip
             done += rows
-        wide = False
+        any_wide = False
         for j in range(width):
-            line = (done, element(line_hi, j), element(line_lo, j), element(line_m2, j))
-            c_hi, c_lo, r, line_wide = coefficients(x_base, line, divisor, eps, floor)
-            wide = wide or line_wide
-            p = (o * inner + c + j) % parameters
-            set_element(hi, j, c_hi)
-            set_element(lo, j, c_lo)
+            line = o * inner + c + j
+            p = line % parameters
+            r = inverse(element(line_m2, j), divisor, eps, floor)
+            set_element(rstd, j, r)
             set_element(scale, j, r if per_position else r * element(w, p))
             set_element(shift, j, 0.0 if per_position else element(b, p))
+            any_wide = any_wide or is_wide(x_base, r)
+            hi, lo = element(line_hi, j), element(line_lo, j)
+            set_line(coefficient_tile, j, hi, lo, element(scale, j), element(shift, j))
             if mean.size > 0:
-                set_element(mean_out, o * inner + c + j, line[1] + line[2])
-                set_element(m2_out, o * inner + c + j, line[3])
-        if not wide:
-            apply_columns(
-                source, target, n, width, x_stride, y_stride, hi, lo, scale, shift, per_position, w, b
-            )
+                set_element(mean_out, line, hi + lo)
+                set_element(m2_out, line, element(line_m2, j))
+        if not any_wide:
+            apply_columns(source, target, n, width, x_stride, y_stride, coefficient_tile, per_position, w, b)
             continue
         for j in range(width):
-            line = (done, element(line_hi, j), element(line_lo, j), element(line_m2, j))
-            c_hi, c_lo, r, line_wide = coefficients(x_base, line, divisor, eps, floor)
-            p = (o * inner + c + j) % parameters
+            wide = is_wide(x_base, element(rstd, j))
             for i in range(n):
-                v = scaled(
-                    x_base, element(source, i * x_stride + j), c_hi, c_lo, line_wide,
-                    r if per_position else r * element(w, p),
-                    element(w, i) if per_position else 1.0,
-                    element(b, i if per_position else p),
+                v = applied(
+                    x_base, element(source, i * x_stride + j), element(line_hi, j), element(line_lo, j),
+                    element(scale, j), element(shift, j), wide,
                 )  # fmt: skip
+                if per_position and wide:
+                    v = v * element(w, i) + element(b, i)
+                elif per_position:
+                    v = fused_scalar(x_base, v, element(w, i), element(b, i))
                 set_element(target, i * y_stride + j, v)
 
 
@@ -294,32 +317,26 @@ def affine_columns(x, y, hi, lo, scale, shift, weight, bias, start, stop):
     x_outer, x_stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
     y_outer, y_stride = y.strides[0] // y.itemsize, y.strides[1] // y.itemsize
     x_base, y_base, w, b = pointer(x), pointer(y), pointer(weight), pointer(bias)
+    hi_in, lo_in, scale_in, shift_in = pointer(hi), pointer(lo), pointer(scale), pointer(shift)
     lines = hi.shape[0]
     tile = TILE * lane_count(x_base)
     pieces = (n + CHUNK - 1) // CHUNK
-    tile_hi, tile_lo = stack(x_base, TILE), stack(x_base, TILE)
-    tile_scale, tile_shift = stack(x_base, TILE), stack(x_base, TILE)
+    coefficient_tile = stack(x_base, COEFFICIENTS)
     for k in range(start, stop):
         o, i = k // pieces, k % pieces * CHUNK
         rows = min(n - i, CHUNK)
         for c in range(0, inner, tile):
             width = min(inner - c, tile)
-            p = o % lines * inner + c
-            copy_tile(tile_hi, at(pointer(hi), p), width)
-            copy_tile(tile_lo, at(pointer(lo), p), width)
-            copy_tile(tile_scale, at(pointer(scale), p), width)
-            copy_tile(tile_shift, at(pointer(shift), p), width)
+            for j in range(width):
+                p = o % lines * inner + c + j
+                set_line(
+                    coefficient_tile, j, element(hi_in, p), element(lo_in, p), element(scale_in, p),
+                    element(shift_in, p),
+                )  # fmt: skip
             apply_columns(
                 at(x_base, o * x_outer + i * x_stride + c), at(y_base, o * y_outer + i * y_stride + c), rows, width,
-                x_stride, y_stride, tile_hi, tile_lo, tile_scale, tile_shift, weight.size > 0, at(w, i), at(b, i),
+                x_stride, y_stride, coefficient_tile, weight.size > 0, at(w, i), at(b, i),
             )  # fmt: skip
-
-
-@helper
-def copy_tile(tile, source, width):
-    step = lane_count(source)
-    for c in range(0, width, step):
-        store(tile, c, load_columns(source, c, width - c, 0.0))
 
 
 @kernel

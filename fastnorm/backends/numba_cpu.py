@@ -119,7 +119,7 @@ class Numba(Reference):
     ) -> None:
         outer, _, inner = x.shape
         chunks, _ = chunks_of(x.shape)
-        numbers = (_read_only(np.ascontiguousarray(part, dtype=x.dtype)) for part in coefficients)
+        numbers = (_read_only(np.ascontiguousarray(part)) for part in coefficients)
         positions = (_read_only(_NOTHING.astype(x.dtype) if part is None else part) for part in (weight, bias))
         arguments = _read_only(x), y, *numbers, *positions
         if inner == 1:

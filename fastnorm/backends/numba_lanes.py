@@ -216,6 +216,34 @@ def splat(typing_context, like, value):
     return lanes_type(like, types.float64), generate
 
 
+def _fma(builder, a, b, c):
+    """LLVM's fma on vectors or scalars: a * b + c, rounded once."""
+    element = a.type.element if isinstance(a.type, ir.VectorType) else a.type
+    suffix = "f32" if isinstance(element, ir.FloatType) else "f64"
+    prefix = f"v{a.type.count}" if isinstance(a.type, ir.VectorType) else ""
+    function_type = ir.FunctionType(a.type, [a.type] * 3)
+    name = f"llvm.fma.{prefix}{suffix}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), [a, b, c])
+
+
+@intrinsic
+def fused(typing_context, a, b, c):
+    """a * b + c for bundles, rounded once."""
+    return a(a, b, c), lambda context, builder, sig, args: _fma(builder, *args)
+
+
+@intrinsic
+def fused_scalar(typing_context, like, a, b, c):
+    """a * b + c, rounded once to the storage type of the pointer `like`; so are a, b and c before."""
+
+    def generate(context, builder, sig, args):
+        dtype = sig.args[0].dtype
+        narrow = [context.cast(builder, argument, types.float64, dtype) for argument in args[1:]]
+        return context.cast(builder, _fma(builder, *narrow), dtype, types.float64)
+
+    return types.float64(like, types.float64, types.float64, types.float64), generate
+
+
 def _halves(builder, value):
     half = value.type.count // 2
     index = ir.VectorType(ir.IntType(32), half)

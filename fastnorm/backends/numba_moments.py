@@ -6,7 +6,7 @@ The Numba side of ``src_pyx/moments.pxi``, operation for operation. Moments are 
 from math import sqrt
 
 from fastnorm.backends.numba_jit import helper, kernel
-from fastnorm.backends.numba_lanes import lane_count, rounded
+from fastnorm.backends.numba_lanes import fused, fused_scalar, lane_count, rounded
 
 # Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
 SMALLEST_SQUARES = 2.0**-90
@@ -46,22 +46,33 @@ def inverse(m2, divisor, eps, floor):
 
 
 @helper
-def coefficients(like, line, divisor, eps, floor):
-    """(hi, lo, rstd, wide): the centre as a pair in the storage type; wide means apply in float64."""
-    hi = rounded(like, line[1] + line[2])
-    lo = rounded(like, (line[1] - hi) + line[2])
-    rstd = inverse(line[3], divisor, eps, floor)
-    wide = lane_count(like) == 32 and not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD)
-    return hi, lo, rstd, wide
+def coefficients(like, hi, lo, scale, shift):
+    """(centre, scale, scale_rest, shift) of a line with the mean hi + lo; see src_pyx/moments.pxi."""
+    centre = rounded(like, hi + lo)
+    head = rounded(like, scale)
+    return centre, head, rounded(like, scale - head), rounded(like, shift - ((hi - centre) + lo) * scale)
 
 
 @helper
-def scaled(like, x, hi, lo, wide, scale, weight, bias):
-    """((x - hi) - lo) * scale * weight + bias, rounded at each step as the vector code does, or once if wide."""
+def is_wide(like, rstd):
+    """Whether a line must be applied in float64."""
+    return lane_count(like) == 32 and not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD)
+
+
+@helper
+def applied(like, x, hi, lo, scale, shift, wide):
+    """What the vector code makes of one element, or the same in float64 if the line is wide."""
     if wide:
-        return ((x - hi) - lo) * scale * weight + bias
-    x = rounded(like, rounded(like, rounded(like, x - hi) - lo) * rounded(like, scale))
-    return rounded(like, rounded(like, x * weight) + bias)
+        return ((x - hi) - lo) * scale + shift
+    centre, head, rest, addend = coefficients(like, hi, lo, scale, shift)
+    d = rounded(like, x - centre)
+    return fused_scalar(like, d, head, fused_scalar(like, d, rest, addend))
+
+
+@helper
+def apply(x, centre, scale, scale_rest, shift):
+    d = x - centre
+    return fused(d, scale, fused(d, scale_rest, shift))
 
 
 @helper

@@ -9,6 +9,7 @@ from fastnorm.backends.numba_jit import helper, kernel, parallel_kernel
 from fastnorm.backends.numba_lanes import (
     at,
     element,
+    fused,
     lane_count,
     largest,
     least,
@@ -28,11 +29,14 @@ from fastnorm.backends.numba_moments import (
     RESCALE,
     SMALLEST_SQUARES,
     absorb,
+    applied,
+    apply,
     coefficients,
     deviation,
+    inverse,
     is_far,
+    is_wide,
     out_of_range,
-    scaled,
 )
 
 BLOCK = 4096
@@ -50,12 +54,12 @@ def deviation_sums(x, n, shift, rescaled, before, after):
     for i in range(0, whole, step):
         d = deviation(load(x, i), centre, lanes_before, lanes_after, rescaled)
         e = e + d
-        q = q + d * d
+        q = fused(d, d, q)
     if whole < n:
         # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
         d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
         e = e + d
-        q = q + d * d
+        q = fused(d, d, q)
     return total(e) / (before * after), total(q) / (before * after) / (before * after)
 
 
@@ -107,40 +111,43 @@ def line_moments(x, n, centred):
 
 
 @helper
-def apply_scalar(x, y, n, centre_hi, centre_lo, wide, scale, shift):
-    """Y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
+def apply_scalar(x, y, n, hi, lo, scale, shift, wide):
+    """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
     step = lane_count(x)
     whole = n - n % step
     if wide:
         for i in range(n):
-            set_element(y, i, scaled(x, element(x, i), centre_hi, centre_lo, wide, scale, 1.0, shift))
+            set_element(y, i, applied(x, element(x, i), hi, lo, scale, shift, wide))
         return
-    hi, lo, s, t = splat(x, centre_hi), splat(x, centre_lo), splat(x, scale), splat(x, shift)
+    a, b, c, d = coefficients(x, hi, lo, scale, shift)
+    centre, head, rest, addend = splat(x, a), splat(x, b), splat(x, c), splat(x, d)
     for i in range(0, whole, step):
-        store(y, i, ((load(x, i) - hi) - lo) * s + t)
+        store(y, i, apply(load(x, i), centre, head, rest, addend))
     if whole < n:
         v = load_partial(x, whole, n - whole, 0.0)
-        store_partial(y, whole, n - whole, ((v - hi) - lo) * s + t)
+        store_partial(y, whole, n - whole, apply(v, centre, head, rest, addend))
 
 
 @helper
-def apply_positions(x, y, n, centre_hi, centre_lo, wide, rstd, weight, bias):
-    """Y = (x - centre) * rstd * weight + bias with a weight and a bias for each position of the run."""
+def apply_positions(x, y, n, hi, lo, scale, shift, wide, weight, bias):
+    """y = (x - centre) * scale * weight + bias with a weight and a bias for each position of the run."""
     step = lane_count(x)
     whole = n - n % step
-    rest = n - whole
+    left = n - whole
     if wide:
         for i in range(n):
-            w, b = element(weight, i), element(bias, i)
-            set_element(y, i, scaled(x, element(x, i), centre_hi, centre_lo, wide, rstd, w, b))
+            v = applied(x, element(x, i), hi, lo, scale, shift, wide)
+            set_element(y, i, v * element(weight, i) + element(bias, i))
         return
-    hi, lo, s = splat(x, centre_hi), splat(x, centre_lo), splat(x, rstd)
+    a, b, c, d = coefficients(x, hi, lo, scale, shift)
+    centre, head, rest, addend = splat(x, a), splat(x, b), splat(x, c), splat(x, d)
     for i in range(0, whole, step):
-        store(y, i, ((load(x, i) - hi) - lo) * s * load(weight, i) + load(bias, i))
-    if rest > 0:
-        v = ((load_partial(x, whole, rest, 0.0) - hi) - lo) * s
-        v = v * load_partial(weight, whole, rest, 0.0) + load_partial(bias, whole, rest, 0.0)
-        store_partial(y, whole, rest, v)
+        v = apply(load(x, i), centre, head, rest, addend)
+        store(y, i, fused(v, load(weight, i), load(bias, i)))
+    if left > 0:
+        v = apply(load_partial(x, whole, left, 0.0), centre, head, rest, addend)
+        v = fused(v, load_partial(weight, whole, left, 0.0), load_partial(bias, whole, left, 0.0))
+        store_partial(y, whole, left, v)
 
 
 @kernel
@@ -172,14 +179,16 @@ def normalize_rows(
     for o in range(start, stop):
         source, target = at(x_base, o * x_stride), at(y_base, o * y_stride)
         line = line_moments(source, n, centred)
-        hi, lo, r, wide = coefficients(x_base, line, divisor, eps, floor)
+        rstd = inverse(line[3], divisor, eps, floor)
+        wide = is_wide(x_base, rstd)
         if per_position:
-            apply_positions(source, target, n, hi, lo, wide, r, w, b)
+            apply_positions(source, target, n, line[1], line[2], rstd, 0.0, wide, w, b)
         else:
             for j in range(segments):
                 p = (o * segments + j) % parameters
                 i = j * length
-                apply_scalar(at(source, i), at(target, i), length, hi, lo, wide, r * element(w, p), element(b, p))
+                scale = rstd * element(w, p)
+                apply_scalar(at(source, i), at(target, i), length, line[1], line[2], scale, element(b, p), wide)
         if mean.size > 0:
             set_element(mean_out, o, line[1] + line[2])
             set_element(m2_out, o, line[3])
@@ -199,11 +208,12 @@ def affine_rows(x, y, hi, lo, scale, shift, weight, bias, start, stop):
         p = o % lines
         source, target = at(x_base, o * x_stride + i), at(y_base, o * y_stride + i)
         length = min(n - i, CHUNK)
-        c_hi, c_lo, s = element(hi_in, p), element(lo_in, p), element(scale_in, p)
+        mean_hi, mean_lo = element(hi_in, p), element(lo_in, p)
+        s, t = element(scale_in, p), element(shift_in, p)
         if weight.size > 0:
-            apply_positions(source, target, length, c_hi, c_lo, False, s, at(w, i), at(b, i))
+            apply_positions(source, target, length, mean_hi, mean_lo, s, t, False, at(w, i), at(b, i))
         else:
-            apply_scalar(source, target, length, c_hi, c_lo, False, s, element(shift_in, p))
+            apply_scalar(source, target, length, mean_hi, mean_lo, s, t, False)
 
 
 @kernel

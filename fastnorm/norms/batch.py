@@ -27,10 +27,11 @@ def update_running(
     """Move the running statistics towards those of the batch, in place."""
     old_weighs, unbiased = CONVENTIONS[convention]
     old = momentum if old_weighs else 1.0 - momentum
-    if running_mean is not None:
-        running_mean[...] = running_mean * old + (moments.hi + moments.lo) * (1.0 - old)
-    if running_var is not None:
-        running_var[...] = running_var * old + moments.m2 / (count - unbiased) * (1.0 - old)
+    with np.errstate(over="ignore", invalid="ignore"):  # float32 may not hold the variance of what it holds
+        if running_mean is not None:
+            running_mean[...] = running_mean * old + (moments.hi + moments.lo) * (1.0 - old)
+        if running_var is not None:
+            running_var[...] = running_var * old + moments.m2 / (count - unbiased) * (1.0 - old)
 
 
 def check_momentum(momentum: float, function: str) -> float:

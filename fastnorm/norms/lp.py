@@ -1,4 +1,4 @@
-"""Lines scaled to a p-norm of 1; NumPy computes it, block by block, but for p = 2."""
+"""Lines scaled to a p-norm of 1."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.norms.pixel import l2_normalize
+from fastnorm.norms.scalers import max_abs_scale
+from fastnorm.plan import plan_reduction
+from fastnorm.recipe import Affine
 
 Array = npt.NDArray[Any]
-
-# Elements worked on at a time: the temporaries of a block stay in the L2 cache.
-_BLOCK = 2**15
 
 
 def lp_normalize(
@@ -22,7 +22,7 @@ def lp_normalize(
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     backend: str | None = None,
-) -> Array:
+) -> Any:
     """Scale each line to a p-norm of 1: ``x / sum(|x|^p)^(1/p)``; a line of zeros stays so.
 
     ONNX LpNormalization-22, for any p.
@@ -35,10 +35,8 @@ def lp_normalize(
         Above 0; ``inf`` scales to the largest magnitude of 1.
     axis : int, default -1
         The axis of a line.
-    out, dtype
+    out, dtype, backend
         As in `layer_norm`.
-    backend : str, optional
-        As in `layer_norm`, where p is 2; every other p is computed by NumPy.
 
     Returns
     -------
@@ -62,36 +60,21 @@ def lp_normalize(
     power = arguments.number(p, function, "p", minimum=0, open_end=True)
     index = arguments.axis_index(axis, array.ndim, function)
     if power == 2:
-        result: Array = l2_normalize(array, axis=index, eps=0, out=out, dtype=dtype, backend=backend)
-        return result
+        return l2_normalize(array, axis=index, eps=0, out=out, dtype=dtype, backend=backend)
+    if power == np.inf:
+        return max_abs_scale(array, axis=index, out=out, dtype=dtype, backend=backend)
     call = engine.begin(array, out, dtype, backend, function)
     if array.size:
-        source, target = np.moveaxis(call.x, index, -1), np.moveaxis(call.y, index, -1)
-        length = source.shape[-1]
-        lines, results = source.reshape(-1, length), target
-        if not np.may_share_memory(target.reshape(-1, length), call.y):
-            results = np.empty_like(lines)
-        results = results.reshape(-1, length)
-        step = max(1, _BLOCK // length)
-        for start in range(0, len(lines), step):
-            block = lines[start : start + step]
-            norm = _p_norm(block, power)
-            scale = 1.0 / np.where(norm == 0.0, 1.0, norm)
-            np.multiply(block, scale, out=results[start : start + step], casting="unsafe")
-        if not np.may_share_memory(results, call.y):
-            target[...] = results.reshape(target.shape)
+        plan = plan_reduction(array.shape, (index,))
+        powers = np.abs(call.x)
+        largest = np.ones(plan.stats)
+        if power != 1:  # scaled by the largest magnitude, so that no power overflows
+            largest = engine.extrema(powers, plan, call.backend)[1].astype(np.float64).reshape(plan.stats)
+            with np.errstate(invalid="ignore", under="ignore"):
+                powers /= np.where(largest == 0.0, 1.0, largest).astype(powers.dtype)
+                np.power(powers, power, out=powers)
+        means = engine.statistics(powers, plan, True, call.backend)
+        norm = largest.reshape(-1) * ((means.hi + means.lo) * plan.count) ** (1.0 / power)
+        zero = np.zeros_like(norm)
+        engine.apply_statistics(call, plan, Affine(zero, zero, 1.0 / np.where(norm == 0.0, 1.0, norm), zero))
     return call.finish()
-
-
-def _p_norm(block: Array, p: float) -> Array:
-    """The p-norm of rows, (rows, 1), float64; scaled by the largest magnitude so that no power overflows."""
-    magnitude = np.abs(block)
-    if p == 1:
-        norm: Array = magnitude.sum(axis=1, keepdims=True, dtype=np.float64)
-        return norm
-    norm = magnitude.max(axis=1, keepdims=True).astype(np.float64)
-    if p != np.inf:
-        with np.errstate(invalid="ignore", under="ignore"):
-            ratio = magnitude / np.where(norm == 0.0, 1.0, norm)
-            norm *= (ratio**p).sum(axis=1, keepdims=True) ** (1.0 / p)
-    return norm

@@ -1,0 +1,277 @@
+"""Conformance: every primitive of every compiled backend against the reference, and against each other to the bit."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, build, outcome
+from conftest import implementation
+
+import fastnorm
+from fastnorm import tuning
+from fastnorm.backends import registry
+from fastnorm.backends.reference import Reference
+from fastnorm.recipe import Affine, Moments, Rule
+
+Array = np.ndarray[Any, Any]
+
+# Around the borders of a bundle, a block, a chunk, a tile and of several of each.
+ROW_VIEWS = [(1, 1, 1), (5, 1, 1), (2, 31, 1), (7, 33, 1), (3, 96, 1), (2, 4096, 1), (3, 4097, 1), (1, 65536, 1)]
+ROW_VIEWS += [(2, 65537, 1), (1, 2 * 65536 + 4099, 1)]
+COLUMN_VIEWS = [(1, 1, 2), (4, 1, 5), (3, 5, 3), (1, 8, 33), (1, 63, 32), (2, 65, 17), (1, 1024, 40), (2, 1025, 5)]
+COLUMN_VIEWS += [(2, 300, 257), (1, 2113, 130), (3, 9, 513)]
+VIEWS = [*ROW_VIEWS, *COLUMN_VIEWS]
+each_view = pytest.mark.parametrize("view", VIEWS, ids=str)
+each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+
+
+def lines(view: tuple[int, int, int], dtype: Any) -> Iterator[tuple[str, Array]]:
+    """Yield data of many kinds as a canonical view; every kind is finite."""
+    rng = np.random.default_rng(view)
+    normal = rng.standard_normal(view)
+    position = np.arange(view[1], dtype=np.float64)[:, np.newaxis]
+    yield "normal", normal.astype(dtype)
+    yield "far from zero", (normal + 1e4).astype(dtype)
+    yield "ramp", (normal * 0.01 + position).astype(dtype)
+    yield "outlier in front", (normal + np.where(position == 0, 1e4, 0)).astype(dtype)
+    yield "two values", np.where(normal > 0.5, 1.3, 0).astype(dtype)
+    yield "constant", np.full(view, 0.7, dtype)
+    yield "zero", np.zeros(view, dtype)
+    yield "signed zeros", np.where(normal > 0, 0.0, -0.0).astype(dtype)
+    if dtype == np.float32:
+        yield "large", normal.astype(dtype) * dtype(1e30)
+        yield "tiny", normal.astype(dtype) * dtype(1e-30)
+        yield "subnormal", normal.astype(dtype) * dtype(1e-40)
+
+
+def strange_lines(view: tuple[int, int, int], dtype: Any) -> Iterator[tuple[str, Array]]:
+    """Yield data with numbers that are none, in some lines."""
+    for value in (np.nan, np.inf, -np.inf):
+        x = np.random.default_rng(view).standard_normal(view).astype(dtype)
+        x[-1, view[1] // 2, -1] = value
+        x[0, 0, 0] = value
+        yield str(value), x
+
+
+def coefficients(view: tuple[int, int, int]) -> Affine:
+    outer, _, inner = view
+    rng = np.random.default_rng(1)
+    hi = rng.standard_normal((outer, inner)).astype(np.float32).astype(np.float64)
+    return Affine(hi, hi * 2.0**-26, np.exp(rng.standard_normal((outer, inner))), rng.standard_normal((outer, inner)))
+
+
+RULES = [
+    Rule(eps=1e-5),
+    Rule(eps=0.0, ddof=0.5),
+    Rule(centred=False, eps=1e-6),
+    Rule(centred=False, eps=1e-12, floor=True, summed=True),
+]
+
+
+def weights(count: int, dtype: Any) -> tuple[Array, Array]:
+    rng = np.random.default_rng(count)
+    return rng.standard_normal(count).astype(dtype), rng.standard_normal(count).astype(dtype)
+
+
+def normalizations(view: tuple[int, int, int], dtype: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield (weight, bias, per_position, segments) in every form that the engine uses."""
+    outer, reduce, inner = view
+    one, zero = np.ones(1, dtype), np.zeros(1, dtype)
+    yield one, zero, False, 1
+    yield *weights(reduce, dtype), True, 1
+    yield *weights(outer * inner, dtype), False, 1
+    if outer > 1:
+        yield *weights(inner, dtype), False, 1
+    if inner == 1 and reduce % 3 == 0:
+        yield *weights(3, dtype), False, 3
+        yield *weights(3 * outer, dtype), False, 3
+
+
+def primitives(backend: Reference, x: Array) -> Iterator[tuple[str, Array]]:
+    """Yield everything that a backend makes of x."""
+    for centred in (True, False):
+        for name, part in zip(Moments._fields, backend.moments(x, centred), strict=True):
+            yield f"moments, centred={centred}, {name}", part
+    for name, part in zip(("least", "largest"), backend.extrema(x), strict=True):
+        yield f"extrema, {name}", part
+    y = np.empty_like(x)
+    backend.affine(x, y, coefficients(x.shape))
+    yield "affine", y.copy()
+    backend.affine(x, y, coefficients((1, *x.shape[1:])))
+    yield "affine, one set of coefficients", y.copy()
+    backend.affine(x, y, coefficients(x.shape), *weights(x.shape[1], x.dtype))
+    yield "affine, weight a position", y.copy()
+    for rule in RULES:
+        for weight, bias, per_position, segments in normalizations(x.shape, x.dtype.type):
+            if rule is not RULES[0] and not per_position:
+                continue
+            stats = backend.normalize(x, y, weight, bias, per_position, segments, rule, True)
+            assert stats is not None
+            label = f"normalize, {rule}, {weight.size} weights, per_position={per_position}, segments={segments}"
+            yield label, y.copy()
+            yield f"{label}: mean", stats.hi + stats.lo
+            yield f"{label}: m2", stats.m2
+            y.fill(np.nan)
+            assert backend.normalize(x, y, weight, bias, per_position, segments, rule, False) is None
+            yield f"{label}: without statistics", y.copy()
+
+
+def assert_same_bits(actual: Array, expected: Array, message: str) -> None:
+    """Compare bits, -0.0 and 0.0 told apart; one NaN is as good as another."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    np.testing.assert_array_equal(actual, expected, err_msg=message)
+    numbers = ~np.isnan(expected) if expected.dtype.kind == "f" else np.ones(expected.shape, bool)
+    np.testing.assert_array_equal(np.signbit(actual[numbers]), np.signbit(expected[numbers]), err_msg=message)
+
+
+# Against the reference
+
+
+def chain(view: tuple[int, int, int], dtype: Any) -> int:
+    """Return how many roundings the longest chain of additions in a block has."""
+    if view[2] > 1:
+        return 8 + 3 + 7  # groups, their tree, the rest of a block
+    lanes = 128 // np.dtype(dtype).itemsize
+    return min(view[1], 4096) // lanes + 1 + lanes.bit_length()
+
+
+@each_view
+@each_dtype
+def test_moments_are_within_the_bound_of_the_algorithm(view: tuple[int, int, int], dtype: Any, compiled: str) -> None:
+    """With L roundings in a chain, a deviation rounded once and its square twice, sums of squares are off by (L + 3) u.
+
+    At most a factor of 4 is cancelled when the sum is moved to the mean, in which the sum of deviations, squared, has
+    its part: 16 (L + 3) u. The mean is off by (L + 3) u times the mean deviation from the shift, less than 2 sigma.
+    """
+    backend, reference = registry.load(compiled), Reference()
+    u = float(np.finfo(dtype).eps) / 2
+    own = view[1] * 2.0**-53  # the reference's
+    factor = (chain(view, dtype) + 3) * u
+    for kind, x in lines(view, dtype):
+        for centred in (True, False):
+            actual, expected = backend.moments(x, centred), reference.moments(x, centred)
+            m2 = expected.m2
+            least = 1e-70 if centred else 0.0  # of subnormal data, whose mean is no float32
+            error = np.abs(actual.m2 - m2)
+            assert (error <= (16 * factor + own) * m2 + least).all(), (kind, centred)
+            mean = expected.hi + expected.lo
+            error = np.abs((actual.hi - expected.hi) + (actual.lo - expected.lo))
+            sigma = np.sqrt(m2 / view[1])
+            allowed = (2 * factor + own) * sigma + 2.0**-52 * np.abs(mean) + least
+            assert (error <= allowed).all(), (kind, centred)
+            if not centred:
+                assert not actual.hi.any()
+                assert not actual.lo.any()
+
+
+@each_view
+@each_dtype
+def test_extrema_are_exact(view: tuple[int, int, int], dtype: Any, compiled: str) -> None:
+    for source in (lines, strange_lines):
+        for kind, x in source(view, dtype):
+            low, high = registry.load(compiled).extrema(x)
+            np.testing.assert_array_equal(low, x.min(axis=1), err_msg=kind)
+            np.testing.assert_array_equal(high, x.max(axis=1), err_msg=kind)
+
+
+@each_view
+@each_dtype
+def test_affine_has_the_roundings_of_its_operations(view: tuple[int, int, int], dtype: Any, compiled: str) -> None:
+    backend, reference = registry.load(compiled), Reference()
+    u = float(np.finfo(dtype).eps) / 2
+    rounded = Affine(*(part.astype(dtype).astype(np.float64) for part in coefficients(view)))
+    for weight, bias in ((None, None), weights(view[1], dtype)):
+        x = np.random.default_rng(view).standard_normal(view).astype(dtype)
+        y = np.empty_like(x)
+        wide = np.empty(view)
+        backend.affine(x, y, rounded, weight, bias)
+        reference.affine(x.astype(np.float64), wide, rounded, weight, bias)
+        deviations = np.abs(x - rounded.hi[:, np.newaxis]) + np.abs(rounded.lo[:, np.newaxis])
+        product = deviations * rounded.scale[:, np.newaxis]
+        if weight is not None:
+            product = product * np.abs(weight)[:, np.newaxis]
+        # Two differences and one or two products, of which each passes the errors before it on; the sum.
+        assert (np.abs(y - wide) <= 1.001 * u * (4 * product + np.abs(wide)) + 2.0**-52 * product).all()
+
+
+@each_view
+@each_dtype
+def test_normalize_is_within_the_bound_of_its_statistics(view: tuple[int, int, int], dtype: Any, compiled: str) -> None:
+    """Statistics as in the test of moments, half of the error of m2 in rstd; then the roundings of `affine`."""
+    backend, reference = registry.load(compiled), Reference()
+    u = float(np.finfo(dtype).eps) / 2
+    factor = (chain(view, dtype) + 3) * u + view[1] * 2.0**-53
+    for kind, x in lines(view, dtype):
+        if kind == "subnormal":  # the centre is a pair of float32
+            continue
+        for rule in RULES:
+            for weight, bias, per_position, segments in normalizations(view, dtype):
+                y, plain, wide = np.empty_like(x), np.empty(view), np.empty(view)
+                backend.normalize(x, y, weight, bias, per_position, segments, rule, False)
+                one, zero = np.ones(1), np.zeros(1)
+                reference.normalize(x.astype(np.float64), plain, one, zero, False, 1, rule, False)
+                reference.normalize(
+                    x.astype(np.float64), wide, weight.astype(np.float64), bias.astype(np.float64), per_position,
+                    segments, rule, False,
+                )  # fmt: skip
+                n = np.abs(plain)
+                error = (4 * u + 8 * factor) * n + 2 * factor * np.minimum(1, n.max(1, keepdims=True))
+                largest = max(1.0, float(np.abs(weight).max()))
+                assert (np.abs(y - wide) <= (error + u * n) * largest + u * np.abs(wide)).all(), (kind, rule, segments)
+
+
+def test_merge_is_the_formula_of_the_recipe_to_the_bit(compiled: str) -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1, 1), (3, 2, 1), (2, 5, 7), (1, 40, 3)):
+        parts = Moments(rng.standard_normal(shape), rng.standard_normal(shape) * 1e-8, rng.random(shape))
+        for count, last in ((64, 64), (64, 5), (1, 1)):
+            actual = registry.load(compiled).merge(parts, count, last)
+            for one, other in zip(actual, Reference().merge(parts, count, last), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+# Against each other, to the bit
+
+
+@each_view
+@each_dtype
+def test_all_compiled_backends_and_thread_counts_give_the_same_bits(
+    view: tuple[int, int, int], dtype: Any, compiled_labels: list[str]
+) -> None:
+    backends = [(label, implementation(label)) for label in compiled_labels]
+    for source in (lines, strange_lines):
+        for kind, x in source(view, dtype):
+            with fastnorm.config(num_threads=1):
+                expected = dict(primitives(backends[0][1], x))
+            for label, backend in backends[1:]:
+                for threads in (1, 2, 3, 4) if label == "numba" else (1,):
+                    with fastnorm.config(num_threads=threads):
+                        for name, part in primitives(backend, x):
+                            assert_same_bits(part, expected[name], f"{label}, {threads} threads, {kind}: {name}")
+
+
+COMPOSED = [
+    index for index, case in enumerate(CASES) if case.dtype in ("float32", "float64") and case.op != "fold_batch_norm"
+]
+
+
+@pytest.mark.parametrize("index", COMPOSED, ids=lambda index: CASES[index].name)
+def test_which_backend_served_with_how_many_threads_does_not_show(
+    index: int, compiled_labels: list[str], serve: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[index]
+    args, kwargs = build(case, np.random.default_rng(index))
+
+    def served(label: str, threads: int, lines_per_thread: float) -> Array:
+        monkeypatch.setattr(tuning, "LINES_PER_THREAD", lines_per_thread)
+        with fastnorm.config(backend=serve(label), num_threads=threads):
+            return outcome(case, getattr(fastnorm, case.op)(*args, **kwargs))
+
+    expected = served(compiled_labels[0], 1, 1)
+    for label in compiled_labels[1:]:
+        for threads in (1, 2, 3, 4) if label == "numba" else (1,):
+            for lines_per_thread in (0, 10**9) if threads > 1 else (1,):  # fused; statistics first
+                message = f"{label}, {threads} threads, {lines_per_thread} lines a thread"
+                assert_same_bits(served(label, threads, lines_per_thread), expected, message)

@@ -1,0 +1,162 @@
+"""The same bits at any position in a batch, any alignment, next to any neighbour, from any thread and any process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnorm
+from fastnorm import tuning
+
+Array = np.ndarray[Any, Any]
+Norm = Callable[..., Array]
+
+# Norms whose items, x[k], do not depend on each other.
+BY_ITEM: dict[str, Norm] = {
+    "layer_norm": lambda x, **k: fastnorm.layer_norm(x, **k),
+    "layer_norm, weights": lambda x, **k: fastnorm.layer_norm(x, np.arange(x.shape[-1]), np.ones(x.shape[-1]), **k),
+    "layer_norm, lanes": lambda x, **k: fastnorm.layer_norm(x, axis=1, **k),
+    "layer_norm, three axes": lambda x, **k: fastnorm.layer_norm(x, axis=(1, 2, 3), **k),
+    "rms_norm": lambda x, **k: fastnorm.rms_norm(x, axis=2, **k),
+    "instance_norm": lambda x, **k: fastnorm.instance_norm(x, np.arange(6.0), **k),
+    "instance_norm, last": lambda x, **k: fastnorm.instance_norm(x, channel_axis=-1, **k),
+    "group_norm": lambda x, **k: fastnorm.group_norm(x, 3, np.arange(6.0), **k),
+    "group_norm, last": lambda x, **k: fastnorm.group_norm(x, 2, channel_axis=-1, **k),
+    "group_norm, middle": lambda x, **k: fastnorm.group_norm(x, 1, channel_axis=2, **k),
+    "batch_norm, inference": lambda x, **k: fastnorm.batch_norm(x, np.arange(6.0), np.ones(6), **k),
+    "pixel_norm": lambda x, **k: fastnorm.pixel_norm(x, **k),
+    "l2_normalize": lambda x, **k: fastnorm.l2_normalize(x, **k),
+    "weight_standardize": lambda x, **k: fastnorm.weight_standardize(x, **k),
+    "weight_norm": lambda x, **k: fastnorm.weight_norm(x, np.ones(len(x)), **k),
+    "standardize": lambda x, **k: fastnorm.standardize(x, axis=(1, 2), **k),
+    "min_max_scale": lambda x, **k: fastnorm.min_max_scale(x, axis=-1, **k),
+}
+SHAPES = [(5, 6, 7, 4), (3, 6, 1, 2), (4, 6, 67, 34), (2, 6, 2050, 2)]
+each_norm = pytest.mark.parametrize("name", BY_ITEM)
+each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+
+
+def data(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> Array:
+    return (np.random.default_rng(seed).standard_normal(shape) * 2 + 100).astype(dtype)
+
+
+@each_norm
+@each_dtype
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_an_item_has_the_same_bits_alone_and_at_every_position(
+    name: str, dtype: Any, shape: tuple[int, ...], compiled: str
+) -> None:
+    x = data(shape, dtype)
+    y = BY_ITEM[name](x, backend=compiled)
+    weight = "weight_norm" in name
+    for k in range(len(x)):
+        np.testing.assert_array_equal(BY_ITEM[name](x[k : k + 1], backend=compiled)[0], y[k])
+    moved = BY_ITEM[name](np.concatenate([data(shape, dtype, 1), x]), backend=compiled)
+    assert weight or len(moved) == 2 * len(x)
+    np.testing.assert_array_equal(moved[len(x) :], y)
+
+
+@each_norm
+@each_dtype
+def test_memory_alignment_does_not_show(name: str, dtype: Any, compiled: str) -> None:
+    shape = (4, 6, 67, 34)
+    x = data(shape, dtype)
+    y = BY_ITEM[name](x, backend=compiled)
+    for elements in (1, 2, 3, 5, 8, 13):
+        moved, out = (np.empty(x.size + 16, dtype)[elements : elements + x.size].reshape(shape) for _ in range(2))
+        moved[...] = x
+        np.testing.assert_array_equal(BY_ITEM[name](moved, out=out, backend=compiled), y)
+
+
+@pytest.mark.parametrize("shape", [(67, 40), (1030, 7), (3, 5000), (2, 3, 70, 9)], ids=str)
+@pytest.mark.parametrize("strange", [np.nan, np.inf, 1e-39, 1e38])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("lines_per_thread", [0, 10**9])
+def test_a_strange_line_does_not_change_a_bit_of_its_neighbours(
+    shape: tuple[int, ...], strange: float, threads: int, lines_per_thread: float, compiled: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    x = data(shape, np.float32)
+    monkeypatch.setattr(tuning, "LINES_PER_THREAD", lines_per_thread)
+    last = len(shape) - 1
+    norms: list[tuple[Norm, Any]] = [
+        (lambda x: fastnorm.layer_norm(x, eps=0), (*[0] * last, slice(None))),
+        (lambda x: fastnorm.layer_norm(x, axis=0, eps=0), (slice(None), *[1] * last)),
+        (lambda x: fastnorm.instance_norm(x[np.newaxis], eps=0)[0], 1),
+        (lambda x: fastnorm.batch_norm(x, training=True, eps=0), (slice(None), 1)),
+        (lambda x: fastnorm.standardize(x), (slice(None), *[1] * last)),
+    ]
+    with fastnorm.config(backend=compiled, num_threads=threads):
+        for norm, line in norms:
+            changed, neighbours = x.copy(), np.ones(shape, bool)
+            neighbours[line] = False
+            pattern = np.where(np.arange(changed[line].size) % 2, 1.0, 0.5).reshape(changed[line].shape)
+            changed[line] = pattern * np.float32(strange)
+            np.testing.assert_array_equal(norm(changed)[neighbours], norm(x)[neighbours])
+
+
+# Several callers at once
+
+
+def test_calls_from_several_threads_at_once_give_the_same_bits(compiled: str) -> None:
+    x = data((8, 6, 67, 34), np.float32)
+
+    def work(seed: int) -> list[Array]:
+        with fastnorm.config(backend=compiled, num_threads=1 + seed % 4):
+            return [
+                fastnorm.layer_norm(x),
+                fastnorm.batch_norm(x, training=True),
+                fastnorm.group_norm(x, 2, channel_axis=-1),
+                fastnorm.moments(x, axis=(0, 2)).var,
+            ]
+
+    expected = work(0)
+    with ThreadPoolExecutor(8) as pool:
+        for result in pool.map(work, range(64)):
+            for part, other in zip(result, expected, strict=True):
+                np.testing.assert_array_equal(part, other)
+
+
+FORK = """
+import os, sys, warnings
+import numpy as np, fastnorm
+warnings.simplefilter("ignore")  # the child of a process with threads, which is the point
+x = np.random.default_rng(0).standard_normal((64, 3000)).astype(np.float32)
+fastnorm.set_num_threads(2)
+expected = fastnorm.layer_norm(x), fastnorm.moments(x, axis=0).var, fastnorm.batch_norm(x, training=True)
+child = os.fork()
+if not child:
+    actual = fastnorm.layer_norm(x), fastnorm.moments(x, axis=0).var, fastnorm.batch_norm(x, training=True)
+    os._exit(0 if all(np.array_equal(a, b) for a, b in zip(actual, expected)) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this operating system has no fork")
+def test_a_forked_child_gives_the_same_bits(compiled: str) -> None:
+    environment = os.environ | {
+        "FASTNORM_BACKEND": compiled,
+        "PYTHONPATH": str(Path(fastnorm.__file__).parents[1]),
+    }
+    done = subprocess.run([sys.executable, "-c", FORK], env=environment, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_second_process_gives_the_same_bits(compiled: str) -> None:
+    code = (
+        "import sys, numpy as np, fastnorm\n"
+        "x = np.random.default_rng(0).standard_normal((64, 3000)).astype(np.float32)\n"
+        "sys.stdout.buffer.write(fastnorm.layer_norm(x).tobytes() + fastnorm.batch_norm(x, training=True).tobytes())\n"
+    )
+    environment = os.environ | {"FASTNORM_BACKEND": compiled, "PYTHONPATH": str(Path(fastnorm.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, capture_output=True, check=True)
+    x = np.random.default_rng(0).standard_normal((64, 3000)).astype(np.float32)
+    with fastnorm.config(backend=compiled):
+        expected = fastnorm.layer_norm(x).tobytes() + fastnorm.batch_norm(x, training=True).tobytes()
+    assert done.stdout == expected
