@@ -183,15 +183,31 @@ def apply(
     flat = Affine(*(part.reshape(-1, columns) for part in coefficients))
     x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)
     y = target.reshape(view)
-    backend.affine(x, y, flat, weight, bias)
+    if weight is None and 1 < columns <= tuning.NARROW_COLUMNS and x.flags.c_contiguous and y.flags.c_contiguous:
+        _apply_narrow(backend, x, y, flat)
+    else:
+        backend.affine(x, y, flat, weight, bias)
     if not np.may_share_memory(y, call.y):  # the transposition could not be seen as a view
         np.copyto(target, y.reshape(target.shape))
+
+
+def _apply_narrow(backend: Reference, x: Array, y: Array, coefficients: Affine) -> None:
+    """Apply to rows too narrow for a vector, several rows as one; the bits are those of row by row."""
+    outer, reduce, columns = x.shape
+    together = max(1, tuning.PACKED_COLUMNS // columns)
+    whole = reduce - reduce % together
+    wide = Affine(*(np.tile(part, (1, together)) for part in coefficients))
+    packed = outer, whole // together, columns * together
+    if whole:
+        backend.affine(x[:, :whole].reshape(packed), y[:, :whole].reshape(packed), wide)
+    if whole < reduce:
+        backend.affine(x[:, whole:], y[:, whole:], coefficients)
 
 
 def _enough_lines(view: tuple[int, int, int], call: Call, backend: Reference) -> bool:
     """Whether whole lines keep all threads busy."""
     threads = backend.threads(current().num_threads) if call.x.size > tuning.SERIAL_ELEMENTS else 1
-    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * call.x.itemsize // 1024)
+    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * call.x.itemsize // 512)
     return threads == 1 or lines >= threads * tuning.LINES_PER_THREAD
 
 

@@ -22,6 +22,11 @@ LADDER = (
     Step(float("inf"), ("cython", "numba", "reference"), "large: several threads, compiled ahead of time"),
 )
 
+# Rows of up to so many columns do not fill a vector (RGB has 3): where it changes no bit, rows are taken together, so
+# many that they make about PACKED_COLUMNS.
+NARROW_COLUMNS = 24
+PACKED_COLUMNS = 128
+
 # A long line is shared by threads, its statistics first and its result then, if there are fewer lines than this times
 # the number of threads; above it whole lines are handed out, and each is read from memory once.
 LINES_PER_THREAD = 1

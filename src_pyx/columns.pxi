@@ -1,13 +1,14 @@
 # The lane form: neighbours in memory belong to different lines (inner > 1), and each lane of a bundle is a line.
 #
-# A line is cut into chunks of CHUNK_COLUMNS positions, these into blocks of GROUP * GROUPS. In a block, GROUP rows are
-# added as a tree and the groups in order. Work is tiled: TILE bundles of lines at a time, so that the sums stay in L1.
+# A line is cut into chunks of CHUNK_COLUMNS positions, these into blocks of BLOCK_COLUMNS. In a block, GROUP rows are
+# added as a tree and the groups in order: first for the means, then for the deviations from them. Work is tiled, TILE
+# bundles of lines at a time, so that a block of a tile stays in L1 for its second pass.
 
 cdef enum:
     GROUP = 8                       # rows that are added as a tree, read as 8 streams
     BLOCK_COLUMNS = 8 * GROUP       # rows summed in the storage type: 8 additions in a chain
     CHUNK_COLUMNS = 16 * BLOCK_COLUMNS
-    TILE = 8                        # bundles: 256 float32 or 128 float64 lines
+    TILE = 4                        # bundles: 128 float32 or 64 float64 lines
     MAX_LINES = 32 * TILE
 
 
@@ -37,19 +38,28 @@ cdef inline lanes tree(lanes* d) noexcept nogil:
     return add(add(add(d[0], d[1]), add(d[2], d[3])), add(add(d[4], d[5]), add(d[6], d[7])))
 
 
-cdef inline lanes column_shift(
-    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint rescaled, double before
+cdef inline void column_means(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint rescaled, double before, lanes* means
 ) noexcept nogil:
-    """The mean of the first rows of a bundle, times `before` if rescaled."""
-    cdef Py_ssize_t first = min(n, GROUP), r
+    """The means down the bundles that hold `width` columns, times `before` if rescaled."""
+    cdef Py_ssize_t i, r, k, c, step = lane_count(x)
+    cdef lanes b = splat(x, before), share = splat(x, 1.0 / n)
     cdef lanes d[GROUP]
-    for r in range(GROUP):
-        d[r] = splat(x, 0.0)
-        if r < first:
-            d[r] = load_columns(x, r * stride, width, 0.0)
-        if rescaled:
-            d[r] = multiply(d[r], splat(x, before))
-    return multiply(tree(d), splat(x, 1.0 / first))
+    for k in range(parts(width, step)):
+        means[k] = splat(x, 0.0)
+    for i from 0 <= i < n by GROUP:
+        k = 0
+        for c from 0 <= c < width by step:
+            for r in range(GROUP):
+                d[r] = splat(x, 0.0)
+                if i + r < n:
+                    d[r] = load_columns(x, (i + r) * stride + c, width - c, 0.0)
+                if rescaled:
+                    d[r] = multiply(d[r], b)
+            means[k] = add(means[k], tree(d))
+            k += 1
+    for k in range(parts(width, step)):
+        means[k] = multiply(means[k], share)
 
 
 cdef inline void column_sums(
@@ -103,7 +113,7 @@ cdef void mend_column(
                 before = 1.0 / RESCALE
             s = splat(x, 0.0)
             if centred:
-                s = column_shift(x, stride, n, width, True, before)
+                column_means(x, stride, n, width, True, before, &s)
             column_sums(x, stride, n, width, &s, True, before, after, &sums_e, &sums_q)
             shift[0] = element(&s, j) / before
             e[0] = element(&sums_e, j) / (before * after)
@@ -116,38 +126,60 @@ cdef void mend_column(
             q[0] = element(&sums_q, j) / (before * after) / (before * after)
 
 
+cdef struct Block:
+    # What the sums of a block say of each line of a tile.
+    double hi[MAX_LINES]
+    double lo[MAX_LINES]
+    double m2[MAX_LINES]
+
+
+cdef inline void absorb_columns(
+    Columns* a, Py_ssize_t width, double count, const double* hi, const double* lo, const double* m2
+) noexcept nogil:
+    """`absorb` for the lines of a tile, which all have the same count."""
+    cdef Py_ssize_t j
+    cdef double delta, joined = a.count + count, share = count / joined, product = a.count * count / joined
+    if a.count == 0.0:
+        for j in range(width):
+            a.hi[j], a.lo[j], a.m2[j] = hi[j], lo[j], m2[j]
+    else:
+        for j in range(width):
+            delta = (hi[j] - a.hi[j]) + (lo[j] - a.lo[j])
+            a.lo[j] = a.lo[j] + delta * share
+            a.m2[j] = a.m2[j] + (m2[j] + delta * delta * product)
+    a.count = joined
+
+
 cdef inline void absorb_column_block(
     Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint centred
 ) noexcept nogil:
-    cdef Py_ssize_t k = 0, j, c, step = lane_count(x)
+    cdef Py_ssize_t k, j, c, step = lane_count(x)
     cdef lanes shift[TILE]
     cdef lanes sums_e[TILE]
     cdef lanes sums_q[TILE]
-    cdef double s, e, q, count = n, joined = lines.count + count
-    for c from 0 <= c < width by step:
+    cdef Block block
+    cdef double s, e, q, count = n
+    cdef int bad = 0
+    for k in range(TILE):
         shift[k] = splat(x, 0.0)
-        if centred:
-            shift[k] = column_shift(<const lanes*> at(x, c), stride, n, width - c, False, 1.0)
-        k += 1
+    if centred:
+        column_means(x, stride, n, width, False, 1.0, shift)
     column_sums(x, stride, n, width, shift, False, 1.0, 1.0, sums_e, sums_q)
     for j in range(width):
-        s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
-        if (centred and is_far(e, q, count)) or out_of_range(x, q):
-            c = j - j % step
-            mend_column(<const lanes*> at(x, c), stride, n, width - c, j - c, centred, &s, &e, &q)
-        if not centred:
-            s, e = 0.0, 0.0
-        absorb_column(lines, j, count, joined, s, e / count, q - e * (e / count))
-    lines.count = joined
-
-
-cdef inline void absorb_column(
-    Columns* a, Py_ssize_t j, double count, double joined, double hi, double lo, double m2
-) noexcept nogil:
-    """`absorb` for one line of a tile; the caller then sets the count that all lines share."""
-    cdef Moments line = Moments(a.count, a.hi[j], a.lo[j], a.m2[j])
-    absorb(&line, count, hi, lo, m2)
-    a.hi[j], a.lo[j], a.m2[j] = line.hi, line.lo, line.m2
+        e = element(sums_e, j) if centred else 0.0
+        q = element(sums_q, j)
+        block.hi[j], block.lo[j], block.m2[j] = element(shift, j), e / count, q - e * (e / count)
+        bad |= is_far(e, q, count) | out_of_range(x, q)
+    if bad:
+        for j in range(width):
+            s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
+            if (centred and is_far(e, q, count)) or out_of_range(x, q):
+                c = j - j % step
+                mend_column(<const lanes*> at(x, c), stride, n, width - c, j - c, centred, &s, &e, &q)
+                if not centred:
+                    e = 0.0
+                block.hi[j], block.lo[j], block.m2[j] = s, e / count, q - e * (e / count)
+    absorb_columns(lines, width, count, block.hi, block.lo, block.m2)
 
 
 cdef void column_chunk(
@@ -236,12 +268,7 @@ cdef void normalize_columns(
                 &chunk, <const lanes*> at(source, i * v.stride), v.stride, min(v.n - i, CHUNK_COLUMNS), width,
                 rule.centred
             )
-            for j in range(width):
-                absorb_column(
-                    &all_chunks, j, chunk.count, all_chunks.count + chunk.count,
-                    chunk.hi[j], chunk.lo[j], chunk.m2[j]
-                )
-            all_chunks.count += chunk.count
+            absorb_columns(&all_chunks, width, chunk.count, chunk.hi, chunk.lo, chunk.m2)
         wide = False
         for j in range(width):
             p = (o * v.inner + c + j) % parameters

@@ -128,8 +128,8 @@ cdef inline bint out_of_range(const lanes* like, double squares) noexcept nogil:
 
 
 cdef inline bint is_far(double e, double q, double n) noexcept nogil:
-    """Whether the shift is so far from the mean that more than a factor of 4 would be cancelled."""
-    return 4.0 * (q - e * (e / n)) < q
+    """Whether the shift is further than half a standard deviation from the mean: rounding errors would show."""
+    return 5.0 * (e * (e / n)) > q
 
 
 cdef inline lanes deviation(lanes x, lanes centre, lanes before, lanes after, bint rescaled) noexcept nogil:

@@ -4,28 +4,31 @@
 # result, not of the tuning. Threads take whole chunks, so no bit of a result depends on how many there are.
 
 cdef enum:
-    BLOCK = 4096            # elements: the longest run that is summed in the storage type; fits in L1
+    RUN = 8                 # bundles: the longest chain of additions; a block's runs are added in a second chain
+    BLOCK = 4096            # elements: the longest part that is summed in the storage type; fits in L1
     CHUNK = 16 * BLOCK      # elements: the unit that a thread takes of a long line
 
 cdef inline void deviation_sums(
     const lanes* x, Py_ssize_t n, double shift, bint rescaled, double before, double after, double* sums
 ) noexcept nogil:
     """sums = (sum of d, sum of d * d) for d = x - shift."""
-    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step
+    cdef Py_ssize_t i, j, step = lane_count(x), whole = n - n % step, group = RUN * step
     cdef lanes lanes_before = splat(x, before), lanes_after = splat(x, after)
     cdef lanes centre = splat(x, shift * before)
-    cdef lanes e = splat(x, 0.0), q = splat(x, 0.0), d
-    for i from 0 <= i < whole by step:
-        d = deviation(load(x, i), centre, lanes_before, lanes_after, rescaled)
-        e = add(e, d)
-        q = fused(d, d, q)
+    cdef lanes e, q, d, sum_e = splat(x, 0.0), sum_q = splat(x, 0.0)
+    for i from 0 <= i < whole by group:
+        e, q = splat(x, 0.0), splat(x, 0.0)
+        for j from i <= j < min(i + group, whole) by step:
+            d = deviation(load(x, j), centre, lanes_before, lanes_after, rescaled)
+            e = add(e, d)
+            q = fused(d, d, q)
+        sum_e, sum_q = add(sum_e, e), add(sum_q, q)
     if whole < n:
         # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
         d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
-        e = add(e, d)
-        q = fused(d, d, q)
-    sums[0] = total(e) / (before * after)
-    sums[1] = total(q) / (before * after) / (before * after)
+        sum_e, sum_q = add(sum_e, d), fused(d, d, sum_q)
+    sums[0] = total(sum_e) / (before * after)
+    sums[1] = total(sum_q) / (before * after) / (before * after)
 
 
 cdef inline double shifted_sums(
@@ -34,8 +37,8 @@ cdef inline double shifted_sums(
     """Sums of deviations from a shift near the mean, which is returned.
 
     The shift is the mean of the first lanes, so that one pass over the block is enough. Where it proves to be further
-    than 1.7 standard deviations from the mean of the block (a trend, an outlier in front), the corrected shift is
-    taken and the pass repeated: the corrected two-pass algorithm. So no more than a factor of 4 is ever cancelled.
+    than half a standard deviation from the mean of the block (a trend, an outlier in front), the corrected shift is
+    taken and the pass repeated: the corrected two-pass algorithm.
     """
     cdef Py_ssize_t first = min(n, lane_count(x))
     cdef lanes head

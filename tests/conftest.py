@@ -8,43 +8,16 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "4")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from variants import COMPILED_LABELS, LABELS, implementation, why_not
 
+from fastnorm import tuning
 from fastnorm.backends import registry
-from fastnorm.backends.reference import Reference
-
-LABELS = ("reference", "cython-base", "cython-avx2", "cython-avx512", "numba")
-COMPILED_LABELS = LABELS[1:]
 
 # A fixture of a test that searches is the same for all of its examples, and need not be made anew for each.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "print_blob": True}
 settings.register_profile("local", max_examples=60, **_COMMON)
 settings.register_profile("ci", max_examples=30, derandomize=True, database=None, **_COMMON)
 settings.load_profile("ci" if os.environ.get("CI", "").lower() in ("1", "true") else "local")
-
-
-def why_not(label: str) -> str | None:
-    """Return why the backend, or the variant of the kernels, cannot run here; None if it can."""
-    name, _, variant = label.partition("-")
-    if name != "cython":
-        return registry.why_not(name)
-    try:
-        from fastnorm.backends.cython import built_variants, runnable_variants
-
-        if variant not in built_variants():
-            return f"the {variant} variant of the kernels is not built"
-        return None if variant in runnable_variants() else f"this processor cannot run {variant}"
-    except ImportError as error:
-        return f"the compiled kernels are not installed: {error}"
-
-
-def implementation(label: str) -> Reference:
-    """Return the backend of a label."""
-    name, _, variant = label.partition("-")
-    if name != "cython":
-        return registry.load(name)
-    from fastnorm.backends.cython import Cython
-
-    return Cython(variant)
 
 
 @pytest.fixture
@@ -87,3 +60,9 @@ def compiled_labels() -> list[str]:
     if len(labels) < 2:
         pytest.skip(f"fewer than two compiled backends can run here: {labels}")
     return labels
+
+
+@pytest.fixture
+def threads_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hand even the smallest work to as many threads as the settings say."""
+    monkeypatch.setattr(tuning, "SERIAL_ELEMENTS", 0)

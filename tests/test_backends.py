@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES, build, outcome
-from conftest import implementation
+from variants import implementation
 
 import fastnorm
 from fastnorm import tuning
@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 ROW_VIEWS = [(1, 1, 1), (5, 1, 1), (2, 31, 1), (7, 33, 1), (3, 96, 1), (2, 4096, 1), (3, 4097, 1), (1, 65536, 1)]
 ROW_VIEWS += [(2, 65537, 1), (1, 2 * 65536 + 4099, 1)]
 COLUMN_VIEWS = [(1, 1, 2), (4, 1, 5), (3, 5, 3), (1, 8, 33), (1, 63, 32), (2, 65, 17), (1, 1024, 40), (2, 1025, 5)]
-COLUMN_VIEWS += [(2, 300, 257), (1, 2113, 130), (3, 9, 513)]
+COLUMN_VIEWS += [(2, 300, 257), (1, 2113, 33), (3, 9, 513)]
 VIEWS = [*ROW_VIEWS, *COLUMN_VIEWS]
 each_view = pytest.mark.parametrize("view", VIEWS, ids=str)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -42,6 +42,7 @@ def lines(view: tuple[int, int, int], dtype: Any) -> Iterator[tuple[str, Array]]
     if dtype == np.float32:
         yield "large", normal.astype(dtype) * dtype(1e30)
         yield "tiny", normal.astype(dtype) * dtype(1e-30)
+    if dtype == np.float32 and normal.size < 5000:  # processors compute slowly with these
         yield "subnormal", normal.astype(dtype) * dtype(1e-40)
 
 
@@ -103,12 +104,13 @@ def primitives(backend: Reference, x: Array) -> Iterator[tuple[str, Array]]:
     backend.affine(x, y, coefficients(x.shape), *weights(x.shape[1], x.dtype))
     yield "affine, weight a position", y.copy()
     for rule in RULES:
-        for weight, bias, per_position, segments in normalizations(x.shape, x.dtype.type):
+        for number, (weight, bias, per_position, segments) in enumerate(normalizations(x.shape, x.dtype.type)):
             if rule is not RULES[0] and not per_position:
                 continue
             stats = backend.normalize(x, y, weight, bias, per_position, segments, rule, True)
             assert stats is not None
-            label = f"normalize, {rule}, {weight.size} weights, per_position={per_position}, segments={segments}"
+            options = f"per_position={per_position}, segments={segments}"
+            label = f"normalize {number}, {rule}, {weight.size} weights, {options}"
             yield label, y.copy()
             yield f"{label}: mean", stats.hi + stats.lo
             yield f"{label}: m2", stats.m2
@@ -153,13 +155,14 @@ def test_moments_are_within_the_bound_of_the_algorithm(view: tuple[int, int, int
         for centred in (True, False):
             actual, expected = backend.moments(x, centred), reference.moments(x, centred)
             m2 = expected.m2
-            least = 1e-70 if centred else 0.0  # of subnormal data, whose mean is no float32
+            mean = expected.hi + expected.lo
+            # Of a constant line the reference's mean is not exact, nor is, in float32, that of subnormal numbers.
+            least = view[1] * (2.0**-52 * mean) ** 2 + 1e-80
             error = np.abs(actual.m2 - m2)
             assert (error <= (16 * factor + own) * m2 + least).all(), (kind, centred)
-            mean = expected.hi + expected.lo
             error = np.abs((actual.hi - expected.hi) + (actual.lo - expected.lo))
             sigma = np.sqrt(m2 / view[1])
-            allowed = (2 * factor + own) * sigma + 2.0**-52 * np.abs(mean) + least
+            allowed = (2 * factor + own) * sigma + 2.0**-52 * np.abs(mean) + 1e-45
             assert (error <= allowed).all(), (kind, centred)
             if not centred:
                 assert not actual.hi.any()
@@ -238,15 +241,15 @@ def test_merge_is_the_formula_of_the_recipe_to_the_bit(compiled: str) -> None:
 @each_view
 @each_dtype
 def test_all_compiled_backends_and_thread_counts_give_the_same_bits(
-    view: tuple[int, int, int], dtype: Any, compiled_labels: list[str]
+    view: tuple[int, int, int], dtype: Any, compiled_labels: list[str], threads_for_all: None
 ) -> None:
     backends = [(label, implementation(label)) for label in compiled_labels]
     for source in (lines, strange_lines):
         for kind, x in source(view, dtype):
             with fastnorm.config(num_threads=1):
                 expected = dict(primitives(backends[0][1], x))
-            for label, backend in backends[1:]:
-                for threads in (1, 2, 3, 4) if label == "numba" else (1,):
+            for label, backend in backends:
+                for threads in (1, 2, 3, 4) if view[1] * view[2] < 40000 else (1, 3):
                     with fastnorm.config(num_threads=threads):
                         for name, part in primitives(backend, x):
                             assert_same_bits(part, expected[name], f"{label}, {threads} threads, {kind}: {name}")
@@ -259,7 +262,11 @@ COMPOSED = [
 
 @pytest.mark.parametrize("index", COMPOSED, ids=lambda index: CASES[index].name)
 def test_which_backend_served_with_how_many_threads_does_not_show(
-    index: int, compiled_labels: list[str], serve: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    index: int,
+    compiled_labels: list[str],
+    serve: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    threads_for_all: None,
 ) -> None:
     case = CASES[index]
     args, kwargs = build(case, np.random.default_rng(index))
@@ -270,8 +277,8 @@ def test_which_backend_served_with_how_many_threads_does_not_show(
             return outcome(case, getattr(fastnorm, case.op)(*args, **kwargs))
 
     expected = served(compiled_labels[0], 1, 1)
-    for label in compiled_labels[1:]:
-        for threads in (1, 2, 3, 4) if label == "numba" else (1,):
+    for label in compiled_labels:
+        for threads in (1, 2, 3, 4):
             for lines_per_thread in (0, 10**9) if threads > 1 else (1,):  # fused; statistics first
                 message = f"{label}, {threads} threads, {lines_per_thread} lines a thread"
                 assert_same_bits(served(label, threads, lines_per_thread), expected, message)

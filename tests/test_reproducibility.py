@@ -80,7 +80,7 @@ def test_memory_alignment_does_not_show(name: str, dtype: Any, compiled: str) ->
 @pytest.mark.parametrize("lines_per_thread", [0, 10**9])
 def test_a_strange_line_does_not_change_a_bit_of_its_neighbours(
     shape: tuple[int, ...], strange: float, threads: int, lines_per_thread: float, compiled: str,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, threads_for_all: None,
 ) -> None:  # fmt: skip
     x = data(shape, np.float32)
     monkeypatch.setattr(tuning, "LINES_PER_THREAD", lines_per_thread)

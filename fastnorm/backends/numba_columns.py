@@ -27,7 +27,6 @@ from fastnorm.backends.numba_lanes import (
 from fastnorm.backends.numba_moments import (
     RESCALE,
     SMALLEST_SQUARES,
-    absorb,
     applied,
     apply,
     coefficients,
@@ -41,7 +40,7 @@ from fastnorm.backends.numba_moments import (
 GROUP = 8
 BLOCK = 8 * GROUP
 CHUNK = 16 * BLOCK
-TILE = 8
+TILE = 4
 # Scratch memory, in bundles: three sums of a tile and of one bundle; a float64 for each line of a tile.
 SCRATCH = 3 * TILE + 3
 DOUBLES = 2 * TILE
@@ -70,28 +69,37 @@ def tree(d0, d1, d2, d3, d4, d5, d6, d7):
 
 
 @helper
-def first_row(x, stride, r, n, width, rescaled, before):
+def row_or_zero(x, i, exists, width, rescaled, before):
     v = splat(x, 0.0)
-    if r < n:
-        v = load_columns(x, r * stride, width, 0.0)
+    if exists:
+        v = load_columns(x, i, width, 0.0)
     if rescaled:
         v = v * splat(x, before)
     return v
 
 
 @helper
-def column_shift(x, stride, n, width, rescaled, before):
-    """The mean of the first rows of a bundle, times `before` if rescaled."""
-    return tree(
-        first_row(x, stride, 0, n, width, rescaled, before),
-        first_row(x, stride, 1, n, width, rescaled, before),
-        first_row(x, stride, 2, n, width, rescaled, before),
-        first_row(x, stride, 3, n, width, rescaled, before),
-        first_row(x, stride, 4, n, width, rescaled, before),
-        first_row(x, stride, 5, n, width, rescaled, before),
-        first_row(x, stride, 6, n, width, rescaled, before),
-        first_row(x, stride, 7, n, width, rescaled, before),
-    ) * splat(x, 1.0 / min(n, GROUP))
+def column_means(x, stride, n, width, rescaled, before, means):
+    """The means down the bundles that hold `width` columns, times `before` if rescaled."""
+    step = lane_count(x)
+    for c in range(0, width, step):
+        store(means, c, splat(x, 0.0))
+    for i in range(0, n, GROUP):
+        for c in range(0, width, step):
+            k, w, rows = i * stride + c, width - c, n - i
+            v = tree(
+                row_or_zero(x, k, True, w, rescaled, before),
+                row_or_zero(x, k + stride, rows > 1, w, rescaled, before),
+                row_or_zero(x, k + 2 * stride, rows > 2, w, rescaled, before),
+                row_or_zero(x, k + 3 * stride, rows > 3, w, rescaled, before),
+                row_or_zero(x, k + 4 * stride, rows > 4, w, rescaled, before),
+                row_or_zero(x, k + 5 * stride, rows > 5, w, rescaled, before),
+                row_or_zero(x, k + 6 * stride, rows > 6, w, rescaled, before),
+                row_or_zero(x, k + 7 * stride, rows > 7, w, rescaled, before),
+            )
+            store(means, c, load(means, c) + v)
+    for c in range(0, width, step):
+        store(means, c, load(means, c) * splat(x, 1.0 / n))
 
 
 @helper
@@ -143,7 +151,7 @@ def mend_column(x, stride, n, width, j, centred, shift, e, q, scratch):
                 before = 1.0 / RESCALE
             store(s, 0, splat(x, 0.0))
             if centred:
-                store(s, 0, column_shift(x, stride, n, width, True, before))
+                column_means(x, stride, n, width, True, before, s)
             column_sums(x, stride, n, width, s, True, before, after, sums_e, sums_q)
             shift = element(s, j) / before
             e = element(sums_e, j) / (before * after)
@@ -158,16 +166,23 @@ def mend_column(x, stride, n, width, j, centred, shift, e, q, scratch):
 
 
 @helper
-def absorb_column(count, hi, lo, m2, j, part_count, part_hi, part_lo, part_m2):
-    """`absorb` for line j of a tile of `count` elements each."""
-    line = absorb((count, element(hi, j), element(lo, j), element(m2, j)), part_count, part_hi, part_lo, part_m2)
-    set_element(hi, j, line[1])
-    set_element(lo, j, line[2])
-    set_element(m2, j, line[3])
+def absorb_columns(done, width, hi, lo, m2, count, part_hi, part_lo, part_m2):
+    """`absorb` for the lines of a tile, of `done` elements each."""
+    if done == 0.0:
+        for j in range(width):
+            set_element(hi, j, element(part_hi, j))
+            set_element(lo, j, element(part_lo, j))
+            set_element(m2, j, element(part_m2, j))
+        return
+    share, product = count / (done + count), done * count / (done + count)
+    for j in range(width):
+        delta = (element(part_hi, j) - element(hi, j)) + (element(part_lo, j) - element(lo, j))
+        set_element(lo, j, element(lo, j) + delta * share)
+        set_element(m2, j, element(m2, j) + (element(part_m2, j) + delta * delta * product))
 
 
 @helper
-def column_chunk(x, stride, n, width, centred, hi, lo, m2, scratch):
+def column_chunk(x, stride, n, width, centred, hi, lo, m2, scratch, block_hi, block_lo, block_m2):
     """The moments of one chunk of a tile of lines, written to hi, lo, m2."""
     step = lane_count(x)
     shift, sums_e, sums_q = scratch, at(scratch, TILE * step), at(scratch, 2 * TILE * step)
@@ -177,19 +192,31 @@ def column_chunk(x, stride, n, width, centred, hi, lo, m2, scratch):
         count = float(rows)
         for c in range(0, width, step):
             store(shift, c, splat(x, 0.0))
-            if centred:
-                store(shift, c, column_shift(at(block, c), stride, rows, width - c, False, 1.0))
+        if centred:
+            column_means(block, stride, rows, width, False, 1.0, shift)
         column_sums(block, stride, rows, width, shift, False, 1.0, 1.0, sums_e, sums_q)
+        bad = False
         for j in range(width):
-            s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
-            if (centred and is_far(e, q, count)) or out_of_range(x, q):
-                c = j - j % step
-                s, e, q = mend_column(
-                    at(block, c), stride, rows, width - c, j - c, centred, s, e, q, at(scratch, 3 * TILE * step)
-                )
-            if not centred:
-                s, e = 0.0, 0.0
-            absorb_column(done, hi, lo, m2, j, count, s, e / count, q - e * (e / count))
+            e = element(sums_e, j) if centred else 0.0
+            q = element(sums_q, j)
+            set_element(block_hi, j, element(shift, j))
+            set_element(block_lo, j, e / count)
+            set_element(block_m2, j, q - e * (e / count))
+            bad |= is_far(e, q, count) | out_of_range(x, q)
+        if bad:
+            for j in range(width):
+                s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
+                if (centred and is_far(e, q, count)) or out_of_range(x, q):
+                    c = j - j % step
+                    s, e, q = mend_column(
+                        at(block, c), stride, rows, width - c, j - c, centred, s, e, q, at(scratch, 3 * TILE * step)
+                    )
+                    if not centred:
+                        e = 0.0
+                    set_element(block_hi, j, s)
+                    set_element(block_lo, j, e / count)
+                    set_element(block_m2, j, q - e * (e / count))
+        absorb_columns(done, width, hi, lo, m2, count, block_hi, block_lo, block_m2)
         done += count
 
 
@@ -238,13 +265,14 @@ def moments_columns(x, centred, hi, lo, m2, start, stop):
     tile = TILE * step
     tiles, chunks = (inner + tile - 1) // tile, (n + CHUNK - 1) // CHUNK
     scratch = stack(base, SCRATCH)
+    block_hi, block_lo, block_m2 = stack(pointer(hi), DOUBLES), stack(pointer(hi), DOUBLES), stack(pointer(hi), DOUBLES)
     hi_out, lo_out, m2_out = pointer(hi), pointer(lo), pointer(m2)
     for k in range(start, stop):
         o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK, k % tiles * tile
         p = k // tiles * inner + c
         column_chunk(
             at(base, o * outer_stride + i * stride + c), stride, min(n - i, CHUNK), min(inner - c, tile), centred,
-            at(hi_out, p), at(lo_out, p), at(m2_out, p), scratch,
+            at(hi_out, p), at(lo_out, p), at(m2_out, p), scratch, block_hi, block_lo, block_m2,
         )  # fmt: skip
 
 
@@ -264,6 +292,7 @@ def normalize_columns(x, y, weight, bias, per_position, centred, divisor, eps, f
     scratch = stack(x_base, SCRATCH)
     line_hi, line_lo, line_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
     part_hi, part_lo, part_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
+    block_hi, block_lo, block_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
     scale, shift, rstd = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
     for k in range(start, stop):
         o, c = k // tiles, k % tiles * tile
@@ -272,12 +301,11 @@ def normalize_columns(x, y, weight, bias, per_position, centred, divisor, eps, f
         done = 0.0
         for i in range(0, n, CHUNK):
             rows = min(n - i, CHUNK)
-            column_chunk(at(source, i * x_stride), x_stride, rows, width, centred, part_hi, part_lo, part_m2, scratch)
-            for j in range(width):
-                absorb_column(
-                    done, line_hi, line_lo, line_m2, j, float(rows),
-                    element(part_hi, j), element(part_lo, j), element(part_m2, j),
-                )  # fmt: skip
+            column_chunk(
+                at(source, i * x_stride), x_stride, rows, width, centred, part_hi, part_lo, part_m2, scratch,
+                block_hi, block_lo, block_m2,
+            )  # fmt: skip
+            absorb_columns(done, width, line_hi, line_lo, line_m2, float(rows), part_hi, part_lo, part_m2)
             done += rows
         any_wide = False
         for j in range(width):

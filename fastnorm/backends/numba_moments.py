@@ -82,8 +82,8 @@ def out_of_range(like, squares):
 
 @helper
 def is_far(e, q, n):
-    """Whether the shift is so far from the mean that more than a factor of 4 would be cancelled."""
-    return 4.0 * (q - e * (e / n)) < q
+    """Whether the shift is further than half a standard deviation from the mean: rounding errors would show."""
+    return 5.0 * (e * (e / n)) > q
 
 
 @helper

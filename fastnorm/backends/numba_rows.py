@@ -39,6 +39,7 @@ from fastnorm.backends.numba_moments import (
     out_of_range,
 )
 
+RUN = 8
 BLOCK = 4096
 CHUNK = 16 * BLOCK
 
@@ -50,17 +51,19 @@ def deviation_sums(x, n, shift, rescaled, before, after):
     whole = n - n % step
     lanes_before, lanes_after = splat(x, before), splat(x, after)
     centre = splat(x, shift * before)
-    e, q = splat(x, 0.0), splat(x, 0.0)
-    for i in range(0, whole, step):
-        d = deviation(load(x, i), centre, lanes_before, lanes_after, rescaled)
-        e = e + d
-        q = fused(d, d, q)
+    sum_e, sum_q = splat(x, 0.0), splat(x, 0.0)
+    for i in range(0, whole, RUN * step):
+        e, q = splat(x, 0.0), splat(x, 0.0)
+        for j in range(i, min(i + RUN * step, whole), step):
+            d = deviation(load(x, j), centre, lanes_before, lanes_after, rescaled)
+            e = e + d
+            q = fused(d, d, q)
+        sum_e, sum_q = sum_e + e, sum_q + q
     if whole < n:
         # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
         d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
-        e = e + d
-        q = fused(d, d, q)
-    return total(e) / (before * after), total(q) / (before * after) / (before * after)
+        sum_e, sum_q = sum_e + d, fused(d, d, sum_q)
+    return total(sum_e) / (before * after), total(sum_q) / (before * after) / (before * after)
 
 
 @helper

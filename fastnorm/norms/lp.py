@@ -66,7 +66,8 @@ def lp_normalize(
     call = engine.begin(array, out, dtype, backend, function)
     if array.size:
         plan = plan_reduction(array.shape, (index,))
-        powers = np.abs(call.x)
+        # The output is the scratch memory, unless it is the input.
+        powers = np.abs(call.x, out=None if np.may_share_memory(call.x, call.y) else call.y)
         largest = np.ones(plan.stats)
         if power != 1:  # scaled by the largest magnitude, so that no power overflows
             largest = engine.extrema(powers, plan, call.backend)[1].astype(np.float64).reshape(plan.stats)

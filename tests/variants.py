@@ -1,0 +1,32 @@
+"""The backends, and the variants of their kernels, by a label each: "cython-avx2"."""
+
+from fastnorm.backends import registry
+from fastnorm.backends.reference import Reference
+
+LABELS = ("reference", "cython-base", "cython-avx2", "cython-avx512", "numba")
+COMPILED_LABELS = LABELS[1:]
+
+
+def why_not(label: str) -> str | None:
+    """Return why the backend, or the variant of the kernels, cannot run here; None if it can."""
+    name, _, variant = label.partition("-")
+    if name != "cython":
+        return registry.why_not(name)
+    try:
+        from fastnorm.backends.cython import built_variants, runnable_variants
+
+        if variant not in built_variants():
+            return f"the {variant} variant of the kernels is not built"
+        return None if variant in runnable_variants() else f"this processor cannot run {variant}"
+    except ImportError as error:
+        return f"the compiled kernels are not installed: {error}"
+
+
+def implementation(label: str) -> Reference:
+    """Return the backend of a label."""
+    name, _, variant = label.partition("-")
+    if name != "cython":
+        return registry.load(name)
+    from fastnorm.backends.cython import Cython
+
+    return Cython(variant)
