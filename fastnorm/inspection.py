@@ -87,16 +87,20 @@ def show_config() -> None:
 
 
 def warm() -> None:
-    """Compile, or load from the cache, every JIT kernel now, and return when all is done.
+    """Compile, or load from the cache, every JIT kernel that a call here may need, and return when all is done.
 
-    Without Numba there is nothing to do.
+    Where the ahead-of-time kernels serve every call, as they do unless the Numba backend is chosen or they were not
+    built, there is nothing to do.
 
     Examples
     --------
     >>> import fastnorm
     >>> fastnorm.warm()
     """
-    if registry.why_not("numba") is not None:
+    served_by_numba = current().backend == "numba" or (
+        current().backend == "auto" and registry.why_not("cython") is not None and registry.why_not("numba") is None
+    )
+    if not served_by_numba:
         return
     from fastnorm.backends.numba_cpu import compile_all
 

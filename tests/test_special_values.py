@@ -62,6 +62,20 @@ def test_a_constant_line_becomes_zero_exactly_with_eps_zero(name: str, value: fl
     assert np.isfinite(y).all()
 
 
+@pytest.mark.parametrize("value", [0.7, 0.1, 1.3, 3.3, 1e5 / 3, 1e-30, 2e38])
+@pytest.mark.parametrize("axis", [0, 1])
+@each_float
+def test_the_variance_of_equal_numbers_is_zero_whatever_their_number(
+    axis: int, value: float, dtype: Any, backend: str
+) -> None:
+    exact = 0 if backend != "reference" else 1e-28  # of the square of the value
+    for length in (*range(1, 72), 4095, 4097, 65537):
+        x = np.full((length, 3) if axis == 0 else (3, length), value, dtype)
+        moments = fastnorm.moments(x, axis=axis, backend=backend)
+        assert (np.abs(moments.m2) <= exact * length * value**2).all(), length
+        np.testing.assert_allclose(moments.mean, x.take(0, axis).astype(np.float64), rtol=1e-15, err_msg=str(length))
+
+
 @pytest.mark.parametrize("length", [1, 2, 33, 4097, 70001])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_constant_line_becomes_the_bias_exactly(length: int, axis: int, backend: str) -> None:

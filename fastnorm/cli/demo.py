@@ -115,11 +115,7 @@ class _Progress:
 
 
 def _measure(data: workloads.Data, *, quick: bool) -> DemoResult:
-    print("Compiling or loading every kernel, once ...", file=sys.stderr, flush=True)
-    start = time.perf_counter()
     fastnorm.warm()
-    print(f"... done in {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-
     rows, pipes = workloads.rows(fastnorm, data), pipelines(data)
     progress = _Progress(len(rows) + len(pipes))
     norm_results, pipeline_results = [], []
