@@ -16,6 +16,7 @@ from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, result_dtype, storage
+from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
 from fastnorm.recipe import Affine, Moments, Rule, fold, leaves_range, reciprocal_root
 from fastnorm.settings import current
@@ -76,7 +77,9 @@ def as_compute(array: Array, dtype: np.dtype[Any]) -> Array:
     if array.dtype == dtype and array.flags.aligned and array.dtype.isnative:
         return array
     with np.errstate(over="ignore"):
-        return array.astype(dtype)
+        converted = empty(array.shape, dtype)
+        np.copyto(converted, array, casting="unsafe")
+        return converted
 
 
 def _usable_as_output(out: Array, x: Array, dtype: np.dtype[Any], others: tuple[Array | None, ...]) -> bool:
@@ -127,7 +130,9 @@ def begin(
     source = as_compute(x, compute)
     if out is not None and _usable_as_output(out, source, compute, others):
         return Call(source, out, result, out, chosen)
-    return Call(source, np.empty(x.shape, compute), result, out, chosen)
+    if source is not x and result == compute and source.flags.c_contiguous:
+        return Call(source, source, result, out, chosen)  # converted input is scratch memory: normalised in place
+    return Call(source, empty(x.shape, compute), result, out, chosen)
 
 
 def compute_dtype(x: Array, dtype: npt.DTypeLike | None, function: str) -> np.dtype[Any]:
@@ -301,7 +306,7 @@ def apply_channels(
         (part if per_group == 1 else np.repeat(part, per_group)).reshape(shape) for part in (stats.hi, stats.lo, rstd)
     )
     coefficients = fold(hi, lo, scale, weight, bias)
-    apply(call, layout.apply_view, layout.order, coefficients, rstd)
+    apply(call, layout.apply_view(len(hi)), layout.order, coefficients, rstd)
 
 
 def stats_of(moments: Moments, count: int, rule: Rule, shape: tuple[int, ...], repeats: int = 1) -> Stats:

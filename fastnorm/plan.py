@@ -119,11 +119,10 @@ class ChannelLayout:
             return self.batch, self.spatial, self.channels
         return self.batch, self.channels, self.spatial
 
-    @property
-    def apply_view(self) -> tuple[int, int, int]:
-        """The canonical view in which a line has one channel: coefficients are (N or 1) x C, one each a line."""
+    def apply_view(self, items: int) -> tuple[int, int, int]:
+        """Return the canonical view whose lines are channels, for coefficients items x C: of each item, or of all."""
         if self.last:
-            return self.batch, self.spatial, self.channels
+            return items, self.batch * self.spatial // items, self.channels
         return self.batch * self.channels, self.spatial, 1
 
 

@@ -30,3 +30,8 @@ PACKED_COLUMNS = 128
 # A long line is shared by threads, its statistics first and its result then, if there are fewer lines than this times
 # the number of threads; above it whole lines are handed out, and each is read from memory once.
 LINES_PER_THREAD = 1
+
+# Outputs of at least so many bytes come from recycled memory; the C library gives smaller ones from its own.
+POOL_SMALLEST_BYTES = 2**17
+# How much memory is kept for that; FASTNORM_POOL_MIB changes it, 0 keeps none.
+POOL_BYTES = 2**28
