@@ -18,7 +18,7 @@ from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, result_dtype, storage
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
-from fastnorm.recipe import Affine, Moments, Rule, fold, leaves_range, reciprocal_root
+from fastnorm.recipe import Affine, Measure, Moments, Rule, fold, leaves_range, reciprocal_root
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
@@ -166,9 +166,9 @@ def viewed(array: Array, view: tuple[int, int, int], order: tuple[int, ...] | No
     return array
 
 
-def statistics(x: Array, plan: Plan, centred: bool, backend: Reference) -> Moments:
+def statistics(x: Array, plan: Plan, measure: Measure, backend: Reference) -> Moments:
     """Return the moments of x over the reduced axes of a plan, flat."""
-    stats = backend.moments(viewed(x, plan.view, plan.order), centred)
+    stats = backend.moments(viewed(x, plan.view, plan.order), measure)
     if plan.pool is not None:
         parts = Moments(*(np.ascontiguousarray(part).reshape(plan.pool) for part in stats))
         stats = backend.merge(parts, plan.view[1], plan.view[1])
@@ -227,7 +227,7 @@ def normalize_positions(
         w = parameter(weight, 1.0, view[1] if affine else 1, dtype)
         b = parameter(bias, 0.0, view[1] if affine else 1, dtype)
         return call.backend.normalize(x, call.y.reshape(view), w, b, affine, 1, rule, want_stats)
-    stats = call.backend.moments(x, rule.centred)
+    stats = call.backend.moments(x, rule.measure)
     rstd = reciprocal_root(stats.m2, view[1], rule)
     coefficients = fold(stats.hi, stats.lo, rstd)
     if weight is None and bias is None:
@@ -257,7 +257,7 @@ def normalize_axes(call: Call, plan: Plan, rule: Rule, want_stats: bool = False)
     if plan.pool is None and plan.order is None:
         stats = normalize_positions(call, plan, rule, None, None, want_stats)
         return None if stats is None else Moments(*(part.reshape(-1) for part in stats))
-    stats = statistics(call.x, plan, rule.centred, call.backend)
+    stats = statistics(call.x, plan, rule.measure, call.backend)
     rstd = reciprocal_root(stats.m2, plan.count, rule)
     apply_statistics(call, plan, fold(stats.hi, stats.lo, rstd))
     return stats if want_stats else None
@@ -290,7 +290,7 @@ def normalize_channels(
         stats = call.backend.normalize(x, y, w, b, False, per_group if affine else 1, rule, want_stats)
         return None if stats is None else Moments(*(part.reshape(-1) for part in stats))
     ordered = call.x if layout.order is None else call.x.transpose(layout.order)
-    stats = statistics(ordered, plan, rule.centred, call.backend)
+    stats = statistics(ordered, plan, rule.measure, call.backend)
     rstd = reciprocal_root(stats.m2, plan.count, rule)
     apply_channels(call, layout, stats, rstd, weight, bias, per_group)
     return stats if want_stats else None

@@ -5,6 +5,7 @@ do the same operations in the same order, so a composed norm has the bits of a f
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,17 +18,26 @@ SMALLEST_RSTD = 2.0**-120
 LARGEST_RSTD = 2.0**120
 
 
+class Measure(IntEnum):
+    """What `m2` adds up over a line."""
+
+    SQUARES = 0  # of the elements (RMSNorm, L2)
+    VARIANCE = 1  # squares of the deviations from the mean (LayerNorm)
+    MAGNITUDES = 2  # of the elements (L1)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How a line's moments become its scale.
 
-    scale = 1 / sqrt(m2 / divisor + eps), or 1 / max(sqrt(m2 / divisor), eps) with `floor`.
+    scale = 1 / sqrt(m2 / divisor + eps), or with `floor` 1 / max(sqrt(m2 / divisor), eps), the root left out for
+    magnitudes.
     """
 
-    centred: bool = True  # m2 about the mean (LayerNorm) or about zero (RMSNorm)
+    measure: Measure = Measure.VARIANCE
     eps: float = 0.0
     floor: bool = False
-    summed: bool = False  # divisor 1 (an L2 norm) instead of count - ddof (a variance)
+    summed: bool = False  # divisor 1 (a norm) instead of count - ddof (a variance)
     ddof: float = 0.0
 
     def divisor(self, count: int) -> float:
@@ -57,7 +67,7 @@ def reciprocal_root(m2: Array, count: int, rule: Rule) -> Array:
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         variance = m2 / rule.divisor(count)
         if rule.floor:
-            root = np.maximum(np.sqrt(variance), rule.eps)
+            root = np.maximum(variance if rule.measure == Measure.MAGNITUDES else np.sqrt(variance), rule.eps)
         else:
             root = np.sqrt(variance + rule.eps)
         return 1.0 / np.where(root == 0.0, 1.0, root)

@@ -63,10 +63,10 @@ cdef inline void column_means(
 
 
 cdef inline void column_sums(
-    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, const lanes* shift,
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, const lanes* shift,
     bint rescaled, double before, double after, lanes* e, lanes* q
 ) noexcept nogil:
-    """e = sum of d, q = sum of d * d, for d = x - shift, down the bundles that hold `width` columns."""
+    """e = sum of d, q = sum of d * d (or of |d|), for d = x - shift, down the bundles that hold `width` columns."""
     cdef Py_ssize_t i, r, k, c, step = lane_count(x)
     cdef lanes b = splat(x, before), a = splat(x, after)
     cdef lanes d[GROUP]
@@ -80,7 +80,10 @@ cdef inline void column_sums(
                 d[r] = deviation(load_columns(x, (i + r) * stride + c, width - c, 0.0), shift[k], b, a, rescaled)
             e[k] = add(e[k], tree(d))
             for r in range(GROUP):
-                d[r] = multiply(d[r], d[r])
+                if measure == MAGNITUDES:
+                    d[r] = magnitude(d[r])
+                else:
+                    d[r] = multiply(d[r], d[r])
             q[k] = add(q[k], tree(d))
             k += 1
     for i in range(n - n % GROUP, n):
@@ -88,12 +91,23 @@ cdef inline void column_sums(
         for c from 0 <= c < width by step:
             d[0] = deviation(load_columns(x, i * stride + c, width - c, 0.0), shift[k], b, a, rescaled)
             e[k] = add(e[k], d[0])
-            q[k] = fused(d[0], d[0], q[k])
+            if measure == MAGNITUDES:
+                q[k] = add(q[k], magnitude(d[0]))
+            else:
+                q[k] = fused(d[0], d[0], q[k])
             k += 1
 
 
+cdef inline bint is_constant(const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t j) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(1, n):
+        if element(x, i * stride + j) != element(x, j):
+            return False
+    return True
+
+
 cdef void mend_column(
-    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Py_ssize_t j, bint centred,
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Py_ssize_t j, Measure measure,
     double* shift, double* e, double* q
 ) noexcept nogil:
     """Line j of a bundle again, from a better shift or with rescaled squares. Seldom needed, so a bundle for a line."""
@@ -101,27 +115,29 @@ cdef void mend_column(
     cdef lanes s = splat(x, shift[0]), sums_e, sums_q
     cdef Py_ssize_t attempt
     cdef bint rescaled
+    if q[0] == 0.0 and is_constant(x, stride, n, j):
+        return
     width = min(width, lane_count(x))
     for attempt in range(2):
         rescaled = attempt == 1
         if rescaled:
-            if not out_of_range(x, q[0]):
+            if not out_of_range(x, q[0], measure):
                 return
             if q[0] < SMALLEST_SQUARES:
                 after = RESCALE
             else:
                 before = 1.0 / RESCALE
             s = splat(x, 0.0)
-            if centred:
+            if measure == VARIANCE:
                 column_means(x, stride, n, width, True, before, &s)
-            column_sums(x, stride, n, width, &s, True, before, after, &sums_e, &sums_q)
+            column_sums(x, stride, n, width, measure, &s, True, before, after, &sums_e, &sums_q)
             shift[0] = element(&s, j) / before
             e[0] = element(&sums_e, j) / (before * after)
             q[0] = element(&sums_q, j) / (before * after) / (before * after)
-        if centred and is_far(e[0], q[0], n):
+        if measure == VARIANCE and is_far(e[0], q[0], n):
             shift[0] = rounded(x, shift[0] + e[0] / n)
             s = splat(x, shift[0] * before)
-            column_sums(x, stride, n, width, &s, rescaled, before, after, &sums_e, &sums_q)
+            column_sums(x, stride, n, width, measure, &s, rescaled, before, after, &sums_e, &sums_q)
             e[0] = element(&sums_e, j) / (before * after)
             q[0] = element(&sums_q, j) / (before * after) / (before * after)
 
@@ -151,7 +167,7 @@ cdef inline void absorb_columns(
 
 
 cdef inline void absorb_column_block(
-    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint centred
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure
 ) noexcept nogil:
     cdef Py_ssize_t k, j, c, step = lane_count(x)
     cdef lanes shift[TILE]
@@ -162,39 +178,39 @@ cdef inline void absorb_column_block(
     cdef int bad = 0
     for k in range(TILE):
         shift[k] = splat(x, 0.0)
-    if centred:
+    if measure == VARIANCE:
         column_means(x, stride, n, width, False, 1.0, shift)
-    column_sums(x, stride, n, width, shift, False, 1.0, 1.0, sums_e, sums_q)
+    column_sums(x, stride, n, width, measure, shift, False, 1.0, 1.0, sums_e, sums_q)
     for j in range(width):
-        e = element(sums_e, j) if centred else 0.0
+        e = element(sums_e, j) if measure == VARIANCE else 0.0
         q = element(sums_q, j)
         block.hi[j], block.lo[j], block.m2[j] = element(shift, j), e / count, q - e * (e / count)
-        bad |= is_far(e, q, count) | out_of_range(x, q)
+        bad |= is_far(e, q, count) | out_of_range(x, q, measure)
     if bad:
         for j in range(width):
             s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
-            if (centred and is_far(e, q, count)) or out_of_range(x, q):
+            if (measure == VARIANCE and is_far(e, q, count)) or out_of_range(x, q, measure):
                 c = j - j % step
-                mend_column(<const lanes*> at(x, c), stride, n, width - c, j - c, centred, &s, &e, &q)
-                if not centred:
+                mend_column(<const lanes*> at(x, c), stride, n, width - c, j - c, measure, &s, &e, &q)
+                if measure != VARIANCE:
                     e = 0.0
                 block.hi[j], block.lo[j], block.m2[j] = s, e / count, q - e * (e / count)
     absorb_columns(lines, width, count, block.hi, block.lo, block.m2)
 
 
 cdef void column_chunk(
-    Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint centred
+    Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure
 ) noexcept nogil:
     cdef Py_ssize_t i
     chunk.count = 0.0
     for i from 0 <= i < n by BLOCK_COLUMNS:
         absorb_column_block(
-            chunk, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, centred
+            chunk, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, measure
         )
 
 
 cdef void moments_columns(
-    const lanes* x, View v, bint centred, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The moments of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
     cdef Py_ssize_t o, i, c, j, k, p, width, tile = TILE * lane_count(x)
@@ -205,7 +221,7 @@ cdef void moments_columns(
         p, width = k // tiles * v.inner + c, min(v.inner - c, tile)
         column_chunk(
             &chunk, <const lanes*> at(x, o * v.outer_stride + i * v.stride + c), v.stride,
-            min(v.n - i, CHUNK_COLUMNS), width, centred
+            min(v.n - i, CHUNK_COLUMNS), width, measure
         )
         for j in range(width):
             hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
@@ -266,7 +282,7 @@ cdef void normalize_columns(
         for i from 0 <= i < v.n by CHUNK_COLUMNS:
             column_chunk(
                 &chunk, <const lanes*> at(source, i * v.stride), v.stride, min(v.n - i, CHUNK_COLUMNS), width,
-                rule.centred
+                rule.measure
             )
             absorb_columns(&all_chunks, width, chunk.count, chunk.hi, chunk.lo, chunk.m2)
         wide = False

@@ -48,9 +48,9 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     cdef const lanes* bias = <const lanes*> w.bias
     cdef bint rows = w.x.inner == 1
     if w.primitive == MOMENTS and rows:
-        moments_rows(x, w.x, w.rule.centred, w.mean, w.lo, w.m2, start, stop)
+        moments_rows(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)
     elif w.primitive == MOMENTS:
-        moments_columns(x, w.x, w.rule.centred, w.mean, w.lo, w.m2, start, stop)
+        moments_columns(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)
     elif w.primitive == EXTREMA and rows:
         extrema_rows(x, w.x, <lanes*> w.lows, <lanes*> w.highs, start, stop)
     elif w.primitive == EXTREMA:
@@ -123,10 +123,10 @@ cdef inline Work work_on(Primitive primitive, cnp.ndarray x) noexcept:
     return w
 
 
-def moments(cnp.ndarray x, bint centred, cnp.ndarray hi, cnp.ndarray lo, cnp.ndarray m2, int threads):
+def moments(cnp.ndarray x, Measure measure, cnp.ndarray hi, cnp.ndarray lo, cnp.ndarray m2, int threads):
     """Write the moments of each chunk of each line, (outer, chunks, inner) float64."""
     cdef Work w = work_on(MOMENTS, x)
-    w.rule.centred = centred
+    w.rule.measure = measure
     w.mean, w.lo, w.m2 = <double*> data_of(hi), <double*> data_of(lo), <double*> data_of(m2)
     run(&w, threads)
 
@@ -140,12 +140,12 @@ def extrema(cnp.ndarray x, cnp.ndarray lows, cnp.ndarray highs, int threads):
 
 def normalize(
     cnp.ndarray x, cnp.ndarray y, cnp.ndarray weight, cnp.ndarray bias, bint per_position, Py_ssize_t segments,
-    bint centred, double divisor, double eps, bint floor, cnp.ndarray mean, cnp.ndarray m2, int threads
+    Measure measure, double divisor, double eps, bint floor, cnp.ndarray mean, cnp.ndarray m2, int threads
 ):
     """Statistics and y = (x - mean) * rstd * weight + bias, line by line; mean and m2, (outer, inner), if not None."""
     cdef Work w = work_on(NORMALIZE, x)
     w.y = view_of(y)
-    w.rule = Rule(centred, divisor, eps, floor)
+    w.rule = Rule(measure, divisor, eps, floor)
     w.weight, w.bias, w.parameters = data_of(weight), data_of(bias), cnp.PyArray_SIZE(weight)
     w.per_position, w.segments = per_position, segments
     w.mean, w.m2 = <double*> data_of(mean), <double*> data_of(m2)

@@ -68,6 +68,8 @@ typedef VECTOR(double) double_part;
 
 #define float_fma fmaf
 #define double_fma fma
+#define float_abs fabsf
+#define double_abs fabs
 
 /* The first n elements of a part, n from below 0 to beyond its width; the others are those of `rest`, or stay. */
 #if defined(__GNUC__) && defined(__AVX512F__)
@@ -196,6 +198,13 @@ DEFINE_SOME(double)
     }                                                                                                     \
     INLINE lanes lanes##_multiply(lanes a, lanes b) {                                                     \
         EACH_PART(lanes##_parts, a.part[k] = a.part[k] * b.part[k])                 \
+        return a;                                                                                         \
+    }                                                                                                     \
+    INLINE lanes lanes##_magnitude(lanes a) {                                                             \
+        scalar x[lanes##_count];                                                                          \
+        memcpy(x, &a, sizeof a);                                                                          \
+        for (int k = 0; k < lanes##_count; k++) x[k] = scalar##_abs(x[k]);                                \
+        memcpy(&a, x, sizeof a);                                                                          \
         return a;                                                                                         \
     }                                                                                                     \
     /* a * b + c, rounded once. */                                                                        \

@@ -22,6 +22,8 @@ cdef extern from "lanes.h" nogil:
     lanes64 lanes64_subtract(lanes64 a, lanes64 b)
     lanes32 lanes32_multiply(lanes32 a, lanes32 b)
     lanes64 lanes64_multiply(lanes64 a, lanes64 b)
+    lanes32 lanes32_magnitude(lanes32 a)
+    lanes64 lanes64_magnitude(lanes64 a)
     lanes32 lanes32_fused(lanes32 a, lanes32 b, lanes32 c)
     lanes64 lanes64_fused(lanes64 a, lanes64 b, lanes64 c)
     double lanes32_fused_scalar(const lanes32* like, double a, double b, double c)
@@ -112,6 +114,13 @@ cdef inline lanes multiply(lanes a, lanes b) noexcept nogil:
         return lanes32_multiply(a, b)
     else:
         return lanes64_multiply(a, b)
+
+
+cdef inline lanes magnitude(lanes a) noexcept nogil:
+    if lanes is lanes32:
+        return lanes32_magnitude(a)
+    else:
+        return lanes64_magnitude(a)
 
 
 cdef inline lanes fused(lanes a, lanes b, lanes c) noexcept nogil:

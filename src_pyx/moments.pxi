@@ -46,8 +46,15 @@ cdef inline void absorb(Moments* a, double count, double hi, double lo, double m
     a.count = total
 
 
+cdef enum Measure:
+    # What `m2` adds up over a line.
+    SQUARES         # of the elements (RMSNorm, L2)
+    VARIANCE        # squares of the deviations from the mean (LayerNorm)
+    MAGNITUDES      # of the elements (L1)
+
+
 cdef struct Rule:
-    bint centred        # deviations from the mean (LayerNorm) or from zero (RMSNorm)
+    Measure measure
     double divisor      # what m2 is divided by: the count, the count less ddof, or 1
     double eps
     bint floor          # eps is the least value of the root, not a term under it
@@ -76,7 +83,8 @@ cdef inline double inverse(const Rule* rule, double m2) noexcept nogil:
     """1 / denominator; 1 where it is 0, since the deviations are 0 there too."""
     cdef double denominator = m2 / rule.divisor
     if rule.floor:
-        denominator = sqrt(denominator)
+        if rule.measure != MAGNITUDES:
+            denominator = sqrt(denominator)
         if denominator < rule.eps:
             denominator = rule.eps
     else:
@@ -120,9 +128,10 @@ cdef inline lanes apply(lanes x, lanes centre, lanes scale, lanes scale_rest, la
     return fused(d, scale, fused(d, scale_rest, shift))
 
 
-cdef inline bint out_of_range(const lanes* like, double squares) noexcept nogil:
+cdef inline bint out_of_range(const lanes* like, double squares, Measure measure) noexcept nogil:
+    """Whether a sum of squares has overflowed, or lost digits to underflow."""
     if lanes is lanes32:
-        return not SMALLEST_SQUARES <= squares <= LARGEST_SQUARES
+        return measure != MAGNITUDES and not SMALLEST_SQUARES <= squares <= LARGEST_SQUARES
     else:
         return False
 

@@ -9,9 +9,10 @@ cdef enum:
     CHUNK = 16 * BLOCK      # elements: the unit that a thread takes of a long line
 
 cdef inline void deviation_sums(
-    const lanes* x, Py_ssize_t n, double shift, bint rescaled, double before, double after, double* sums
+    const lanes* x, Py_ssize_t n, Measure measure, double shift, bint rescaled, double before, double after,
+    double* sums
 ) noexcept nogil:
-    """sums = (sum of d, sum of d * d) for d = x - shift."""
+    """sums = (sum of d, sum of d * d) for d = x - shift; or (sum of d, sum of |d|)."""
     cdef Py_ssize_t i, j, step = lane_count(x), whole = n - n % step, group = RUN * step
     cdef lanes lanes_before = splat(x, before), lanes_after = splat(x, after)
     cdef lanes centre = splat(x, shift * before)
@@ -21,71 +22,78 @@ cdef inline void deviation_sums(
         for j from i <= j < min(i + group, whole) by step:
             d = deviation(load(x, j), centre, lanes_before, lanes_after, rescaled)
             e = add(e, d)
-            q = fused(d, d, q)
+            if measure == MAGNITUDES:
+                q = add(q, magnitude(d))
+            else:
+                q = fused(d, d, q)
         sum_e, sum_q = add(sum_e, e), add(sum_q, q)
     if whole < n:
         # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
         d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
-        sum_e, sum_q = add(sum_e, d), fused(d, d, sum_q)
+        sum_e = add(sum_e, d)
+        if measure == MAGNITUDES:
+            sum_q = add(sum_q, magnitude(d))
+        else:
+            sum_q = fused(d, d, sum_q)
     sums[0] = total(sum_e) / (before * after)
     sums[1] = total(sum_q) / (before * after) / (before * after)
 
 
 cdef inline double shifted_sums(
-    const lanes* x, Py_ssize_t n, bint centred, bint rescaled, double before, double after, double* sums
+    const lanes* x, Py_ssize_t n, Measure measure, bint rescaled, double before, double after, double* sums
 ) noexcept nogil:
     """Sums of deviations from a shift near the mean, which is returned.
 
-    The shift is the mean of the first lanes, so that one pass over the block is enough. Where it proves to be further
+    The shift is the mean of the first two bundles, so that one pass over the block is enough. Where it proves to be further
     than half a standard deviation from the mean of the block (a trend, an outlier in front), the corrected shift is
     taken and the pass repeated: the corrected two-pass algorithm.
     """
-    cdef Py_ssize_t first = min(n, lane_count(x))
-    cdef lanes head
+    cdef Py_ssize_t step = lane_count(x), first = min(n, 2 * step)
+    cdef lanes head, more
     cdef double shift = 0.0
-    if centred:
-        if first == lane_count(x):
-            head = load(x, 0)
+    if measure == VARIANCE:
+        if first < 2 * step:
+            head, more = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
         else:
-            head = load_partial(x, 0, first, 0.0)
+            head, more = load(x, 0), load(x, step)
         if rescaled:
-            head = multiply(head, splat(x, before))
-        shift = rounded(x, total(head) / first) / before
-    deviation_sums(x, n, shift, rescaled, before, after, sums)
-    if centred and is_far(sums[0], sums[1], n):
+            head, more = multiply(head, splat(x, before)), multiply(more, splat(x, before))
+        shift = rounded(x, total(add(head, more)) / first) / before
+    deviation_sums(x, n, measure, shift, rescaled, before, after, sums)
+    if measure == VARIANCE and is_far(sums[0], sums[1], n):
         shift = rounded(x, shift + sums[0] / n)
-        deviation_sums(x, n, shift, rescaled, before, after, sums)
+        deviation_sums(x, n, measure, shift, rescaled, before, after, sums)
     return shift
 
 
-cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
+cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, Measure measure) noexcept nogil:
     cdef double sums[2]
-    cdef double shift = shifted_sums(x, n, centred, False, 1.0, 1.0, sums)
-    if out_of_range(x, sums[1]):
+    cdef double shift = shifted_sums(x, n, measure, False, 1.0, 1.0, sums)
+    if out_of_range(x, sums[1], measure):
         if sums[1] < SMALLEST_SQUARES:
-            shift = shifted_sums(x, n, centred, True, 1.0, RESCALE, sums)
+            shift = shifted_sums(x, n, measure, True, 1.0, RESCALE, sums)
         else:
-            shift = shifted_sums(x, n, centred, True, 1.0 / RESCALE, 1.0, sums)
-    if centred:
+            shift = shifted_sums(x, n, measure, True, 1.0 / RESCALE, 1.0, sums)
+    if measure == VARIANCE:
         absorb(line, n, shift, sums[0] / n, sums[1] - sums[0] * (sums[0] / n))
     else:
         absorb(line, n, 0.0, 0.0, sums[1])
 
 
-cdef inline Moments chunk_moments(const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
+cdef inline Moments chunk_moments(const lanes* x, Py_ssize_t n, Measure measure) noexcept nogil:
     cdef Moments chunk = Moments(0.0, 0.0, 0.0, 0.0)
     cdef Py_ssize_t i
     for i from 0 <= i < n by BLOCK:
-        absorb_block(&chunk, <const lanes*> at(x, i), min(n - i, BLOCK), centred)
+        absorb_block(&chunk, <const lanes*> at(x, i), min(n - i, BLOCK), measure)
     return chunk
 
 
-cdef inline Moments line_moments(const lanes* x, Py_ssize_t n, bint centred) noexcept nogil:
+cdef inline Moments line_moments(const lanes* x, Py_ssize_t n, Measure measure) noexcept nogil:
     cdef Moments line = Moments(0.0, 0.0, 0.0, 0.0)
     cdef Moments chunk
     cdef Py_ssize_t i
     for i from 0 <= i < n by CHUNK:
-        chunk = chunk_moments(<const lanes*> at(x, i), min(n - i, CHUNK), centred)
+        chunk = chunk_moments(<const lanes*> at(x, i), min(n - i, CHUNK), measure)
         absorb(&line, chunk.count, chunk.hi, chunk.lo, chunk.m2)
     return line
 
@@ -133,14 +141,14 @@ cdef inline void apply_positions(
 
 
 cdef void moments_rows(
-    const lanes* x, View v, bint centred, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The moments of the chunks `start` to `stop`, counted over (outer, chunks)."""
     cdef Py_ssize_t i, k, chunks = parts(v.n, CHUNK)
     cdef Moments chunk
     for k in range(start, stop):
         i = k % chunks * CHUNK
-        chunk = chunk_moments(<const lanes*> at(x, k // chunks * v.outer_stride + i), min(v.n - i, CHUNK), centred)
+        chunk = chunk_moments(<const lanes*> at(x, k // chunks * v.outer_stride + i), min(v.n - i, CHUNK), measure)
         hi[k], lo[k], m2[k] = chunk.hi, chunk.lo, chunk.m2
 
 
@@ -163,7 +171,7 @@ cdef void normalize_rows(
     for o in range(start, stop):
         source = <const lanes*> at(x, o * v.outer_stride)
         target = at(y, o * u.outer_stride)
-        line = line_moments(source, v.n, rule.centred)
+        line = line_moments(source, v.n, rule.measure)
         rstd = inverse(rule, line.m2)
         e = Exact(line.hi, line.lo, rstd, 0.0, is_wide(x, rstd))
         if per_position:

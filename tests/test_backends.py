@@ -12,7 +12,7 @@ import fastnorm
 from fastnorm import tuning
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
-from fastnorm.recipe import Affine, Moments, Rule
+from fastnorm.recipe import Affine, Measure, Moments, Rule
 
 Array = np.ndarray[Any, Any]
 
@@ -65,8 +65,8 @@ def coefficients(view: tuple[int, int, int]) -> Affine:
 RULES = [
     Rule(eps=1e-5),
     Rule(eps=0.0, ddof=0.5),
-    Rule(centred=False, eps=1e-6),
-    Rule(centred=False, eps=1e-12, floor=True, summed=True),
+    Rule(measure=Measure.SQUARES, eps=1e-6),
+    Rule(measure=Measure.SQUARES, eps=1e-12, floor=True, summed=True),
 ]
 
 
@@ -91,9 +91,9 @@ def normalizations(view: tuple[int, int, int], dtype: Any) -> Iterator[tuple[Any
 
 def primitives(backend: Reference, x: Array) -> Iterator[tuple[str, Array]]:
     """Yield everything that a backend makes of x."""
-    for centred in (True, False):
-        for name, part in zip(Moments._fields, backend.moments(x, centred), strict=True):
-            yield f"moments, centred={centred}, {name}", part
+    for measure in Measure:
+        for name, part in zip(Moments._fields, backend.moments(x, measure), strict=True):
+            yield f"moments, {measure.name}, {name}", part
     for name, part in zip(("least", "largest"), backend.extrema(x), strict=True):
         yield f"extrema, {name}", part
     y = np.empty_like(x)
@@ -154,19 +154,19 @@ def test_moments_are_within_the_bound_of_the_algorithm(view: tuple[int, int, int
     own = view[1] * 2.0**-53  # the reference's
     factor = (chain(view, dtype) + 3) * u
     for kind, x in lines(view, dtype):
-        for centred in (True, False):
-            actual, expected = backend.moments(x, centred), reference.moments(x, centred)
+        for measure in Measure:
+            actual, expected = backend.moments(x, measure), reference.moments(x, measure)
             m2 = expected.m2
             mean = expected.hi + expected.lo
             # Of a constant line the reference's mean is not exact, nor is, in float32, that of subnormal numbers.
             least = view[1] * (2.0**-52 * mean) ** 2 + 1e-80
             error = np.abs(actual.m2 - m2)
-            assert (error <= (16 * factor + own) * m2 + least).all(), (kind, centred)
+            assert (error <= (16 * factor + own) * m2 + least).all(), (kind, measure)
             error = np.abs((actual.hi - expected.hi) + (actual.lo - expected.lo))
             sigma = np.sqrt(m2 / view[1])
             allowed = (2 * factor + own) * sigma + 2.0**-52 * np.abs(mean) + 1e-45
-            assert (error <= allowed).all(), (kind, centred)
-            if not centred:
+            assert (error <= allowed).all(), (kind, measure)
+            if measure != Measure.VARIANCE:
                 assert not actual.hi.any()
                 assert not actual.lo.any()
 

@@ -6,7 +6,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
 
-def moments(x: Array, centred: bool, hi: Doubles, lo: Doubles, m2: Doubles, threads: int) -> None: ...
+def moments(x: Array, measure: int, hi: Doubles, lo: Doubles, m2: Doubles, threads: int) -> None: ...
 def extrema(x: Array, lows: Array, highs: Array, threads: int) -> None: ...
 def merge(
     hi: Doubles,
@@ -25,7 +25,7 @@ def normalize(
     bias: Array,
     per_position: bool,
     segments: int,
-    centred: bool,
+    measure: int,
     divisor: float,
     eps: float,
     floor: bool,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastnorm import tuning
 from fastnorm.backends.reference import Reference
 from fastnorm.plan import chunk_length, chunks_of
-from fastnorm.recipe import Affine, Moments, Rule
+from fastnorm.recipe import Affine, Measure, Moments, Rule
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
@@ -73,11 +73,11 @@ class Cython(Reference):
     def _threads_for(self, x: Array) -> int:
         return current().num_threads if x.size > tuning.SERIAL_ELEMENTS else 1
 
-    def moments(self, x: Array, centred: bool) -> Moments:
+    def moments(self, x: Array, measure: Measure) -> Moments:
         outer, _, inner = x.shape
         chunks, last = chunks_of(x.shape)
         parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
-        self._kernels.moments(x, centred, *parts, self._threads_for(x))
+        self._kernels.moments(x, measure, *parts, self._threads_for(x))
         if chunks == 1:
             return Moments(*(part[:, 0] for part in parts))
         return self.merge(parts, chunk_length(x.shape), last)
@@ -110,7 +110,7 @@ class Cython(Reference):
         if want_stats:
             mean, m2 = np.empty((outer, inner)), np.empty((outer, inner))
         self._kernels.normalize(
-            x, y, weight, bias, per_position, segments, rule.centred, rule.divisor(reduce), rule.eps, rule.floor,
+            x, y, weight, bias, per_position, segments, rule.measure, rule.divisor(reduce), rule.eps, rule.floor,
             mean, m2, self._threads_for(x),
         )  # fmt: skip
         return None if mean is None or m2 is None else Moments(mean, np.zeros_like(mean), m2)

@@ -14,6 +14,7 @@ from fastnorm.backends.numba_lanes import (
     lane_count,
     load,
     load_partial,
+    magnitude,
     maximum,
     minimum,
     pointer,
@@ -25,8 +26,11 @@ from fastnorm.backends.numba_lanes import (
     store_partial,
 )
 from fastnorm.backends.numba_moments import (
+    MAGNITUDES,
     RESCALE,
     SMALLEST_SQUARES,
+    VARIANCE,
+    add_to,
     applied,
     apply,
     coefficients,
@@ -103,7 +107,7 @@ def column_means(x, stride, n, width, rescaled, before, means):
 
 
 @helper
-def column_sums(x, stride, n, width, shift, rescaled, before, after, e, q):
+def column_sums(x, stride, n, width, measure, shift, rescaled, before, after, e, q):
     """E = sum of d, q = sum of d * d, for d = x - shift, down the bundles that hold `width` columns."""
     step = lane_count(x)
     b, a = splat(x, before), splat(x, after)
@@ -123,43 +127,59 @@ def column_sums(x, stride, n, width, shift, rescaled, before, after, e, q):
             d6 = deviation(load_columns(x, k + 6 * stride, w, 0.0), s, b, a, rescaled)
             d7 = deviation(load_columns(x, k + 7 * stride, w, 0.0), s, b, a, rescaled)
             store(e, c, load(e, c) + tree(d0, d1, d2, d3, d4, d5, d6, d7))
-            squares = tree(d0 * d0, d1 * d1, d2 * d2, d3 * d3, d4 * d4, d5 * d5, d6 * d6, d7 * d7)
-            store(q, c, load(q, c) + squares)
+            if measure == MAGNITUDES:
+                v = tree(
+                    magnitude(d0), magnitude(d1), magnitude(d2), magnitude(d3),
+                    magnitude(d4), magnitude(d5), magnitude(d6), magnitude(d7),
+                )  # fmt: skip
+            else:
+                v = tree(d0 * d0, d1 * d1, d2 * d2, d3 * d3, d4 * d4, d5 * d5, d6 * d6, d7 * d7)
+            store(q, c, load(q, c) + v)
     for i in range(whole, n):
         for c in range(0, width, step):
             d = deviation(load_columns(x, i * stride + c, width - c, 0.0), load(shift, c), b, a, rescaled)
             store(e, c, load(e, c) + d)
-            store(q, c, fused(d, d, load(q, c)))
+            store(q, c, add_to(load(q, c), d, measure))
+
+
+@helper
+def is_constant(x, stride, n, j):
+    for i in range(1, n):
+        if element(x, i * stride + j) != element(x, j):
+            return False
+    return True
 
 
 @numba.njit(error_model="numpy")
-def mend_column(x, stride, n, width, j, centred, shift, e, q, scratch):
+def mend_column(x, stride, n, width, j, measure, shift, e, q, scratch):
     """(shift, e, q) of line j again, from a better shift or with rescaled squares. Seldom needed: never inlined."""
     before, after = 1.0, 1.0
     step = lane_count(x)
     s, sums_e, sums_q = scratch, at(scratch, step), at(scratch, 2 * step)
     store(s, 0, splat(x, shift))
     width = min(width, step)
+    if q == 0.0 and is_constant(x, stride, n, j):
+        return shift, e, q
     for attempt in range(2):
         rescaled = attempt == 1
         if rescaled:
-            if not out_of_range(x, q):
+            if not out_of_range(x, q, measure):
                 return shift, e, q
             if q < SMALLEST_SQUARES:
                 after = RESCALE
             else:
                 before = 1.0 / RESCALE
             store(s, 0, splat(x, 0.0))
-            if centred:
+            if measure == VARIANCE:
                 column_means(x, stride, n, width, True, before, s)
-            column_sums(x, stride, n, width, s, True, before, after, sums_e, sums_q)
+            column_sums(x, stride, n, width, measure, s, True, before, after, sums_e, sums_q)
             shift = element(s, j) / before
             e = element(sums_e, j) / (before * after)
             q = element(sums_q, j) / (before * after) / (before * after)
-        if centred and is_far(e, q, n):
+        if measure == VARIANCE and is_far(e, q, n):
             shift = rounded(x, shift + e / n)
             store(s, 0, splat(x, shift * before))
-            column_sums(x, stride, n, width, s, rescaled, before, after, sums_e, sums_q)
+            column_sums(x, stride, n, width, measure, s, rescaled, before, after, sums_e, sums_q)
             e = element(sums_e, j) / (before * after)
             q = element(sums_q, j) / (before * after) / (before * after)
     return shift, e, q
@@ -182,7 +202,7 @@ def absorb_columns(done, width, hi, lo, m2, count, part_hi, part_lo, part_m2):
 
 
 @helper
-def column_chunk(x, stride, n, width, centred, hi, lo, m2, scratch, block_hi, block_lo, block_m2):
+def column_chunk(x, stride, n, width, measure, hi, lo, m2, scratch, block_hi, block_lo, block_m2):
     """The moments of one chunk of a tile of lines, written to hi, lo, m2."""
     step = lane_count(x)
     shift, sums_e, sums_q = scratch, at(scratch, TILE * step), at(scratch, 2 * TILE * step)
@@ -192,26 +212,26 @@ def column_chunk(x, stride, n, width, centred, hi, lo, m2, scratch, block_hi, bl
         count = float(rows)
         for c in range(0, width, step):
             store(shift, c, splat(x, 0.0))
-        if centred:
+        if measure == VARIANCE:
             column_means(block, stride, rows, width, False, 1.0, shift)
-        column_sums(block, stride, rows, width, shift, False, 1.0, 1.0, sums_e, sums_q)
+        column_sums(block, stride, rows, width, measure, shift, False, 1.0, 1.0, sums_e, sums_q)
         bad = False
         for j in range(width):
-            e = element(sums_e, j) if centred else 0.0
+            e = element(sums_e, j) if measure == VARIANCE else 0.0
             q = element(sums_q, j)
             set_element(block_hi, j, element(shift, j))
             set_element(block_lo, j, e / count)
             set_element(block_m2, j, q - e * (e / count))
-            bad |= is_far(e, q, count) | out_of_range(x, q)
+            bad |= is_far(e, q, count) | out_of_range(x, q, measure)
         if bad:
             for j in range(width):
                 s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
-                if (centred and is_far(e, q, count)) or out_of_range(x, q):
+                if (measure == VARIANCE and is_far(e, q, count)) or out_of_range(x, q, measure):
                     c = j - j % step
                     s, e, q = mend_column(
-                        at(block, c), stride, rows, width - c, j - c, centred, s, e, q, at(scratch, 3 * TILE * step)
+                        at(block, c), stride, rows, width - c, j - c, measure, s, e, q, at(scratch, 3 * TILE * step)
                     )
-                    if not centred:
+                    if measure != VARIANCE:
                         e = 0.0
                     set_element(block_hi, j, s)
                     set_element(block_lo, j, e / count)
@@ -256,7 +276,7 @@ def apply_columns(x, y, n, width, x_stride, y_stride, tile, per_position, weight
 
 
 @kernel
-def moments_columns(x, centred, hi, lo, m2, start, stop):
+def moments_columns(x, measure, hi, lo, m2, start, stop):
     """The moments of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
     n, inner = x.shape[1], x.shape[2]
     outer_stride, stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
@@ -271,13 +291,13 @@ def moments_columns(x, centred, hi, lo, m2, start, stop):
         o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK, k % tiles * tile
         p = k // tiles * inner + c
         column_chunk(
-            at(base, o * outer_stride + i * stride + c), stride, min(n - i, CHUNK), min(inner - c, tile), centred,
+            at(base, o * outer_stride + i * stride + c), stride, min(n - i, CHUNK), min(inner - c, tile), measure,
             at(hi_out, p), at(lo_out, p), at(m2_out, p), scratch, block_hi, block_lo, block_m2,
         )  # fmt: skip
 
 
 @kernel
-def normalize_columns(x, y, weight, bias, per_position, centred, divisor, eps, floor, mean, m2, start, stop):
+def normalize_columns(x, y, weight, bias, per_position, measure, divisor, eps, floor, mean, m2, start, stop):
     """Statistics and result of the tiles `start` to `stop`, counted over (outer, tiles), each while it is in cache."""
     n, inner = x.shape[1], x.shape[2]
     x_outer, x_stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
@@ -302,7 +322,7 @@ def normalize_columns(x, y, weight, bias, per_position, centred, divisor, eps, f
         for i in range(0, n, CHUNK):
             rows = min(n - i, CHUNK)
             column_chunk(
-                at(source, i * x_stride), x_stride, rows, width, centred, part_hi, part_lo, part_m2, scratch,
+                at(source, i * x_stride), x_stride, rows, width, measure, part_hi, part_lo, part_m2, scratch,
                 block_hi, block_lo, block_m2,
             )  # fmt: skip
             absorb_columns(done, width, line_hi, line_lo, line_m2, float(rows), part_hi, part_lo, part_m2)
@@ -311,7 +331,7 @@ def normalize_columns(x, y, weight, bias, per_position, centred, divisor, eps, f
         for j in range(width):
             line = o * inner + c + j
             p = line % parameters
-            r = inverse(element(line_m2, j), divisor, eps, floor)
+            r = inverse(element(line_m2, j), measure, divisor, eps, floor)
             set_element(rstd, j, r)
             set_element(scale, j, r if per_position else r * element(w, p))
             set_element(shift, j, 0.0 if per_position else element(b, p))
@@ -391,18 +411,18 @@ def extrema_columns(x, lows, highs, start, stop):
 
 
 @parallel_kernel
-def parallel_moments_columns(x, centred, hi, lo, m2, units, tasks):
+def parallel_moments_columns(x, measure, hi, lo, m2, units, tasks):
     for t in numba.prange(tasks):
-        moments_columns(x, centred, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
+        moments_columns(x, measure, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
 
 
 @parallel_kernel
 def parallel_normalize_columns(
-    x, y, weight, bias, per_position, centred, divisor, eps, floor, mean, m2, units, tasks
+    x, y, weight, bias, per_position, measure, divisor, eps, floor, mean, m2, units, tasks
 ):  # fmt: skip
     for t in numba.prange(tasks):
         normalize_columns(
-            x, y, weight, bias, per_position, centred, divisor, eps, floor, mean, m2,
+            x, y, weight, bias, per_position, measure, divisor, eps, floor, mean, m2,
             t * units // tasks, (t + 1) * units // tasks,
         )  # fmt: skip
 

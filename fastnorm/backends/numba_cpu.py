@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastnorm.backends import numba_columns, numba_moments, numba_rows
 from fastnorm.backends.reference import Reference
 from fastnorm.plan import chunk_length, chunks_of
-from fastnorm.recipe import Affine, Moments, Rule
+from fastnorm.recipe import Affine, Measure, Moments, Rule
 from fastnorm.settings import config, current
 
 Array = npt.NDArray[Any]
@@ -82,11 +82,11 @@ class Numba(Reference):
     def threads(self, requested: int) -> int:
         return 1 if _in_forked_child else min(requested, numba.config.NUMBA_NUM_THREADS)
 
-    def moments(self, x: Array, centred: bool) -> Moments:
+    def moments(self, x: Array, measure: Measure) -> Moments:
         outer, _, inner = x.shape
         chunks, last = chunks_of(x.shape)
         parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
-        arguments = _read_only(x), centred, *parts
+        arguments = _read_only(x), int(measure), *parts
         if inner == 1:
             _share(numba_rows.moments_rows, numba_rows.parallel_moments_rows, outer * chunks, arguments)
         else:
@@ -134,7 +134,7 @@ class Numba(Reference):
         outer, reduce, inner = x.shape
         size = outer * inner if want_stats else 0
         mean, m2 = np.empty(size), np.empty(size)
-        numbers = rule.centred, float(rule.divisor(reduce)), float(rule.eps), rule.floor, mean, m2
+        numbers = int(rule.measure), float(rule.divisor(reduce)), float(rule.eps), rule.floor, mean, m2
         arrays = _read_only(x), y, _read_only(weight), _read_only(bias), per_position
         if inner == 1:
             arguments = *arrays, segments, *numbers
@@ -163,6 +163,6 @@ def compile_all(*dtypes: np.dtype[Any]) -> None:
                     zeros = np.zeros((2, x.shape[2]))
                     ones = np.ones(8, dtype)
                     backend.extrema(x)
-                    backend.affine(x, y, Affine(*backend.moments(x, True), zeros))
+                    backend.affine(x, y, Affine(*backend.moments(x, Measure.VARIANCE), zeros))
                     backend.normalize(x, y, ones, ones, True, 1, rule, True)
         backend.merge(Moments(*(np.zeros((1, 2, 1)) for _ in range(3))), 1, 1)

@@ -233,6 +233,19 @@ def fused(typing_context, a, b, c):
 
 
 @intrinsic
+def magnitude(typing_context, a):
+    """The magnitudes of the lanes."""
+
+    def generate(context, builder, sig, args):
+        bundle = args[0].type
+        name = f"llvm.fabs.v{bundle.count}{'f32' if isinstance(bundle.element, ir.FloatType) else 'f64'}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(bundle, [bundle]), name)
+        return builder.call(function, args)
+
+    return a(a), generate
+
+
+@intrinsic
 def fused_scalar(typing_context, like, a, b, c):
     """a * b + c, rounded once to the storage type of the pointer `like`; so are a, b and c before."""
 

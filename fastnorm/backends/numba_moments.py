@@ -6,12 +6,14 @@ The Numba side of ``src_pyx/moments.pxi``, operation for operation. Moments are 
 from math import sqrt
 
 from fastnorm.backends.numba_jit import helper, kernel
-from fastnorm.backends.numba_lanes import fused, fused_scalar, lane_count, rounded
+from fastnorm.backends.numba_lanes import fused, fused_scalar, lane_count, magnitude, rounded
 
 # Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
 SMALLEST_SQUARES = 2.0**-90
 LARGEST_SQUARES = 3.4028234663852886e38
 RESCALE = 2.0**100
+# What `m2` adds up over a line; `fastnorm.recipe.Measure`.
+SQUARES, VARIANCE, MAGNITUDES = 0, 1, 2
 # Beyond these a float32 rstd, or a deviation of such a line, comes near the ends of the range.
 SMALLEST_RSTD = 2.0**-120
 LARGEST_RSTD = 2.0**120
@@ -33,11 +35,12 @@ def absorb(a, count, hi, lo, m2):
 
 
 @helper
-def inverse(m2, divisor, eps, floor):
+def inverse(m2, measure, divisor, eps, floor):
     """1 / denominator; 1 where it is 0, since the deviations are 0 there too."""
     denominator = m2 / divisor
     if floor:
-        denominator = sqrt(denominator)
+        if measure != MAGNITUDES:
+            denominator = sqrt(denominator)
         if denominator < eps:
             denominator = eps
     else:
@@ -76,14 +79,23 @@ def apply(x, centre, scale, scale_rest, shift):
 
 
 @helper
-def out_of_range(like, squares):
-    return lane_count(like) == 32 and not (SMALLEST_SQUARES <= squares <= LARGEST_SQUARES)
+def out_of_range(like, squares, measure):
+    """Whether a sum of squares has overflowed, or lost digits to underflow."""
+    return lane_count(like) == 32 and measure != MAGNITUDES and not (SMALLEST_SQUARES <= squares <= LARGEST_SQUARES)
 
 
 @helper
 def is_far(e, q, n):
     """Whether the shift is further than half a standard deviation from the mean: rounding errors would show."""
     return 5.0 * (e * (e / n)) > q
+
+
+@helper
+def add_to(q, d, measure):
+    """Add d * d, or |d|."""
+    if measure == MAGNITUDES:
+        return q + magnitude(d)
+    return fused(d, d, q)
 
 
 @helper

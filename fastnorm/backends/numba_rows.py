@@ -28,7 +28,9 @@ from fastnorm.backends.numba_lanes import (
 from fastnorm.backends.numba_moments import (
     RESCALE,
     SMALLEST_SQUARES,
+    VARIANCE,
     absorb,
+    add_to,
     applied,
     apply,
     coefficients,
@@ -45,8 +47,8 @@ CHUNK = 16 * BLOCK
 
 
 @helper
-def deviation_sums(x, n, shift, rescaled, before, after):
-    """(sum of d, sum of d * d) for d = x - shift."""
+def deviation_sums(x, n, measure, shift, rescaled, before, after):
+    """(sum of d, sum of d * d) for d = x - shift; or (sum of d, sum of |d|)."""
     step = lane_count(x)
     whole = n - n % step
     lanes_before, lanes_after = splat(x, before), splat(x, after)
@@ -57,58 +59,59 @@ def deviation_sums(x, n, shift, rescaled, before, after):
         for j in range(i, min(i + RUN * step, whole), step):
             d = deviation(load(x, j), centre, lanes_before, lanes_after, rescaled)
             e = e + d
-            q = fused(d, d, q)
+            q = add_to(q, d, measure)
         sum_e, sum_q = sum_e + e, sum_q + q
     if whole < n:
         # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
         d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
-        sum_e, sum_q = sum_e + d, fused(d, d, sum_q)
+        sum_e, sum_q = sum_e + d, add_to(sum_q, d, measure)
     return total(sum_e) / (before * after), total(sum_q) / (before * after) / (before * after)
 
 
 @helper
-def shifted_sums(x, n, centred, rescaled, before, after):
+def shifted_sums(x, n, measure, rescaled, before, after):
     """(shift, sum of d, sum of d * d) with a shift near the mean; see src_pyx/rows.pxi."""
-    first = min(n, lane_count(x))
+    step = lane_count(x)
+    first = min(n, 2 * step)
     shift = 0.0
-    if centred:
-        head = load_partial(x, 0, first, 0.0)
+    if measure == VARIANCE:
+        head, more = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
         if rescaled:
-            head = head * splat(x, before)
-        shift = rounded(x, total(head) / first) / before
-    e, q = deviation_sums(x, n, shift, rescaled, before, after)
-    if centred and is_far(e, q, n):
+            head, more = head * splat(x, before), more * splat(x, before)
+        shift = rounded(x, total(head + more) / first) / before
+    e, q = deviation_sums(x, n, measure, shift, rescaled, before, after)
+    if measure == VARIANCE and is_far(e, q, n):
         shift = rounded(x, shift + e / n)
-        e, q = deviation_sums(x, n, shift, rescaled, before, after)
+        e, q = deviation_sums(x, n, measure, shift, rescaled, before, after)
     return shift, e, q
 
 
 @helper
-def absorb_block(line, x, n, centred):
-    shift, e, q = shifted_sums(x, n, centred, False, 1.0, 1.0)
-    if out_of_range(x, q):
+def absorb_block(line, x, n, measure):
+    shift, e, q = shifted_sums(x, n, measure, False, 1.0, 1.0)
+    if out_of_range(x, q, measure):
         if q < SMALLEST_SQUARES:
-            shift, e, q = shifted_sums(x, n, centred, True, 1.0, RESCALE)
+            shift, e, q = shifted_sums(x, n, measure, True, 1.0, RESCALE)
         else:
-            shift, e, q = shifted_sums(x, n, centred, True, 1.0 / RESCALE, 1.0)
-    if centred:
+            shift, e, q = shifted_sums(x, n, measure, True, 1.0 / RESCALE, 1.0)
+    if measure == VARIANCE:
         return absorb(line, float(n), shift, e / n, q - e * (e / n))
     return absorb(line, float(n), 0.0, 0.0, q)
 
 
 @helper
-def chunk_moments(x, n, centred):
+def chunk_moments(x, n, measure):
     chunk = (0.0, 0.0, 0.0, 0.0)
     for i in range(0, n, BLOCK):
-        chunk = absorb_block(chunk, at(x, i), min(n - i, BLOCK), centred)
+        chunk = absorb_block(chunk, at(x, i), min(n - i, BLOCK), measure)
     return chunk
 
 
 @helper
-def line_moments(x, n, centred):
+def line_moments(x, n, measure):
     line = (0.0, 0.0, 0.0, 0.0)
     for i in range(0, n, CHUNK):
-        chunk = chunk_moments(at(x, i), min(n - i, CHUNK), centred)
+        chunk = chunk_moments(at(x, i), min(n - i, CHUNK), measure)
         line = absorb(line, chunk[0], chunk[1], chunk[2], chunk[3])
     return line
 
@@ -154,7 +157,7 @@ def apply_positions(x, y, n, hi, lo, scale, shift, wide, weight, bias):
 
 
 @kernel
-def moments_rows(x, centred, hi, lo, m2, start, stop):
+def moments_rows(x, measure, hi, lo, m2, start, stop):
     """The moments of the chunks `start` to `stop`, counted over (outer, chunks)."""
     n, stride = x.shape[1], x.strides[0] // x.itemsize
     base = pointer(x)
@@ -162,7 +165,7 @@ def moments_rows(x, centred, hi, lo, m2, start, stop):
     chunks = (n + CHUNK - 1) // CHUNK
     for k in range(start, stop):
         o, i = k // chunks, k % chunks * CHUNK
-        chunk = chunk_moments(at(base, o * stride + i), min(n - i, CHUNK), centred)
+        chunk = chunk_moments(at(base, o * stride + i), min(n - i, CHUNK), measure)
         set_element(hi_out, k, chunk[1])
         set_element(lo_out, k, chunk[2])
         set_element(m2_out, k, chunk[3])
@@ -170,7 +173,7 @@ def moments_rows(x, centred, hi, lo, m2, start, stop):
 
 @kernel
 def normalize_rows(
-    x, y, weight, bias, per_position, segments, centred, divisor, eps, floor, mean, m2, start, stop
+    x, y, weight, bias, per_position, segments, measure, divisor, eps, floor, mean, m2, start, stop
 ):  # fmt: skip
     """Statistics and result of the lines `start` to `stop`, each while it is in cache."""
     n = x.shape[1]
@@ -181,8 +184,8 @@ def normalize_rows(
     mean_out, m2_out = pointer(mean), pointer(m2)
     for o in range(start, stop):
         source, target = at(x_base, o * x_stride), at(y_base, o * y_stride)
-        line = line_moments(source, n, centred)
-        rstd = inverse(line[3], divisor, eps, floor)
+        line = line_moments(source, n, measure)
+        rstd = inverse(line[3], measure, divisor, eps, floor)
         wide = is_wide(x_base, rstd)
         if per_position:
             apply_positions(source, target, n, line[1], line[2], rstd, 0.0, wide, w, b)
@@ -244,18 +247,18 @@ def extrema_rows(x, lows, highs, start, stop):
 
 
 @parallel_kernel
-def parallel_moments_rows(x, centred, hi, lo, m2, units, tasks):
+def parallel_moments_rows(x, measure, hi, lo, m2, units, tasks):
     for t in numba.prange(tasks):
-        moments_rows(x, centred, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
+        moments_rows(x, measure, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
 
 
 @parallel_kernel
 def parallel_normalize_rows(
-    x, y, weight, bias, per_position, segments, centred, divisor, eps, floor, mean, m2, units, tasks
+    x, y, weight, bias, per_position, segments, measure, divisor, eps, floor, mean, m2, units, tasks
 ):  # fmt: skip
     for t in numba.prange(tasks):
         normalize_rows(
-            x, y, weight, bias, per_position, segments, centred, divisor, eps, floor, mean, m2,
+            x, y, weight, bias, per_position, segments, measure, divisor, eps, floor, mean, m2,
             t * units // tasks, (t + 1) * units // tasks,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm.recipe import Affine, Moments, Rule, merge, reciprocal_root
+from fastnorm.recipe import Affine, Measure, Moments, Rule, merge, reciprocal_root
 
 Array = npt.NDArray[Any]
 
@@ -27,15 +27,18 @@ class Reference:
         """Return how many threads a call will use if it may use `requested`."""
         return 1
 
-    def moments(self, x: Array, centred: bool) -> Moments:
-        """Return the moments of each line, (outer, inner)."""
+    def moments(self, x: Array, measure: Measure) -> Moments:
+        """Return the moments of each line, (outer, inner); about 0 unless the measure is the variance."""
         x = x.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
-            hi = x.mean(axis=1) if centred else np.zeros((x.shape[0], x.shape[2]))
+            if measure != Measure.VARIANCE:
+                zero = np.zeros((x.shape[0], x.shape[2]))
+                return Moments(zero, zero, (np.abs(x) if measure == Measure.MAGNITUDES else x * x).sum(axis=1))
+            hi = x.mean(axis=1)
             deviations = x - hi[:, np.newaxis]
-            lo = deviations.mean(axis=1) if centred else np.zeros_like(hi)
+            lo = deviations.mean(axis=1)
             deviations -= lo[:, np.newaxis]
-            return Moments(hi, lo, np.einsum("ori,ori->oi", deviations, deviations))
+            return Moments(hi, lo, (deviations * deviations).sum(axis=1))
 
     def merge(self, parts: Moments, count: float, last: float) -> Moments:
         """Join the parts (a, b, c) along b; each has `count` elements, the last one `last`."""
@@ -72,7 +75,7 @@ class Reference:
         line number k has the parameter (k * segments + j) modulo the number of parameters.
         """
         outer, reduce, inner = x.shape
-        stats = self.moments(x, rule.centred)
+        stats = self.moments(x, rule.measure)
         rstd = reciprocal_root(stats.m2, reduce, rule)
         zero = np.zeros((outer, inner))
         if per_position:

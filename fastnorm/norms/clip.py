@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fastnorm import arguments, engine
 from fastnorm.dispatch import choose
 from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Affine
+from fastnorm.recipe import Affine, Measure
 
 Array = npt.NDArray[Any]
 
@@ -62,7 +62,7 @@ def _root_of_squares(x: Array, axes: tuple[int, ...], backend: str | None, funct
         return np.zeros(plan.stats)
     chosen = choose(x.size, backend)
     compute = engine.as_compute(x, engine.compute_dtype(x, None, function))
-    moments = engine.statistics(compute, plan, False, chosen)
+    moments = engine.statistics(compute, plan, Measure.SQUARES, chosen)
     with np.errstate(invalid="ignore"):
         root: Array = np.sqrt(moments.m2).reshape(plan.stats)
     return root

@@ -81,8 +81,8 @@ def local_response_norm(
                     sums = _window_sums(part, window)
                     sums *= slope
                     sums += offset
-                    power = _power(sums, exponent)
-                    np.divide(part, power, out=target[b : b + items, :, c : c + step], casting="same_kind")
+                    np.power(sums, exponent, out=sums)
+                    np.divide(part, sums, out=target[b : b + items, :, c : c + step])
     return call.finish()
 
 
@@ -99,12 +99,3 @@ def _window_sums(part: Array, window: int) -> Array:
         else:
             sums[:, :-shift] += squares[:, shift:]
     return sums
-
-
-def _power(base: Array, exponent: float) -> Array:
-    """Return base ** exponent; three quarters, which everybody uses, by roots: several times faster than pow."""
-    if exponent == 0.75:
-        root = np.sqrt(base, dtype=np.float64)  # roots in float64: three roundings of float32 would show
-        return root * np.sqrt(root)
-    result: Array = base**exponent
-    return result

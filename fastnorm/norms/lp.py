@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine
+from fastnorm.norms.layer import normalize_lines
 from fastnorm.norms.pixel import l2_normalize
 from fastnorm.norms.scalers import max_abs_scale
 from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Affine
+from fastnorm.recipe import Affine, Measure, Rule
 
 Array = npt.NDArray[Any]
 
@@ -63,19 +64,21 @@ def lp_normalize(
         return l2_normalize(array, axis=index, eps=0, out=out, dtype=dtype, backend=backend)
     if power == np.inf:
         return max_abs_scale(array, axis=index, out=out, dtype=dtype, backend=backend)
+    if power == 1:
+        rule = Rule(measure=Measure.MAGNITUDES, floor=True, summed=True)
+        return normalize_lines(function, array, None, None, index, rule, out, dtype, False, backend)
     call = engine.begin(array, out, dtype, backend, function)
     if array.size:
         plan = plan_reduction(array.shape, (index,))
         # The output is the scratch memory, unless it is the input.
         powers = np.abs(call.x, out=None if np.may_share_memory(call.x, call.y) else call.y)
-        largest = np.ones(plan.stats)
-        if power != 1:  # scaled by the largest magnitude, so that no power overflows
-            largest = engine.extrema(powers, plan, call.backend)[1].astype(np.float64).reshape(plan.stats)
-            with np.errstate(invalid="ignore", under="ignore"):
-                powers /= np.where(largest == 0.0, 1.0, largest).astype(powers.dtype)
-                np.power(powers, power, out=powers)
-        means = engine.statistics(powers, plan, True, call.backend)
-        norm = largest.reshape(-1) * ((means.hi + means.lo) * plan.count) ** (1.0 / power)
+        # Scaled by the largest magnitude, so that no power overflows.
+        largest = engine.extrema(powers, plan, call.backend)[1].astype(np.float64)
+        with np.errstate(invalid="ignore", under="ignore"):
+            powers /= np.where(largest == 0.0, 1.0, largest).astype(powers.dtype).reshape(plan.stats)
+            np.power(powers, power, out=powers)
+        sums = engine.statistics(powers, plan, Measure.MAGNITUDES, call.backend).m2
+        norm = largest * sums ** (1.0 / power)
         zero = np.zeros_like(norm)
         engine.apply_statistics(call, plan, Affine(zero, zero, 1.0 / np.where(norm == 0.0, 1.0, norm), zero))
     return call.finish()

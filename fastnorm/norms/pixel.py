@@ -7,7 +7,7 @@ import numpy.typing as npt
 from fastnorm import arguments, engine
 from fastnorm.engine import ArrayOrStats
 from fastnorm.norms.layer import normalize_lines
-from fastnorm.recipe import Rule
+from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +56,7 @@ def pixel_norm(
     """
     array = engine.take(x, "pixel_norm")
     axis = arguments.axis_index(channel_axis, array.ndim, "pixel_norm", "channel_axis")
-    rule = Rule(centred=False, eps=arguments.number(eps, "pixel_norm", "eps", minimum=0))
+    rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "pixel_norm", "eps", minimum=0))
     return normalize_lines("pixel_norm", array, None, None, axis, rule, out, dtype, return_stats, backend)
 
 
@@ -102,5 +102,5 @@ def l2_normalize(
            [0. , 0. ]])
     """
     least = arguments.number(eps, "l2_normalize", "eps", minimum=0)
-    rule = Rule(centred=False, eps=least, floor=True, summed=True)
+    rule = Rule(measure=Measure.SQUARES, eps=least, floor=True, summed=True)
     return normalize_lines("l2_normalize", x, None, None, axis, rule, out, dtype, return_stats, backend)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from fastnorm import arguments
 from fastnorm.engine import ArrayOrStats
 from fastnorm.norms.layer import normalize_lines
-from fastnorm.recipe import Rule
+from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
 
@@ -58,5 +58,5 @@ def rms_norm(
     >>> fastnorm.rms_norm([3.0, 4.0], eps=0).round(4)
     array([0.8485, 1.1314])
     """
-    rule = Rule(centred=False, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
+    rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
     return normalize_lines("rms_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend)

@@ -9,7 +9,7 @@ from fastnorm import arguments, engine
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.norms.batch import check_count, check_momentum, update_running
 from fastnorm.plan import plan_channels, plan_reduction
-from fastnorm.recipe import Moments
+from fastnorm.recipe import Measure, Moments
 
 Array = npt.NDArray[Any]
 
@@ -115,7 +115,7 @@ def switchable_norm(
 
     plan = plan_reduction(layout.shape, (1,) if layout.last else (2,))
     ordered = call.x if layout.order is None else call.x.transpose(layout.order)
-    instance = engine.statistics(ordered, plan, True, call.backend)
+    instance = engine.statistics(ordered, plan, Measure.VARIANCE, call.backend)
     layer = call.backend.merge(Moments(*(part.reshape(items, channels, 1) for part in instance)), positions, positions)
     batch_mean, batch_var = given_mean, given_var
     if batch_mean is None or batch_var is None:

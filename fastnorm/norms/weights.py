@@ -1,5 +1,6 @@
 """Norms of a layer's weights: weight normalization, weight standardization, spectral normalization, folding."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 from fastnorm import arguments, engine
 from fastnorm.norms.batch import unbatched_layout
 from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Affine, Rule
+from fastnorm.recipe import Affine, Measure, Rule
 
 Array = npt.NDArray[Any]
 
@@ -66,7 +67,7 @@ def weight_norm(
     if array.size:
         layout = unbatched_layout(shape, index)
         plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
-        rule = Rule(centred=False, summed=True)
+        rule = Rule(measure=Measure.SQUARES, summed=True)
         engine.normalize_channels(call, layout, plan, rule, lengths.reshape(-1), None, 1, False)
     return call.finish()
 
@@ -130,8 +131,10 @@ class SpectralNorm(NamedTuple):
     v: Array
 
 
-def _unit(vector: Array, eps: float) -> Array:
-    return vector / max(float(np.linalg.norm(vector)), eps)
+def _unit(vector: Array, eps: float) -> tuple[Array, float]:
+    """The vector with length 1, and the length it had."""
+    length = math.sqrt(float(vector @ vector))
+    return vector * vector.dtype.type(1.0 / max(length, eps)), length
 
 
 def spectral_norm(
@@ -192,12 +195,10 @@ def spectral_norm(
     matrix = call.x.reshape(array.shape[0], -1)
     if start is None:
         start = np.random.default_rng(0).standard_normal((array.shape[0],))
-    left = _unit(engine.as_compute(start, call.x.dtype), least)
+    left, _ = _unit(engine.as_compute(start, call.x.dtype), least)
     for _ in range(iterations):
-        right = _unit(matrix.T @ left, least)
-        image = matrix @ right
-        left = _unit(image, least)
-    sigma = float(left @ image)  # u^T W v
+        right, _ = _unit(matrix.T @ left, least)
+        left, sigma = _unit(matrix @ right, least)  # u^T W v is the length of W v, along which u lies
     scale = np.array([1.0 / max(sigma, least) if sigma == sigma else sigma])
     zero = np.zeros(1)
     plan = plan_reduction(array.shape, tuple(range(array.ndim)))

@@ -11,6 +11,7 @@ from fastnorm import arguments, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
 from fastnorm.plan import plan_reduction
+from fastnorm.recipe import Measure
 from fastnorm.stats.algorithms import ALGORITHMS, in_order
 
 Array = npt.NDArray[Any]
@@ -133,7 +134,7 @@ def moments(
         return Moments(nothing[()], nothing[()], np.full(shape, float(plan.count))[()], degrees)
     if algorithm == "auto" and weight is None:
         compute = engine.as_compute(array, storage(array.dtype, function, "x").compute)
-        found = engine.statistics(compute, plan, True, choose(array.size, backend))
+        found = engine.statistics(compute, plan, Measure.VARIANCE, choose(array.size, backend))
         return Moments((found.hi + found.lo).reshape(shape)[()], found.m2.reshape(shape)[()], plan.count, degrees)
 
     lines, counted = _lines(array, axes), None

@@ -10,7 +10,7 @@ from fastnorm import arguments, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import storage
 from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Moments, merge
+from fastnorm.recipe import Measure, Moments, merge
 
 Array = npt.NDArray[Any]
 
@@ -82,7 +82,7 @@ class Welford:
         self._check(shape, "Welford.update")
         if array.size:
             compute = engine.as_compute(array, storage(array.dtype, "Welford.update", "x").compute)
-            self._absorb(plan.count, shape, engine.statistics(compute, plan, True, choose(array.size)))
+            self._absorb(plan.count, shape, engine.statistics(compute, plan, Measure.VARIANCE, choose(array.size)))
         elif self._shape is None:
             self._shape = shape
         return self
