@@ -50,7 +50,7 @@ minilm: $(VENV)/minilm.installed
 	$(BIN)/python examples/minilm.py
 
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest --import-mode=importlib
+	$(BIN)/pytest tests --pyargs fastnorm
 	$(MAKE) lint
 
 lint: $(VENV)/test.installed
@@ -61,7 +61,7 @@ lint: $(VENV)/test.installed
 	$(BIN)/python -m mypy.stubtest fastnorm.backends._cpu fastnorm.backends._kernels_base
 
 test-peers: $(PEERS)/installed
-	$(PEERS_BIN)/python -m pytest --import-mode=importlib tests/test_peers_torch.py
+	$(PEERS_BIN)/pytest tests/test_peers_torch.py
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info

@@ -74,7 +74,11 @@ def result_dtype(requested: npt.DTypeLike | None, default: np.dtype[Any], functi
     """
     if requested is None:
         return default
-    dtype = np.dtype(requested)
-    if is_floating(dtype):
+    try:
+        dtype = np.dtype(requested)
+    except TypeError:
+        dtype = None
+    if dtype is not None and is_floating(dtype):
         return dtype
-    raise TypeError(f"{function}: dtype must be float16, bfloat16, float32 or float64, got {dtype}")
+    got = repr(requested) if dtype is None else dtype
+    raise TypeError(f"{function}: dtype must be float16, bfloat16, float32 or float64, got {got}")

@@ -98,10 +98,11 @@ cdef inline void column_sums(
             k += 1
 
 
-cdef inline bint is_constant(const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t j) noexcept nogil:
+cdef inline bint is_always(const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t j, double value) noexcept nogil:
+    """Whether line j has this value alone."""
     cdef Py_ssize_t i
-    for i in range(1, n):
-        if element(x, i * stride + j) != element(x, j):
+    for i in range(n):
+        if element(x, i * stride + j) != value:
             return False
     return True
 
@@ -115,7 +116,7 @@ cdef void mend_column(
     cdef lanes s = splat(x, shift[0]), sums_e, sums_q
     cdef Py_ssize_t attempt
     cdef bint rescaled
-    if q[0] == 0.0 and is_constant(x, stride, n, j):
+    if q[0] == 0.0 and is_always(x, stride, n, j, element(x, j) if measure == VARIANCE else 0.0):
         return
     width = min(width, lane_count(x))
     for attempt in range(2):
@@ -127,9 +128,9 @@ cdef void mend_column(
                 after = RESCALE
             else:
                 before = 1.0 / RESCALE
-            s = splat(x, 0.0)
-            if measure == VARIANCE:
-                column_means(x, stride, n, width, True, before, &s)
+                s = splat(x, 0.0)
+                if measure == VARIANCE:
+                    column_means(x, stride, n, width, True, before, &s)
             column_sums(x, stride, n, width, measure, &s, True, before, after, &sums_e, &sums_q)
             shift[0] = element(&s, j) / before
             e[0] = element(&sums_e, j) / (before * after)
@@ -329,7 +330,7 @@ cdef void affine_columns(
             width = min(v.inner - c, most)
             for j in range(width):
                 p = (o % lines) * v.inner + c + j
-                set_line(tile, j, hi[p], lo[p], scale[p], shift[p])
+                set_line(tile, j, hi[p], lo[p], scale[p], 0.0 if weight else shift[p])
             apply_columns(
                 <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
                 at(y, o * u.outer_stride + i * u.stride + c), min(v.n - i, CHUNK_COLUMNS), width, v.stride, u.stride,

@@ -237,19 +237,22 @@ DEFINE_SOME(double)
             UNROLL for (int k = 0; k < half; k++) a.part[k] = a.part[k] + a.part[k + half];               \
         return (double)lanes##_fold_part(a.part[0]);                                                       \
     }                                                                                                     \
+    /* By halves too: which of two zeros remains must not depend on the variant. */                       \
     INLINE double lanes##_least(lanes a) {                                                                \
-        scalar lane[lanes##_count], m;                                                                    \
-        memcpy(lane, &a, sizeof a);                                                                       \
-        m = lane[0];                                                                                      \
-        for (int k = 1; k < lanes##_count; k++) m = (lane[k] < m) | (lane[k] != lane[k]) ? lane[k] : m;   \
-        return (double)m;                                                                                 \
+        scalar x[lanes##_count];                                                                          \
+        memcpy(x, &a, sizeof a);                                                                          \
+        for (int half = lanes##_count / 2; half > 0; half /= 2)                                           \
+            for (int k = 0; k < half; k++)                                                                \
+                x[k] = (x[k + half] < x[k]) | (x[k + half] != x[k + half]) ? x[k + half] : x[k];          \
+        return (double)x[0];                                                                              \
     }                                                                                                     \
     INLINE double lanes##_largest(lanes a) {                                                              \
-        scalar lane[lanes##_count], m;                                                                    \
-        memcpy(lane, &a, sizeof a);                                                                       \
-        m = lane[0];                                                                                      \
-        for (int k = 1; k < lanes##_count; k++) m = (lane[k] > m) | (lane[k] != lane[k]) ? lane[k] : m;   \
-        return (double)m;                                                                                 \
+        scalar x[lanes##_count];                                                                          \
+        memcpy(x, &a, sizeof a);                                                                          \
+        for (int half = lanes##_count / 2; half > 0; half /= 2)                                           \
+            for (int k = 0; k < half; k++)                                                                \
+                x[k] = (x[k + half] > x[k]) | (x[k + half] != x[k + half]) ? x[k + half] : x[k];          \
+        return (double)x[0];                                                                              \
     }                                                                                                     \
     INLINE lanes *lanes##_at(const lanes *base, ptrdiff_t i) {                                            \
         return (lanes *)((scalar *)base + i);                                                             \

@@ -39,26 +39,31 @@ cdef inline void deviation_sums(
     sums[1] = total(sum_q) / (before * after) / (before * after)
 
 
-cdef inline double shifted_sums(
-    const lanes* x, Py_ssize_t n, Measure measure, bint rescaled, double before, double after, double* sums
-) noexcept nogil:
-    """Sums of deviations from a shift near the mean, which is returned.
-
-    The shift is the mean of the first two bundles, so that one pass over the block is enough. Where it proves to be further
-    than half a standard deviation from the mean of the block (a trend, an outlier in front), the corrected shift is
-    taken and the pass repeated: the corrected two-pass algorithm.
-    """
+cdef inline double head_mean(const lanes* x, Py_ssize_t n, Measure measure, bint rescaled, double before) noexcept nogil:
+    """The mean of the first two bundles, in the storage type; 0 where no mean is wanted."""
     cdef Py_ssize_t step = lane_count(x), first = min(n, 2 * step)
     cdef lanes head, more
-    cdef double shift = 0.0
-    if measure == VARIANCE:
-        if first < 2 * step:
-            head, more = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
-        else:
-            head, more = load(x, 0), load(x, step)
-        if rescaled:
-            head, more = multiply(head, splat(x, before)), multiply(more, splat(x, before))
-        shift = rounded(x, total(add(head, more)) / first) / before
+    if measure != VARIANCE:
+        return 0.0
+    if first < 2 * step:
+        head, more = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
+    else:
+        head, more = load(x, 0), load(x, step)
+    if rescaled:
+        head, more = multiply(head, splat(x, before)), multiply(more, splat(x, before))
+    return rounded(x, total(add(head, more)) / first) / before
+
+
+cdef inline double shifted_sums(
+    const lanes* x, Py_ssize_t n, Measure measure, double shift, bint rescaled, double before, double after,
+    double* sums
+) noexcept nogil:
+    """Sums of deviations from a shift near the mean; return the shift that was taken.
+
+    From the mean of the first two bundles, one pass over the block is enough. Where that proves to be further than half
+    a standard deviation from the mean of the block (a trend, an outlier in front), the corrected shift is taken and the
+    pass repeated: the corrected two-pass algorithm.
+    """
     deviation_sums(x, n, measure, shift, rescaled, before, after, sums)
     if measure == VARIANCE and is_far(sums[0], sums[1], n):
         shift = rounded(x, shift + sums[0] / n)
@@ -68,12 +73,15 @@ cdef inline double shifted_sums(
 
 cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, Measure measure) noexcept nogil:
     cdef double sums[2]
-    cdef double shift = shifted_sums(x, n, measure, False, 1.0, 1.0, sums)
+    cdef double shift = shifted_sums(
+        x, n, measure, head_mean(x, n, measure, False, 1.0), False, 1.0, 1.0, sums
+    )
     if out_of_range(x, sums[1], measure):
         if sums[1] < SMALLEST_SQUARES:
-            shift = shifted_sums(x, n, measure, True, 1.0, RESCALE, sums)
+            shift = shifted_sums(x, n, measure, shift, True, 1.0, RESCALE, sums)
         else:
-            shift = shifted_sums(x, n, measure, True, 1.0 / RESCALE, 1.0, sums)
+            shift = head_mean(x, n, measure, True, 1.0 / RESCALE)
+            shift = shifted_sums(x, n, measure, shift, True, 1.0 / RESCALE, 1.0, sums)
     if measure == VARIANCE:
         absorb(line, n, shift, sums[0] / n, sums[1] - sums[0] * (sums[0] / n))
     else:
@@ -191,7 +199,8 @@ cdef void affine_rows(
 ) noexcept nogil:
     """y = (x - centre) * scale + shift for the pieces `start` to `stop`, counted over (outer, chunks).
 
-    Line o has the coefficients o % lines. With weight: times it, plus bias, which go with the position.
+    Line o has the coefficients o % lines. With weight and bias, which go with the position: times it, plus that, and
+    no shift.
     """
     cdef Py_ssize_t o, i, k, p, length, pieces = parts(v.n, CHUNK)
     cdef Exact e
@@ -201,7 +210,7 @@ cdef void affine_rows(
         o, i = k // pieces, k % pieces * CHUNK
         p, length = o % lines, min(v.n - i, CHUNK)
         source, target = <const lanes*> at(x, o * v.outer_stride + i), at(y, o * u.outer_stride + i)
-        e = Exact(hi[p], lo[p], scale[p], shift[p], False)
+        e = Exact(hi[p], lo[p], scale[p], 0.0 if weight else shift[p], False)
         if weight:
             apply_positions(source, target, length, &e, <const lanes*> at(weight, i), <const lanes*> at(bias, i))
         else:

@@ -186,19 +186,25 @@ def test_extrema_are_exact(view: tuple[int, int, int], dtype: Any, compiled: str
 def test_affine_has_the_roundings_of_its_operations(view: tuple[int, int, int], dtype: Any, compiled: str) -> None:
     backend, reference = registry.load(compiled), Reference()
     u = float(np.finfo(dtype).eps) / 2
-    rounded = Affine(*(part.astype(dtype).astype(np.float64) for part in coefficients(view)))
+    numbers = coefficients(view)
     for weight, bias in ((None, None), weights(view[1], dtype)):
         x = np.random.default_rng(view).standard_normal(view).astype(dtype)
         y = np.empty_like(x)
         wide = np.empty(view)
-        backend.affine(x, y, rounded, weight, bias)
-        reference.affine(x.astype(np.float64), wide, rounded, weight, bias)
-        deviations = np.abs(x - rounded.hi[:, np.newaxis]) + np.abs(rounded.lo[:, np.newaxis])
-        product = deviations * rounded.scale[:, np.newaxis]
-        if weight is not None:
-            product = product * np.abs(weight)[:, np.newaxis]
-        # Two differences and one or two products, of which each passes the errors before it on; the sum.
-        assert (np.abs(y - wide) <= 1.001 * u * (4 * product + np.abs(wide)) + 2.0**-52 * product).all()
+        backend.affine(x, y, numbers, weight, bias)
+        reference.affine(x.astype(np.float64), wide, numbers, weight, bias)
+        hi, lo, scale, shift = (part[:, np.newaxis] for part in numbers)
+        product = np.abs(x - hi) * scale
+        addend = np.abs(lo * scale) if weight is not None else np.abs(shift - lo * scale)
+        # d = x - centre is rounded, the addend when it becomes a number of the storage type and when the rest of the
+        # product is added, the result; with a weight, that is rounded once more. (What is left of the scale after two
+        # parts is u^2 of it.)
+        allowed = 1.001 * u * (product + 2 * addend + product * u)
+        if weight is None:
+            allowed = allowed + u * np.abs(wide)
+        else:
+            allowed = (allowed + u * (product + addend)) * np.abs(weight)[:, np.newaxis] + u * np.abs(wide)
+        assert (np.abs(y - wide) <= allowed + 2.0**-52 * (product + addend + np.abs(wide))).all()
 
 
 @each_view

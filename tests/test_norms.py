@@ -17,10 +17,10 @@ SINGLE, DOUBLE = 2.0**-24, 2.0**-53
 # Half a unit in the last place, relative, and the least spacing of each result dtype.
 PRECISION = {"float16": (2.0**-11, 2.0**-24), "bfloat16": (2.0**-8, 2.0**-133)}
 
-# In float32 a normalised value has 4 roundings: the deviation from the high part of the centre, that from the low part,
-# rstd, and the product; everything else is float64, or cancels against the better centre. In float64 the statistics are
-# no wider than the data: a chain of L additions adds L roundings at worst, and about their root where they are
-# independent (Higham and Mary 2019). A lane of a row adds 4096 / 16 numbers; NumPy, the reference, all of a column.
+# In float32 a normalised value has 2 roundings, d = x - centre and the outer of two fused products with the scale; centre
+# and scale are pairs, whose rests are fused in. The contract, 4 units, leaves as many for statistics from float32 sums. In
+# float64 these are no wider than the data: a chain of L additions adds L roundings at worst, and about their root where
+# they are independent (Higham and Mary 2019). A lane of a row adds 4096 / 16 numbers; NumPy, the reference, a column.
 LANE = 256
 
 
@@ -36,8 +36,8 @@ def bound(pieces: Parts, y: Array, units: float, compute: np.dtype[Any], result:
     """Return the largest error that the accuracy contract allows each element of y.
 
     With u the roundoff, n the normalised value, and y = n w + b: n has an error of `units` u max(1, |n|), which the
-    weight scales; the product with the weight adds u |n w|, the sum with the bias u |y|. Where scale and weight are one
-    number its rounding takes the place of the product's. A narrow result is rounded once more.
+    weight scales; n w + b is rounded once where it is fused, u |y|, and where weight and scale are one number the bias
+    is rounded first, by at most u |b| <= u (|n w| + |y|). A narrow result is rounded once more.
     """
     n = np.abs(pieces.normalized)
     error = units * np.maximum(1, n)

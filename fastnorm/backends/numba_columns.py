@@ -143,9 +143,10 @@ def column_sums(x, stride, n, width, measure, shift, rescaled, before, after, e,
 
 
 @helper
-def is_constant(x, stride, n, j):
-    for i in range(1, n):
-        if element(x, i * stride + j) != element(x, j):
+def is_always(x, stride, n, j, value):
+    """Whether line j has this value alone."""
+    for i in range(n):
+        if element(x, i * stride + j) != value:
             return False
     return True
 
@@ -158,7 +159,7 @@ def mend_column(x, stride, n, width, j, measure, shift, e, q, scratch):
     s, sums_e, sums_q = scratch, at(scratch, step), at(scratch, 2 * step)
     store(s, 0, splat(x, shift))
     width = min(width, step)
-    if q == 0.0 and is_constant(x, stride, n, j):
+    if q == 0.0 and is_always(x, stride, n, j, element(x, j) if measure == VARIANCE else 0.0):
         return shift, e, q
     for attempt in range(2):
         rescaled = attempt == 1
@@ -169,9 +170,9 @@ def mend_column(x, stride, n, width, j, measure, shift, e, q, scratch):
                 after = RESCALE
             else:
                 before = 1.0 / RESCALE
-            store(s, 0, splat(x, 0.0))
-            if measure == VARIANCE:
-                column_means(x, stride, n, width, True, before, s)
+                store(s, 0, splat(x, 0.0))
+                if measure == VARIANCE:
+                    column_means(x, stride, n, width, True, before, s)
             column_sums(x, stride, n, width, measure, s, True, before, after, sums_e, sums_q)
             shift = element(s, j) / before
             e = element(sums_e, j) / (before * after)
@@ -379,7 +380,7 @@ def affine_columns(x, y, hi, lo, scale, shift, weight, bias, start, stop):
                 p = o % lines * inner + c + j
                 set_line(
                     coefficient_tile, j, element(hi_in, p), element(lo_in, p), element(scale_in, p),
-                    element(shift_in, p),
+                    element(shift_in, p) if weight.size == 0 else 0.0,
                 )  # fmt: skip
             apply_columns(
                 at(x_base, o * x_outer + i * x_stride + c), at(y_base, o * y_outer + i * y_stride + c), rows, width,

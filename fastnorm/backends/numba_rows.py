@@ -69,16 +69,21 @@ def deviation_sums(x, n, measure, shift, rescaled, before, after):
 
 
 @helper
-def shifted_sums(x, n, measure, rescaled, before, after):
-    """(shift, sum of d, sum of d * d) with a shift near the mean; see src_pyx/rows.pxi."""
+def head_mean(x, n, measure, rescaled, before):
+    """The mean of the first two bundles, in the storage type; 0 where no mean is wanted."""
+    if measure != VARIANCE:
+        return 0.0
     step = lane_count(x)
     first = min(n, 2 * step)
-    shift = 0.0
-    if measure == VARIANCE:
-        head, more = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
-        if rescaled:
-            head, more = head * splat(x, before), more * splat(x, before)
-        shift = rounded(x, total(head + more) / first) / before
+    head, more = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
+    if rescaled:
+        head, more = head * splat(x, before), more * splat(x, before)
+    return rounded(x, total(head + more) / first) / before
+
+
+@helper
+def shifted_sums(x, n, measure, shift, rescaled, before, after):
+    """(shift, sum of d, sum of d * d) from a shift near the mean, corrected if need be; see src_pyx/rows.pxi."""
     e, q = deviation_sums(x, n, measure, shift, rescaled, before, after)
     if measure == VARIANCE and is_far(e, q, n):
         shift = rounded(x, shift + e / n)
@@ -88,12 +93,13 @@ def shifted_sums(x, n, measure, rescaled, before, after):
 
 @helper
 def absorb_block(line, x, n, measure):
-    shift, e, q = shifted_sums(x, n, measure, False, 1.0, 1.0)
+    shift, e, q = shifted_sums(x, n, measure, head_mean(x, n, measure, False, 1.0), False, 1.0, 1.0)
     if out_of_range(x, q, measure):
         if q < SMALLEST_SQUARES:
-            shift, e, q = shifted_sums(x, n, measure, True, 1.0, RESCALE)
+            shift, e, q = shifted_sums(x, n, measure, shift, True, 1.0, RESCALE)
         else:
-            shift, e, q = shifted_sums(x, n, measure, True, 1.0 / RESCALE, 1.0)
+            shift = head_mean(x, n, measure, True, 1.0 / RESCALE)
+            shift, e, q = shifted_sums(x, n, measure, shift, True, 1.0 / RESCALE, 1.0)
     if measure == VARIANCE:
         return absorb(line, float(n), shift, e / n, q - e * (e / n))
     return absorb(line, float(n), 0.0, 0.0, q)
@@ -215,7 +221,7 @@ def affine_rows(x, y, hi, lo, scale, shift, weight, bias, start, stop):
         source, target = at(x_base, o * x_stride + i), at(y_base, o * y_stride + i)
         length = min(n - i, CHUNK)
         mean_hi, mean_lo = element(hi_in, p), element(lo_in, p)
-        s, t = element(scale_in, p), element(shift_in, p)
+        s, t = element(scale_in, p), element(shift_in, p) if weight.size == 0 else 0.0
         if weight.size > 0:
             apply_positions(source, target, length, mean_hi, mean_lo, s, t, False, at(w, i), at(b, i))
         else:

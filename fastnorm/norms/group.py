@@ -14,19 +14,17 @@ Array = npt.NDArray[Any]
 
 
 def _normalize_groups(
-    function: str, x: npt.ArrayLike, per_group: int | None, num_groups: int | None, weight: npt.ArrayLike | None,
+    function: str, x: npt.ArrayLike, num_groups: int | None, weight: npt.ArrayLike | None,
     bias: npt.ArrayLike | None, channel_axis: int, eps: float, out: Array | None, dtype: npt.DTypeLike | None,
     return_stats: bool, backend: str | None,
 ) -> Any:  # fmt: skip
+    """Normalise groups of channels; without `num_groups` each channel is one."""
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
-    if num_groups is not None:
-        groups = arguments.integer(num_groups, function, "num_groups", minimum=1)
-        if channels % groups:
-            raise ValueError(f"{function}: num_groups must divide the {channels} channels, got {groups}")
-        per_group = channels // groups
-    assert per_group is not None
+    per_group = 1 if num_groups is None else channels // num_groups
+    if num_groups is not None and channels % num_groups:
+        raise ValueError(f"{function}: num_groups must divide the {channels} channels, got {num_groups}")
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
@@ -97,8 +95,9 @@ def group_norm(
     >>> fastnorm.group_norm([[0.0, 2.0, 10.0, 30.0]], 2, eps=0)
     array([[-1.,  1., -1.,  1.]])
     """
+    groups = arguments.integer(num_groups, "group_norm", "num_groups", minimum=1)
     return _normalize_groups(
-        "group_norm", x, None, num_groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
+        "group_norm", x, groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
     )
 
 
@@ -150,5 +149,5 @@ def instance_norm(
             [ 0.,  0.]]])
     """
     return _normalize_groups(
-        "instance_norm", x, 1, None, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
+        "instance_norm", x, None, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
     )
