@@ -20,7 +20,7 @@ def _step(elements: int) -> tuning.Step:
     return tuning.LADDER[-1]
 
 
-def choose(elements: int, backend: str | None = None) -> Reference:
+def choose(elements: int, backend: str | None, function: str) -> Reference:
     """Return the backend for work on so many elements.
 
     Parameters
@@ -29,6 +29,8 @@ def choose(elements: int, backend: str | None = None) -> Reference:
         The size of the array.
     backend : str, optional
         What the call asks for; None leaves it to the settings.
+    function : str
+        The caller's name, for the message of an error.
 
     Raises
     ------
@@ -37,7 +39,7 @@ def choose(elements: int, backend: str | None = None) -> Reference:
     RuntimeError
         The backend that was asked for cannot run here.
     """
-    name = current().backend if backend is None else check_backend(backend)
+    name = current().backend if backend is None else check_backend(backend, f"{function}: backend")
     if name != "auto":
         return registry.load(name)
     return registry.load_first(_step(elements).backends)
@@ -92,7 +94,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     requested = np.dtype(dtype)
     settings = current()
     elements = prod(shape)
-    backend = choose(elements)
+    backend = choose(elements, None, op)
     reason = f"forced: backend={settings.backend!r}"
     if settings.backend == "auto":
         step = _step(elements)

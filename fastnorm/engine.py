@@ -121,12 +121,11 @@ def begin(
 
     `others` are arrays that the kernels read besides x, already in the compute dtype.
     """
-    kind = storage(x.dtype, function, "x")
-    result = result_dtype(dtype, kind.result, function)
-    compute = FLOAT64 if result == FLOAT64 else kind.compute
+    result = result_dtype(dtype, storage(x.dtype, function, "x").result, function)
+    compute = compute_dtype(x, dtype, function)
     if out is not None:
         check_out(out, x.shape, result, function)
-    chosen = choose(x.size, backend)
+    chosen = choose(x.size, backend, function)
     source = as_compute(x, compute)
     if out is not None and _usable_as_output(out, source, compute, others):
         return Call(source, out, result, out, chosen)
@@ -138,7 +137,8 @@ def begin(
 def compute_dtype(x: Array, dtype: npt.DTypeLike | None, function: str) -> np.dtype[Any]:
     """Return the dtype in which `begin` will have the kernels compute."""
     kind = storage(x.dtype, function, "x")
-    return FLOAT64 if result_dtype(dtype, kind.result, function) == FLOAT64 else kind.compute
+    result = result_dtype(dtype, kind.result, function)
+    return FLOAT64 if result.name == "float64" else kind.compute  # of either byte order
 
 
 @lru_cache(maxsize=64)

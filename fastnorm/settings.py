@@ -35,8 +35,8 @@ def _threads_from(name: str) -> int | None:
 
 
 def check_backend(backend: str, name: str = "backend") -> str:
-    """Return `backend` if it is the name of one, else raise ValueError."""
-    if backend not in BACKENDS:
+    """Return `backend` if it is the name of one, else raise ValueError; `name` is what the message calls it."""
+    if not isinstance(backend, str) or backend not in BACKENDS:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
     return backend
 

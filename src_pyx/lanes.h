@@ -173,7 +173,7 @@ DEFINE_SOME(double)
     INLINE lanes lanes##_splat(const lanes *like, double value) {                                         \
         lanes a;                                                                                          \
         (void)like;                                                                                       \
-        EACH_PART(lanes##_parts, a.part[k] = (scalar##_part){0} + (scalar)value)     \
+        EACH_PART(lanes##_parts, a.part[k] = (scalar)value - (scalar##_part){0})     \
         return a;                                                                                         \
     }                                                                                                     \
     INLINE lanes lanes##_load_partial(const lanes *base, ptrdiff_t i, ptrdiff_t count, double fill) {     \

@@ -17,9 +17,9 @@ SINGLE, DOUBLE = 2.0**-24, 2.0**-53
 # Half a unit in the last place, relative, and the least spacing of each result dtype.
 PRECISION = {"float16": (2.0**-11, 2.0**-24), "bfloat16": (2.0**-8, 2.0**-133)}
 
-# In float32 a normalised value has 2 roundings, d = x - centre and the outer of two fused products with the scale; centre
-# and scale are pairs, whose rests are fused in. The contract, 4 units, leaves as many for statistics from float32 sums. In
-# float64 these are no wider than the data: a chain of L additions adds L roundings at worst, and about their root where
+# In float32 a normalised value has 2 roundings: d = x - centre, and the outer of two fused products with the scale.
+# Both are pairs, whose rests are fused in. The contract, 4 units, leaves as many for statistics from float32 sums. In
+# float64 these are no wider than the data: a chain of L additions adds L roundings at worst, and about their root if
 # they are independent (Higham and Mary 2019). A lane of a row adds 4096 / 16 numbers; NumPy, the reference, a column.
 LANE = 256
 

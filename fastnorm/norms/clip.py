@@ -60,7 +60,7 @@ def _root_of_squares(x: Array, axes: tuple[int, ...], backend: str | None, funct
     plan = plan_reduction(x.shape, axes)
     if not x.size:
         return np.zeros(plan.stats)
-    chosen = choose(x.size, backend)
+    chosen = choose(x.size, backend, function)
     compute = engine.as_compute(x, engine.compute_dtype(x, None, function))
     moments = engine.statistics(compute, plan, Measure.SQUARES, chosen)
     with np.errstate(invalid="ignore"):

@@ -61,6 +61,7 @@ def extrema(
     array = engine.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
+    chosen = choose(array.size, backend, function)
     shape = plan.stats if keepdims else tuple(n for a, n in enumerate(array.shape) if a not in axes)
     if plan.count == 0:
         raise ValueError(f"{function}: a line without elements has no extrema, got shape {array.shape}")
@@ -70,5 +71,5 @@ def extrema(
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8:  # float64 does not hold them
         return Extrema(array.min(axis=axes, keepdims=keepdims), array.max(axis=axes, keepdims=keepdims))
     compute = engine.as_compute(array, storage(array.dtype, function, "x").compute)
-    low, high = engine.extrema(compute, plan, choose(array.size, backend))
+    low, high = engine.extrema(compute, plan, chosen)
     return Extrema(low.astype(dtype).reshape(shape)[()], high.astype(dtype).reshape(shape)[()])

@@ -125,6 +125,7 @@ def moments(
         names = ", ".join(map(repr, ("auto", *ALGORITHMS)))
         raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
     weight = _weights(array, weights, where)
+    chosen = choose(array.size, backend, function)
     plan = plan_reduction(array.shape, axes)
     shape = plan.stats if keepdims else tuple(n for a, n in enumerate(array.shape) if a not in axes)
     if plan.count == 0:
@@ -134,7 +135,7 @@ def moments(
         return Moments(nothing[()], nothing[()], np.full(shape, float(plan.count))[()], degrees)
     if algorithm == "auto" and weight is None:
         compute = engine.as_compute(array, storage(array.dtype, function, "x").compute)
-        found = engine.statistics(compute, plan, Measure.VARIANCE, choose(array.size, backend))
+        found = engine.statistics(compute, plan, Measure.VARIANCE, chosen)
         return Moments((found.hi + found.lo).reshape(shape)[()], found.m2.reshape(shape)[()], plan.count, degrees)
 
     lines, counted = _lines(array, axes), None

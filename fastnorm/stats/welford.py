@@ -82,7 +82,8 @@ class Welford:
         self._check(shape, "Welford.update")
         if array.size:
             compute = engine.as_compute(array, storage(array.dtype, "Welford.update", "x").compute)
-            self._absorb(plan.count, shape, engine.statistics(compute, plan, Measure.VARIANCE, choose(array.size)))
+            backend = choose(array.size, None, "Welford.update")
+            self._absorb(plan.count, shape, engine.statistics(compute, plan, Measure.VARIANCE, backend))
         elif self._shape is None:
             self._shape = shape
         return self
