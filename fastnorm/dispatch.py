@@ -12,6 +12,14 @@ from fastnorm.backends.reference import Reference
 from fastnorm.dtypes import storage
 from fastnorm.settings import check_backend, current
 
+# What has no kernels of its own.
+_BY_NUMPY = ("local_response_norm", "clip_by_value", "fold_batch_norm")
+_BY_KERNELS = (
+    "moments", "extrema", "layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm", "switchable_norm",
+    "pixel_norm", "l2_normalize", "lp_normalize", "normalize", "standardize", "min_max_scale", "max_abs_scale",
+    "weight_norm", "weight_standardize", "spectral_norm", "clip_by_norm", "clip_by_global_norm",
+)  # fmt: skip
+
 
 def _step(elements: int) -> tuning.Step:
     for step in tuning.LADDER:
@@ -83,6 +91,8 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     ------
     TypeError
         The dtype is not a real number type.
+    ValueError
+        There is no such function.
 
     Examples
     --------
@@ -91,12 +101,14 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     'small: one thread, compiled ahead of time'
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if op not in _BY_KERNELS + _BY_NUMPY:
+        raise ValueError(f"explain: op must be the name of a function, such as 'layer_norm', got {op!r}")
     requested = np.dtype(dtype)
     settings = current()
     elements = prod(shape)
-    backend = choose(elements, None, op)
-    reason = f"forced: backend={settings.backend!r}"
-    if settings.backend == "auto":
+    backend = registry.load("reference") if op in _BY_NUMPY else choose(elements, None, op)
+    reason = "computed by NumPy" if op in _BY_NUMPY else f"forced: backend={settings.backend!r}"
+    if settings.backend == "auto" and op in _BY_KERNELS:
         step = _step(elements)
         reason = step.reason
         for name in step.backends[: step.backends.index(backend.name)]:

@@ -183,7 +183,7 @@ def apply(
 
     Where `rstd` would leave the range of float32 on the way, float64 does it.
     """
-    backend = registry.load("reference") if leaves_range(rstd, call.x.dtype) else call.backend
+    backend = registry.load("reference") if leaves_range(rstd, coefficients.scale, call.x.dtype) else call.backend
     columns = view[2]
     flat = Affine(*(part.reshape(-1, columns) for part in coefficients))
     x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)

@@ -99,6 +99,17 @@ def plan_reduction(shape: Shape, axes: tuple[int, ...]) -> Plan:
     return Plan(view, pool, order, stats, count)
 
 
+@lru_cache(maxsize=4096)
+def plan_groups_last(batch: int, spatial: int, groups: int, per_group: int) -> Plan:
+    """Return the plan of groups of channels that are last, (N, S, G, C / G): each channel, then those of a group.
+
+    `plan_reduction` would see a batch of one differently, and the last bits would depend on the size of the batch.
+    """
+    view = batch, spatial, groups * per_group
+    pool = (batch * groups, per_group, 1) if per_group > 1 else None
+    return Plan(view, pool, None, (batch, 1, groups, 1), spatial * per_group)
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelLayout:
     """An array with a batch axis and a channel axis, seen as (N, C, S) or, with `last`, as (N, S, C).

@@ -83,11 +83,12 @@ def fold(hi: Array, lo: Array, rstd: Array, weight: Array | None = None, bias: A
     return Affine(hi, lo, scale, shift)
 
 
-def leaves_range(rstd: Array, dtype: np.dtype[Any]) -> bool:
+def leaves_range(rstd: Array, scale: Array, dtype: np.dtype[Any]) -> bool:
     """Whether a line must be applied in float64, since float32 would overflow or underflow on the way."""
     if dtype != np.float32 or rstd.size == 0:
         return False
-    return not (rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD)
+    within = rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD
+    return not (within and (scale is rstd or (scale.min() >= -LARGEST_RSTD and scale.max() <= LARGEST_RSTD)))
 
 
 def merge(parts: Moments, count: float, last: float) -> Moments:

@@ -117,6 +117,7 @@ cdef void mend_column(
     cdef Py_ssize_t attempt
     cdef bint rescaled
     if q[0] == 0.0 and is_always(x, stride, n, j, element(x, j) if measure == VARIANCE else 0.0):
+        shift[0], e[0] = element(x, j), 0.0
         return
     width = min(width, lane_count(x))
     for attempt in range(2):
@@ -134,13 +135,13 @@ cdef void mend_column(
             column_sums(x, stride, n, width, measure, &s, True, before, after, &sums_e, &sums_q)
             shift[0] = element(&s, j) / before
             e[0] = element(&sums_e, j) / (before * after)
-            q[0] = element(&sums_q, j) / (before * after) / (before * after)
+            q[0] = unscaled(element(&sums_q, j), measure, before * after)
         if measure == VARIANCE and is_far(e[0], q[0], n):
             shift[0] = rounded(x, shift[0] + e[0] / n)
             s = splat(x, shift[0] * before)
             column_sums(x, stride, n, width, measure, &s, rescaled, before, after, &sums_e, &sums_q)
             e[0] = element(&sums_e, j) / (before * after)
-            q[0] = element(&sums_q, j) / (before * after) / (before * after)
+            q[0] = unscaled(element(&sums_q, j), measure, before * after)
 
 
 cdef struct Block:
@@ -290,9 +291,10 @@ cdef void normalize_columns(
         for j in range(width):
             p = (o * v.inner + c + j) % parameters
             rstd = inverse(rule, all_chunks.m2[j])
-            exact[j] = Exact(all_chunks.hi[j], all_chunks.lo[j], rstd, 0.0, is_wide(x, rstd))
+            exact[j] = Exact(all_chunks.hi[j], all_chunks.lo[j], rstd, 0.0, is_wide(x, rstd, rstd))
             if not per_position:
                 exact[j].scale, exact[j].shift = rstd * element(weight, p), element(bias, p)
+                exact[j].wide = is_wide(x, rstd, exact[j].scale)
             wide = wide or exact[j].wide
             set_line(tile, j, exact[j].hi, exact[j].lo, exact[j].scale, exact[j].shift)
             if mean:

@@ -104,10 +104,10 @@ cdef inline Coefficients coefficients(
     return c
 
 
-cdef inline bint is_wide(const lanes* like, double rstd) noexcept nogil:
-    """Whether a line must be applied in float64."""
+cdef inline bint is_wide(const lanes* like, double rstd, double scale) noexcept nogil:
+    """Whether a line must be applied in float64; `scale` is rstd times its weight."""
     if lanes is lanes32:
-        return not SMALLEST_RSTD <= rstd <= LARGEST_RSTD
+        return not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD)
     else:
         return False
 
@@ -131,7 +131,7 @@ cdef inline lanes apply(lanes x, lanes centre, lanes scale, lanes scale_rest, la
 cdef inline bint out_of_range(const lanes* like, double squares, Measure measure) noexcept nogil:
     """Whether a sum of squares has overflowed, or lost digits to underflow."""
     if lanes is lanes32:
-        return measure != MAGNITUDES and not SMALLEST_SQUARES <= squares <= LARGEST_SQUARES
+        return not (squares >= SMALLEST_SQUARES or measure == MAGNITUDES) or not squares <= LARGEST_SQUARES
     else:
         return False
 
@@ -139,6 +139,13 @@ cdef inline bint out_of_range(const lanes* like, double squares, Measure measure
 cdef inline bint is_far(double e, double q, double n) noexcept nogil:
     """Whether the shift is further than half a standard deviation from the mean: rounding errors would show."""
     return 5.0 * (e * (e / n)) > q
+
+
+cdef inline double unscaled(double sum_of_powers, Measure measure, double scale) noexcept nogil:
+    """A sum of squares, or of magnitudes, of numbers that were multiplied by `scale`."""
+    if measure == MAGNITUDES:
+        return sum_of_powers / scale
+    return sum_of_powers / scale / scale
 
 
 cdef inline lanes deviation(lanes x, lanes centre, lanes before, lanes after, bint rescaled) noexcept nogil:

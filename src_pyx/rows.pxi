@@ -36,7 +36,7 @@ cdef inline void deviation_sums(
         else:
             sum_q = fused(d, d, sum_q)
     sums[0] = total(sum_e) / (before * after)
-    sums[1] = total(sum_q) / (before * after) / (before * after)
+    sums[1] = unscaled(total(sum_q), measure, before * after)
 
 
 cdef inline double head_mean(const lanes* x, Py_ssize_t n, Measure measure, bint rescaled, double before) noexcept nogil:
@@ -181,13 +181,14 @@ cdef void normalize_rows(
         target = at(y, o * u.outer_stride)
         line = line_moments(source, v.n, rule.measure)
         rstd = inverse(rule, line.m2)
-        e = Exact(line.hi, line.lo, rstd, 0.0, is_wide(x, rstd))
+        e = Exact(line.hi, line.lo, rstd, 0.0, is_wide(x, rstd, rstd))
         if per_position:
             apply_positions(source, target, v.n, &e, weight, bias)
         else:
             for j in range(segments):
                 p = (o * segments + j) % parameters
                 e.scale, e.shift = rstd * element(weight, p), element(bias, p)
+                e.wide = is_wide(x, rstd, e.scale)
                 apply_scalar(<const lanes*> at(source, j * length), at(target, j * length), length, &e)
         if mean:
             mean[o], m2[o] = line.hi + line.lo, line.m2

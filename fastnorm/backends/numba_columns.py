@@ -39,6 +39,7 @@ from fastnorm.backends.numba_moments import (
     is_far,
     is_wide,
     out_of_range,
+    unscaled,
 )
 
 GROUP = 8
@@ -160,7 +161,7 @@ def mend_column(x, stride, n, width, j, measure, shift, e, q, scratch):
     store(s, 0, splat(x, shift))
     width = min(width, step)
     if q == 0.0 and is_always(x, stride, n, j, element(x, j) if measure == VARIANCE else 0.0):
-        return shift, e, q
+        return element(x, j), 0.0, q
     for attempt in range(2):
         rescaled = attempt == 1
         if rescaled:
@@ -176,13 +177,13 @@ def mend_column(x, stride, n, width, j, measure, shift, e, q, scratch):
             column_sums(x, stride, n, width, measure, s, True, before, after, sums_e, sums_q)
             shift = element(s, j) / before
             e = element(sums_e, j) / (before * after)
-            q = element(sums_q, j) / (before * after) / (before * after)
+            q = unscaled(element(sums_q, j), measure, before * after)
         if measure == VARIANCE and is_far(e, q, n):
             shift = rounded(x, shift + e / n)
             store(s, 0, splat(x, shift * before))
             column_sums(x, stride, n, width, measure, s, rescaled, before, after, sums_e, sums_q)
             e = element(sums_e, j) / (before * after)
-            q = element(sums_q, j) / (before * after) / (before * after)
+            q = unscaled(element(sums_q, j), measure, before * after)
     return shift, e, q
 
 
@@ -336,7 +337,7 @@ def normalize_columns(x, y, weight, bias, per_position, measure, divisor, eps, f
             set_element(rstd, j, r)
             set_element(scale, j, r if per_position else r * element(w, p))
             set_element(shift, j, 0.0 if per_position else element(b, p))
-            any_wide = any_wide or is_wide(x_base, r)
+            any_wide = any_wide or is_wide(x_base, r, element(scale, j))
             hi, lo = element(line_hi, j), element(line_lo, j)
             set_line(coefficient_tile, j, hi, lo, element(scale, j), element(shift, j))
             if mean.size > 0:
@@ -346,7 +347,7 @@ def normalize_columns(x, y, weight, bias, per_position, measure, divisor, eps, f
             apply_columns(source, target, n, width, x_stride, y_stride, coefficient_tile, per_position, w, b)
             continue
         for j in range(width):
-            wide = is_wide(x_base, element(rstd, j))
+            wide = is_wide(x_base, element(rstd, j), element(scale, j))
             for i in range(n):
                 v = applied(
                     x_base, element(source, i * x_stride + j), element(line_hi, j), element(line_lo, j),

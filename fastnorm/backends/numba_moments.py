@@ -57,9 +57,10 @@ def coefficients(like, hi, lo, scale, shift):
 
 
 @helper
-def is_wide(like, rstd):
-    """Whether a line must be applied in float64."""
-    return lane_count(like) == 32 and not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD)
+def is_wide(like, rstd, scale):
+    """Whether a line must be applied in float64; `scale` is rstd times its weight."""
+    fits = SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD
+    return lane_count(like) == 32 and not fits
 
 
 @helper
@@ -81,13 +82,22 @@ def apply(x, centre, scale, scale_rest, shift):
 @helper
 def out_of_range(like, squares, measure):
     """Whether a sum of squares has overflowed, or lost digits to underflow."""
-    return lane_count(like) == 32 and measure != MAGNITUDES and not (SMALLEST_SQUARES <= squares <= LARGEST_SQUARES)
+    fits = (squares >= SMALLEST_SQUARES or measure == MAGNITUDES) and squares <= LARGEST_SQUARES
+    return lane_count(like) == 32 and not fits
 
 
 @helper
 def is_far(e, q, n):
     """Whether the shift is further than half a standard deviation from the mean: rounding errors would show."""
     return 5.0 * (e * (e / n)) > q
+
+
+@helper
+def unscaled(sum_of_powers, measure, scale):
+    """A sum of squares, or of magnitudes, of numbers that were multiplied by `scale`."""
+    if measure == MAGNITUDES:
+        return sum_of_powers / scale
+    return sum_of_powers / scale / scale
 
 
 @helper

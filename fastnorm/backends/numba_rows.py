@@ -39,6 +39,7 @@ from fastnorm.backends.numba_moments import (
     is_far,
     is_wide,
     out_of_range,
+    unscaled,
 )
 
 RUN = 8
@@ -65,7 +66,7 @@ def deviation_sums(x, n, measure, shift, rescaled, before, after):
         # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
         d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
         sum_e, sum_q = sum_e + d, add_to(sum_q, d, measure)
-    return total(sum_e) / (before * after), total(sum_q) / (before * after) / (before * after)
+    return total(sum_e) / (before * after), unscaled(total(sum_q), measure, before * after)
 
 
 @helper
@@ -192,14 +193,15 @@ def normalize_rows(
         source, target = at(x_base, o * x_stride), at(y_base, o * y_stride)
         line = line_moments(source, n, measure)
         rstd = inverse(line[3], measure, divisor, eps, floor)
-        wide = is_wide(x_base, rstd)
         if per_position:
+            wide = is_wide(x_base, rstd, rstd)
             apply_positions(source, target, n, line[1], line[2], rstd, 0.0, wide, w, b)
         else:
             for j in range(segments):
                 p = (o * segments + j) % parameters
                 i = j * length
                 scale = rstd * element(w, p)
+                wide = is_wide(x_base, rstd, scale)
                 apply_scalar(at(source, i), at(target, i), length, line[1], line[2], scale, element(b, p), wide)
         if mean.size > 0:
             set_element(mean_out, o, line[1] + line[2])

@@ -51,7 +51,9 @@ def clip_by_value(
     if low > high:
         raise ValueError(f"{function}: low must not be above high, got {low:g} and {high:g}")
     call = engine.begin(array, out, dtype, None, function)
-    np.clip(call.x, low, high, out=call.y)
+    with np.errstate(over="ignore"):  # an end beyond float32 is no limit to it
+        ends = np.array([low, high]).astype(call.x.dtype)
+    np.clip(call.x, *ends, out=call.y)
     return call.finish()
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.plan import plan_channels, plan_reduction
+from fastnorm.plan import plan_channels, plan_groups_last, plan_reduction
 from fastnorm.recipe import Rule
 
 Array = npt.NDArray[Any]
@@ -36,7 +36,7 @@ def _normalize_groups(
     layout = plan_channels(array.shape, axis)
     split = layout.channels // per_group, per_group
     if layout.last:
-        plan = plan_reduction((layout.batch, layout.spatial, *split), (1, 3))
+        plan = plan_groups_last(layout.batch, layout.spatial, *split)
     else:
         plan = plan_reduction((layout.batch, *split, layout.spatial), (2, 3))
     moments = engine.normalize_channels(call, layout, plan, rule, weight, bias, per_group, return_stats)

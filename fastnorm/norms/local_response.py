@@ -79,10 +79,12 @@ def local_response_norm(
                 for c in range(0, after, step):
                     part = source[b : b + items, :, c : c + step]
                     sums = _window_sums(part, window)
+                    if sums.max() == np.inf:  # squares beyond float32
+                        sums = _window_sums(part.astype(np.float64), window)
                     sums *= slope
                     sums += offset
                     np.power(sums, exponent, out=sums)
-                    np.divide(part, sums, out=target[b : b + items, :, c : c + step])
+                    np.divide(part, sums, out=target[b : b + items, :, c : c + step], casting="same_kind")
     return call.finish()
 
 

@@ -92,7 +92,8 @@ def _scaled_by_extrema(
         span, centre, shift = np.maximum(np.abs(least), np.abs(largest)), zero, zero
         high, low = 1.0, 0.0
     else:
-        span, centre, shift = largest - least, least, np.full_like(least, low)
+        with np.errstate(invalid="ignore"):
+            span, centre, shift = largest - least, least, np.full_like(least, low)
     scale = (high - low) / np.where(span == 0.0, 1.0, span)
     engine.apply_statistics(call, plan, Affine(centre, zero, scale, shift))
     result = call.finish()

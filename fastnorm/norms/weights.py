@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine
+from fastnorm.dtypes import is_floating
 from fastnorm.norms.batch import unbatched_layout
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Affine, Measure, Rule
@@ -122,6 +123,16 @@ def weight_standardize(
     return call.finish()
 
 
+def _power_iteration(matrix: Array, start: Array, iterations: int, eps: float) -> tuple[Array, Array, float]:
+    """(u, v, sigma) of a matrix."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        left, _ = _unit(start.astype(matrix.dtype), eps)
+        for _ in range(iterations):
+            right, _ = _unit(matrix.T @ left, eps)
+            left, sigma = _unit(matrix @ right, eps)  # u^T W v is the length of W v, along which u lies
+    return left, right, sigma
+
+
 class SpectralNorm(NamedTuple):
     """The weight over its spectral norm, that norm, and the singular vectors that gave it."""
 
@@ -195,15 +206,14 @@ def spectral_norm(
     matrix = call.x.reshape(array.shape[0], -1)
     if start is None:
         start = np.random.default_rng(0).standard_normal((array.shape[0],))
-    left, _ = _unit(engine.as_compute(start, call.x.dtype), least)
-    for _ in range(iterations):
-        right, _ = _unit(matrix.T @ left, least)
-        left, sigma = _unit(matrix @ right, least)  # u^T W v is the length of W v, along which u lies
+    left, right, sigma = _power_iteration(matrix, start, iterations, least)
+    if not 0.0 < sigma < math.inf:  # products beyond float32
+        left, right, sigma = _power_iteration(matrix.astype(np.float64), start, iterations, least)
     scale = np.array([1.0 / max(sigma, least) if sigma == sigma else sigma])
     zero = np.zeros(1)
     plan = plan_reduction(array.shape, tuple(range(array.ndim)))
     engine.apply_statistics(call, plan, Affine(zero, zero, scale, zero))
-    return SpectralNorm(call.finish(), sigma, left, right)
+    return SpectralNorm(call.finish(), sigma, left.astype(call.x.dtype), right.astype(call.x.dtype))
 
 
 class FoldedLayer(NamedTuple):
@@ -278,7 +288,7 @@ def fold_batch_norm(
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = vector(gamma, "gamma", 1.0) / np.sqrt(var + least)
     folded_bias = (vector(bias, "bias", 0.0) - mean) * scale + vector(beta, "beta", 0.0)
-    result = engine.compute_dtype(array, None, function) if array.dtype.kind != "f" else array.dtype
+    result = array.dtype if is_floating(array.dtype) else engine.compute_dtype(array, None, function)
     shape = tuple(channels if a == axis else 1 for a in range(array.ndim))
     folded = array.astype(np.float64) * scale.reshape(shape)
     return FoldedLayer(folded.astype(result), folded_bias.astype(result))

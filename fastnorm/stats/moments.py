@@ -43,9 +43,9 @@ class Moments:
 
     @property
     def var(self) -> Any:
-        """The variance, ``m2 / (count - ddof)``."""
+        """The variance, ``m2 / max(count - ddof, 0)``."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.divide(self.m2, np.subtract(self.count, self.ddof))
+            return np.divide(self.m2, np.maximum(np.subtract(self.count, self.ddof), 0))
 
     @property
     def std(self) -> Any:
@@ -150,8 +150,10 @@ def moments(
         mean, m2 = ALGORITHMS[name](lines, None if counted is None else counted.astype(lines.dtype))
     total: Any = plan.count
     if counted is not None:
-        total = in_order(counted).reshape(shape)[()]
-        if np.any(total == 0):
+        sums = in_order(counted)
+        total = sums.reshape(shape)[()]
+        if np.any(sums == 0):
+            mean, m2 = np.where(sums == 0, np.nan, mean), np.where(sums == 0, np.nan, m2)
             warnings.warn(f"{function}: mean of empty lines", RuntimeWarning, stacklevel=2)
     return Moments(
         mean.astype(FLOAT64).reshape(shape)[()], m2.astype(FLOAT64).reshape(shape)[()], total, degrees

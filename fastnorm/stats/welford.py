@@ -175,10 +175,11 @@ class Welford:
         except struct.error:
             raise ValueError("Welford.from_bytes: these bytes are not a Welford state") from None
         result = cls(axis if has_axis else None, dtype.rstrip(b"\0").decode())
-        numbers = np.frombuffer(data[struct.calcsize(layout) + 8 * ndim :], "<f8") if count else np.empty(0)
-        size = int(np.prod(shape))
-        if numbers.size != (3 * size if count else 0):
-            raise ValueError(f"Welford.from_bytes: expected {3 * size} numbers, got {numbers.size}")
+        size = int(np.prod(shape)) if count else 0
+        rest = data[struct.calcsize(layout) + 8 * ndim :]
+        if len(rest) != 3 * 8 * size:
+            raise ValueError(f"Welford.from_bytes: expected {3 * 8 * size} bytes of state, got {len(rest)}")
+        numbers = np.frombuffer(rest, "<f8")
         if has_shape:
             result._shape = shape
         if count:
