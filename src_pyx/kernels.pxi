@@ -156,7 +156,7 @@ def affine(
     cnp.ndarray x, cnp.ndarray y, cnp.ndarray hi, cnp.ndarray lo, cnp.ndarray scale, cnp.ndarray shift,
     cnp.ndarray weight, cnp.ndarray bias, int threads
 ):
-    """y = (x - hi - lo) * scale + shift, coefficients (lines, inner) float64; with weight, (reduce,): times it, plus bias."""
+    """y = (x - hi - lo) * scale + shift, coefficients (lines, inner) float64; or * scale * weight + bias, (reduce,)."""
     cdef Work w = work_on(AFFINE, x)
     w.y = view_of(y)
     w.coefficients[0], w.coefficients[1] = <double*> data_of(hi), <double*> data_of(lo)

@@ -39,7 +39,9 @@ cdef inline void deviation_sums(
     sums[1] = unscaled(total(sum_q), measure, before * after)
 
 
-cdef inline double head_mean(const lanes* x, Py_ssize_t n, Measure measure, bint rescaled, double before) noexcept nogil:
+cdef inline double head_mean(
+    const lanes* x, Py_ssize_t n, Measure measure, bint rescaled, double before
+) noexcept nogil:
     """The mean of the first two bundles, in the storage type; 0 where no mean is wanted."""
     cdef Py_ssize_t step = lane_count(x), first = min(n, 2 * step)
     cdef lanes head, more

@@ -1,1 +1,3 @@
+__test__: dict[str, str]
+
 def runnable_variants() -> tuple[str, ...]: ...

@@ -3,44 +3,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-Doubles = npt.NDArray[np.float64]
+_Array = npt.NDArray[Any]
+_Doubles = npt.NDArray[np.float64]
 
-def moments(x: Array, measure: int, hi: Doubles, lo: Doubles, m2: Doubles, threads: int) -> None: ...
-def extrema(x: Array, lows: Array, highs: Array, threads: int) -> None: ...
+__test__: dict[str, str]
+
+def moments(x: _Array, measure: int, hi: _Doubles, lo: _Doubles, m2: _Doubles, threads: int) -> None: ...
+def extrema(x: _Array, lows: _Array, highs: _Array, threads: int) -> None: ...
 def merge(
-    hi: Doubles,
-    lo: Doubles,
-    m2: Doubles,
+    hi: _Doubles,
+    lo: _Doubles,
+    m2: _Doubles,
     count: float,
     last: float,
-    merged_hi: Doubles,
-    merged_lo: Doubles,
-    merged_m2: Doubles,
+    merged_hi: _Doubles,
+    merged_lo: _Doubles,
+    merged_m2: _Doubles,
 ) -> None: ...
 def normalize(
-    x: Array,
-    y: Array,
-    weight: Array,
-    bias: Array,
+    x: _Array,
+    y: _Array,
+    weight: _Array,
+    bias: _Array,
     per_position: bool,
     segments: int,
     measure: int,
     divisor: float,
     eps: float,
     floor: bool,
-    mean: Doubles | None,
-    m2: Doubles | None,
+    mean: _Doubles | None,
+    m2: _Doubles | None,
     threads: int,
 ) -> None: ...
 def affine(
-    x: Array,
-    y: Array,
-    hi: Doubles,
-    lo: Doubles,
-    scale: Doubles,
-    shift: Doubles,
-    weight: Array | None,
-    bias: Array | None,
+    x: _Array,
+    y: _Array,
+    hi: _Doubles,
+    lo: _Doubles,
+    scale: _Doubles,
+    shift: _Doubles,
+    weight: _Array | None,
+    bias: _Array | None,
     threads: int,
 ) -> None: ...

@@ -10,7 +10,7 @@ from fastnorm import arguments, engine
 from fastnorm.dtypes import is_floating
 from fastnorm.norms.batch import unbatched_layout
 from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Affine, Measure, Rule
+from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
 
@@ -126,7 +126,7 @@ def weight_standardize(
 def _power_iteration(matrix: Array, start: Array, iterations: int, eps: float) -> tuple[Array, Array, float]:
     """(u, v, sigma) of a matrix."""
     with np.errstate(over="ignore", invalid="ignore"):
-        left, _ = _unit(start.astype(matrix.dtype), eps)
+        left = start.astype(matrix.dtype)  # of any length: that of W^T u is divided out
         for _ in range(iterations):
             right, _ = _unit(matrix.T @ left, eps)
             left, sigma = _unit(matrix @ right, eps)  # u^T W v is the length of W v, along which u lies
@@ -209,11 +209,12 @@ def spectral_norm(
     left, right, sigma = _power_iteration(matrix, start, iterations, least)
     if not 0.0 < sigma < math.inf:  # products beyond float32
         left, right, sigma = _power_iteration(matrix.astype(np.float64), start, iterations, least)
-    scale = np.array([1.0 / max(sigma, least) if sigma == sigma else sigma])
-    zero = np.zeros(1)
-    plan = plan_reduction(array.shape, tuple(range(array.ndim)))
-    engine.apply_statistics(call, plan, Affine(zero, zero, scale, zero))
-    return SpectralNorm(call.finish(), sigma, left.astype(call.x.dtype), right.astype(call.x.dtype))
+    length = np.float64(max(sigma, least) if sigma == sigma else sigma)
+    fits = not length > np.finfo(call.x.dtype).max
+    np.divide(call.x, length.astype(call.x.dtype) if fits else length, out=call.y, casting="same_kind")
+    return SpectralNorm(
+        call.finish(), sigma, left.astype(call.x.dtype, copy=False), right.astype(call.x.dtype, copy=False)
+    )
 
 
 class FoldedLayer(NamedTuple):
