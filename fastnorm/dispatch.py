@@ -13,11 +13,11 @@ from fastnorm.dtypes import storage
 from fastnorm.settings import check_backend, current
 
 # What has no kernels of its own.
-_BY_NUMPY = ("local_response_norm", "clip_by_value", "fold_batch_norm")
+_BY_NUMPY = ("local_response_norm", "spectral_norm", "clip_by_value", "fold_batch_norm")
 _BY_KERNELS = (
     "moments", "extrema", "layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm", "switchable_norm",
     "pixel_norm", "l2_normalize", "lp_normalize", "normalize", "standardize", "min_max_scale", "max_abs_scale",
-    "weight_norm", "weight_standardize", "spectral_norm", "clip_by_norm", "clip_by_global_norm",
+    "weight_norm", "weight_standardize", "clip_by_norm", "clip_by_global_norm",
 )  # fmt: skip
 
 
