@@ -58,7 +58,7 @@ lint: $(VENV)/test.installed
 	$(BIN)/cython-lint src_pyx
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m mypy.stubtest fastnorm.backends._cpu fastnorm.backends._kernels_base
+	$(BIN)/stubtest fastnorm.backends._cpu fastnorm.backends._kernels_base
 
 test-peers: $(PEERS)/installed
 	$(PEERS_BIN)/pytest tests/test_peers_torch.py

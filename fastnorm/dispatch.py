@@ -98,7 +98,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     --------
     >>> import fastnorm
     >>> fastnorm.explain("layer_norm", (8, 768)).reason
-    'small: one thread, compiled ahead of time'
+    'small: one thread'
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     if op not in _BY_KERNELS + _BY_NUMPY:

@@ -18,8 +18,8 @@ class Step(NamedTuple):
 
 
 LADDER = (
-    Step(SERIAL_ELEMENTS, ("cython", "numba", "reference"), "small: one thread, compiled ahead of time"),
-    Step(float("inf"), ("cython", "numba", "reference"), "large: several threads, compiled ahead of time"),
+    Step(SERIAL_ELEMENTS, ("cython", "numba", "reference"), "small: one thread"),
+    Step(float("inf"), ("cython", "numba", "reference"), "large: several threads"),
 )
 
 # Rows of up to so many columns do not fill a vector (RGB has 3): where it changes no bit, rows are taken together, so
