@@ -11,7 +11,10 @@ VARIABLES = ("FASTNORM_BACKEND", "FASTNORM_ISA", "FASTNORM_NUM_THREADS", "NUMBA_
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter, without the current directory on its path, with these environment variables, and no other that the library reads."""
+    """Run code in a fresh interpreter with these environment variables, and no other that the library reads.
+
+    The current directory is not on its path: there may lie a source tree without compiled modules.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     environment |= {"PYTHONPATH": str(Path(fastnorm.__file__).parents[1])} | variables
     return subprocess.run(
