@@ -55,7 +55,7 @@ test: $(VENV)/test.installed
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint src_pyx
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src_pyx  # it calls pycodestyle
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/stubtest fastnorm.backends._cpu fastnorm.backends._kernels_base
