@@ -58,7 +58,7 @@ lint: $(VENV)/test.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src_pyx  # it calls pycodestyle
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/stubtest fastnorm.backends._cpu fastnorm.backends._kernels_base
+	$(BIN)/stubtest --mypy-config-file pyproject.toml fastnorm.backends._cpu fastnorm.backends._kernels_base
 
 test-peers: $(PEERS)/installed
 	$(PEERS_BIN)/pytest tests/test_peers_torch.py
