@@ -3,8 +3,12 @@
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
 
-LABELS = ("reference", "cython-base", "cython-avx2", "cython-avx512", "numba")
-COMPILED_LABELS = LABELS[1:]
+VARIANTS = {"cython": ("base", "avx2", "avx512")}
+# Whatever the registry lists, a new backend too.
+LABELS = tuple(
+    f"{name}-{variant}" if variant else name for name in registry.NAMES for variant in VARIANTS.get(name, ("",))
+)
+COMPILED_LABELS = tuple(label for label in LABELS if label != "reference")
 
 
 def why_not(label: str) -> str | None:
