@@ -4,6 +4,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,15 +32,16 @@ def test_set_num_threads() -> None:
 
 
 @pytest.mark.parametrize(("bad", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), ("2", TypeError)])
-def test_a_bad_number_of_threads_changes_nothing(bad: object, error: type[Exception]) -> None:
+def test_a_bad_number_of_threads_changes_nothing(bad: Any, error: type[Exception]) -> None:
     before = fastnorm.get_num_threads()
     with pytest.raises(error, match="num_threads"):
-        fastnorm.set_num_threads(bad)  # type: ignore[arg-type]
-    with pytest.raises(error, match="num_threads"), fastnorm.config(num_threads=bad):  # type: ignore[arg-type]
+        fastnorm.set_num_threads(bad)
+    with pytest.raises(error, match="num_threads"), fastnorm.config(num_threads=bad):
         pass
-    for other in (None, True, np.ones(1)):
+    others: tuple[Any, ...] = (None, True, np.ones(1))
+    for other in others:
         with pytest.raises(TypeError, match="num_threads"):
-            fastnorm.set_num_threads(other)  # type: ignore[arg-type]
+            fastnorm.set_num_threads(other)
     assert fastnorm.get_num_threads() == before
 
 
