@@ -14,7 +14,7 @@ help:
 	@echo 'make demo        install, and normalise real data: NumPy beside fastnorm'
 	@echo 'make test        install, and run all tests and checks'
 	@echo 'make minilm      a sentence model in pure NumPy, with the norms of both'
-	@echo 'make test-peers  compare with PyTorch (installs it)'
+	@echo 'make test-peers  compare with PyTorch, ONNX Runtime, JAX and Keras (installs them)'
 	@echo 'make clean       remove what these have made'
 
 $(BIN)/python:
@@ -40,7 +40,7 @@ $(VENV)/minilm.installed: $(SOURCES) | $(BIN)/python
 
 $(PEERS)/installed: $(SOURCES) | $(PEERS_BIN)/python
 	$(PEERS_BIN)/python -m pip install --quiet torch==2.13.0
-	$(PEERS_BIN)/python -m pip install --quiet . pytest hypothesis ml_dtypes
+	$(PEERS_BIN)/python -m pip install --quiet '.[peers]'
 	@touch $@
 
 demo: $(VENV)/demo.installed
@@ -61,7 +61,7 @@ lint: $(VENV)/test.installed
 	$(BIN)/stubtest --mypy-config-file pyproject.toml fastnorm.backends._cpu fastnorm.backends._kernels_base
 
 test-peers: $(PEERS)/installed
-	$(PEERS_BIN)/pytest tests/test_peers_torch.py
+	KERAS_BACKEND=jax $(PEERS_BIN)/pytest $(wildcard tests/test_peers_*.py)
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info

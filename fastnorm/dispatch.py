@@ -13,11 +13,11 @@ from fastnorm.dtypes import storage
 from fastnorm.settings import check_backend, current
 
 # What has no kernels of its own.
-_BY_NUMPY = ("local_response_norm", "spectral_norm", "clip_by_value", "fold_batch_norm")
+_BY_NUMPY = ("local_response_norm", "clip_by_value", "fold_batch_norm")
 _BY_KERNELS = (
     "moments", "extrema", "layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm", "switchable_norm",
     "pixel_norm", "l2_normalize", "lp_normalize", "normalize", "standardize", "min_max_scale", "max_abs_scale",
-    "weight_norm", "weight_standardize", "clip_by_norm", "clip_by_global_norm",
+    "weight_norm", "weight_standardize", "spectral_norm", "clip_by_norm", "clip_by_global_norm",
 )  # fmt: skip
 
 
@@ -45,9 +45,13 @@ def choose(elements: int, backend: str | None, function: str) -> Reference:
     ValueError
         There is no backend of that name.
     RuntimeError
-        The backend that was asked for cannot run here.
+        The backend that was asked for cannot run here, or has no kernels for this function.
     """
     name = current().backend if backend is None else check_backend(backend, f"{function}: backend")
+    if function in _BY_NUMPY:
+        if name not in ("auto", "reference"):
+            raise RuntimeError(f"{function}: NumPy computes it, the {name} backend has no kernels for it")
+        return registry.load("reference")
     if name != "auto":
         return registry.load(name)
     return registry.load_first(_step(elements).backends)
@@ -93,6 +97,8 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
         The dtype is not a real number type.
     ValueError
         There is no such function.
+    RuntimeError
+        The settings force a backend that cannot serve it.
 
     Examples
     --------
@@ -106,7 +112,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     requested = np.dtype(dtype)
     settings = current()
     elements = prod(shape)
-    backend = registry.load("reference") if op in _BY_NUMPY else choose(elements, None, op)
+    backend = choose(elements, None, op)
     reason = "computed by NumPy" if op in _BY_NUMPY else f"forced: backend={settings.backend!r}"
     if settings.backend == "auto" and op in _BY_KERNELS:
         step = _step(elements)

@@ -252,6 +252,12 @@ def apply_statistics(call: Call, plan: Plan, coefficients: Affine) -> None:
     apply(call, plan.view, plan.order, lines, lines.scale)
 
 
+def apply_scale(call: Call, plan: Plan, scale: Array) -> None:
+    """Write y = x * scale, one scale for each of the statistics of a plan."""
+    zero = np.zeros_like(scale)
+    apply_statistics(call, plan, Affine(zero, zero, scale, zero))
+
+
 def normalize_axes(call: Call, plan: Plan, rule: Rule, want_stats: bool = False) -> Moments | None:
     """Normalise over the axes of any plan, without weights; return the moments, flat, if wanted."""
     if plan.pool is None and plan.order is None:

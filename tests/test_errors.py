@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from variants import BY_NUMPY
 
 import fastnorm
 
@@ -48,6 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip_by_global_norm": {"max_norm": 1.0},
 }
 FUNCTIONS = list(SHAPES)
+SEVERAL_RESULTS = ("clip_by_global_norm", "fold_batch_norm")  # out= is a sequence
 TRAINABLE = ("batch_norm", "switchable_norm")
 
 
@@ -67,7 +69,11 @@ def valid(function: str) -> dict[str, Any]:
     if function == "clip_by_global_norm":
         arguments["arrays"] = [arguments["arrays"], arguments["arrays"][0]]
     arguments |= OPTIONS.get(function, {})
-    if takes(function, "out"):
+    if function == "clip_by_global_norm":
+        arguments["out"] = [np.full(array.shape, 7, np.float32) for array in arguments["arrays"]]
+    elif function == "fold_batch_norm":
+        arguments["out"] = (np.full((6, 5), 7, np.float32), np.full(6, 7, np.float32))
+    elif takes(function, "out"):
         arguments["out"] = np.full(next(iter(SHAPES[function].values())), 7, np.float32)
     if function in TRAINABLE:
         arguments["training"] = True
@@ -81,8 +87,9 @@ def call(function: str, arguments: dict[str, Any]) -> Any:
 
 def written(arguments: dict[str, Any]) -> list[bytes]:
     """Return the bytes of all that a call may write to."""
-    names = ("out", "running_mean", "running_var")
-    return [arguments[n].tobytes() for n in names if isinstance(arguments.get(n), np.ndarray)]
+    given = [arguments.get(name) for name in ("out", "running_mean", "running_var")]
+    arrays = [array for value in given for array in (value if isinstance(value, (list, tuple)) else (value,))]
+    return [array.tobytes() for array in arrays if isinstance(array, np.ndarray)]
 
 
 def refuse(function: str, error: type[Exception], *, name: str | None = None, **bad: Any) -> str:
@@ -277,7 +284,7 @@ def test_extrema_of_nothing() -> None:
 # out=, dtype=, backend=
 
 
-@pytest.mark.parametrize("function", having("out"))
+@pytest.mark.parametrize("function", [name for name in having("out") if name not in SEVERAL_RESULTS])
 def test_out(function: str) -> None:
     out = valid(function)["out"]
     message = refuse(function, ValueError, out=np.zeros((*out.shape, 2), np.float32))
@@ -294,6 +301,26 @@ def test_out(function: str) -> None:
     refuse(function, ValueError, out=out)
 
 
+@pytest.mark.parametrize("function", SEVERAL_RESULTS)
+def test_out_of_several_results(function: str) -> None:
+    first, second = valid(function)["out"]
+    pair = type(valid(function)["out"])
+    refuse(function, TypeError, out=first)
+    refuse(function, ValueError if function == "clip_by_global_norm" else TypeError, out=pair([first]))
+    refuse(function, TypeError, out=pair([first, second.tolist()]))
+    refuse(function, TypeError, out=pair([first, second.astype(np.float64)]))
+    message = refuse(function, ValueError, out=pair([first, np.zeros((9, 2), np.float32)]))
+    assert str(second.shape) in message
+    assert "(9, 2)" in message
+    second.flags.writeable = False
+    refuse(function, ValueError, out=pair([first, second]))
+
+
+def test_out_arrays_of_clip_by_global_norm_that_share_memory() -> None:
+    out = np.full((4, 6, 5), 7, np.float32)
+    refuse("clip_by_global_norm", ValueError, out=[out, out[1]])
+
+
 @pytest.mark.parametrize("function", having("dtype"))
 def test_dtype(function: str) -> None:
     for bad in ("int32", np.complex64, object, "float128", "no dtype", 3.5):
@@ -304,6 +331,24 @@ def test_dtype(function: str) -> None:
 def test_backend(function: str) -> None:
     for bad in ("fast", "", "Cython", 1):
         refuse(function, ValueError, backend=bad)
+
+
+@pytest.mark.parametrize("function", BY_NUMPY)
+@pytest.mark.parametrize("name", ["cython", "numba"])
+def test_a_backend_without_kernels_for_the_function_fails_loudly(function: str, name: str) -> None:
+    assert name in refuse(function, RuntimeError, backend=name)
+    with fastnorm.config(backend=name), pytest.raises(RuntimeError, match=f"{function}: NumPy computes it"):
+        call(function, valid(function))
+    with fastnorm.config(backend=name), pytest.raises(RuntimeError, match=f"{function}: NumPy computes it"):
+        fastnorm.explain(function, (4, 6, 5))
+    call(function, valid(function) | {"backend": "reference"})
+
+
+def test_every_norm_takes_the_common_keywords() -> None:
+    for function in FUNCTIONS:
+        if function not in ("moments", "extrema"):
+            for keyword in ("out", "dtype", "return_stats", "backend"):
+                assert takes(function, keyword), f"{function} lacks {keyword}"
 
 
 # Running statistics

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cases import CASES, Case, build, dtype_of, make_data, outcome, parts
 from formulas import Parts, joined
+from variants import serving
 
 import fastnorm
 
@@ -72,7 +73,7 @@ def prepared(index: int) -> tuple[tuple[Any, ...], dict[str, Any], Parts, Array]
 
 def call(case: Case, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str) -> Array:
     """Call the public function of a case on a backend, and return the array to compare."""
-    with fastnorm.config(backend=backend):
+    with fastnorm.config(backend=serving(case.op, backend)):
         return outcome(case, getattr(fastnorm, case.op)(*args, **kwargs))
 
 
@@ -90,7 +91,7 @@ def test_every_case_is_as_near_to_the_truth_as_derived(index: int, backend: str)
     result = call(case, args, kwargs, backend)
     dtype = dtype_of(case.dtype)
     assert result.shape == y.shape
-    assert result.dtype == (dtype if case.op == "fold_batch_norm" else result_dtype(dtype))
+    assert result.dtype == result_dtype(dtype)
     compute = compute_dtype(dtype)
     allowed = bound(pieces, y, roundings(case, pieces, compute, backend), compute, result.dtype)
     ratio = float(np.max(np.abs(result.astype(np.longdouble) - y) / allowed, initial=0))
@@ -133,7 +134,7 @@ def sample(seed: int = 0) -> Array:
 
 def served(op: str, x: Any, backend: str, **keywords: Any) -> Array:
     """Call a function of `WITH_OUT`, and return its array."""
-    with fastnorm.config(backend=backend):
+    with fastnorm.config(backend=serving(op, backend)):
         result = getattr(fastnorm, op)(x, **WITH_OUT[op] | keywords)
     return result.weight if op == "spectral_norm" else result
 
@@ -220,6 +221,12 @@ def test_dtype_is_that_of_the_result(op: str, dtype: str, backend: str) -> None:
         ("l2_normalize", False),
         ("min_max_scale", True),
         ("max_abs_scale", False),
+        ("lp_normalize", False),
+        ("local_response_norm", False),
+        ("weight_norm", False),
+        ("weight_standardize", True),
+        ("spectral_norm", False),
+        ("clip_by_norm", False),
     ],
 )
 @pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
@@ -227,9 +234,12 @@ def test_return_stats_gives_what_the_result_was_made_from(op: str, centred: bool
     x = make_data(SHAPE, kind, "normal", 2.0, np.random.default_rng(3))
     keywords = WITH_OUT[op] | ({} if op in ("layer_norm", "rms_norm", "switchable_norm") else {"dtype": "float64"})
     keywords = {key: value for key, value in keywords.items() if key not in ("weight", "bias")}
-    function = getattr(fastnorm, op)
-    y, stats = function(x, **keywords, return_stats=True, backend=backend)
-    np.testing.assert_array_equal(y, function(x, **keywords, backend=backend))
+    keywords |= {"g": np.ones(6)} if op == "weight_norm" else {}
+    keywords["backend"] = serving(op, backend)
+    y, stats = getattr(fastnorm, op)(x, **keywords, return_stats=True)
+    plain = getattr(fastnorm, op)(x, **keywords)
+    y, plain = (y.weight, plain.weight) if op == "spectral_norm" else (y, plain)
+    np.testing.assert_array_equal(y, plain)
     assert stats.mean.dtype == stats.rstd.dtype == np.float64
     assert stats.mean.shape == stats.rstd.shape
     assert stats.mean.ndim == x.ndim, "the statistics broadcast against x"
@@ -266,3 +276,72 @@ def test_return_stats_of_norms_by_item_has_a_number_for_each_item_and_channel(
         np.testing.assert_allclose((x - stats.mean) * stats.rstd, y, rtol=2e-6, atol=2e-6)
     _, stats = fastnorm.batch_norm(x, training=True, channel_axis=axis, return_stats=True, backend=backend)
     assert stats.mean.shape == (1, *shape[1:])
+
+
+def test_clip_by_value_has_nothing_but_neutral_statistics() -> None:
+    y, stats = fastnorm.clip_by_value(sample(), -1, 1, return_stats=True)
+    np.testing.assert_array_equal(y, fastnorm.clip_by_value(sample(), -1, 1))
+    assert stats.mean.shape == stats.rstd.shape == (1, 1, 1)
+    assert (stats.mean.item(), stats.rstd.item()) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, None])
+def test_return_stats_of_weight_norm_has_the_reciprocal_lengths(axis: int | None, backend: str) -> None:
+    v = sample()
+    lengths = np.ones(1 if axis is None else SHAPE[axis])
+    _, stats = fastnorm.weight_norm(v, lengths, axis=axis, return_stats=True, backend=backend)
+    axes = tuple(a for a in range(3) if axis is None or a != axis % 3)
+    expected = 1 / np.sqrt((v.astype(np.longdouble) ** 2).sum(axes, keepdims=True))
+    assert stats.rstd.shape == expected.shape
+    np.testing.assert_allclose(stats.rstd, expected.astype(np.float64), rtol=4 * SINGLE)
+
+
+# Several results: clip_by_global_norm and fold_batch_norm
+
+
+def test_out_of_clip_by_global_norm_may_be_the_arrays_in_any_order(backend: str) -> None:
+    arrays = [sample(), sample(1)]
+    expected, stats = fastnorm.clip_by_global_norm(arrays, 2.0, return_stats=True, backend=backend)
+    assert stats.rstd.shape == ()
+    np.testing.assert_allclose(arrays[1] * stats.rstd, expected.arrays[1], rtol=4 * SINGLE)
+    np.testing.assert_allclose(2.0 / expected.global_norm, stats.rstd)
+    swapped = [array.copy() for array in arrays]
+    result = fastnorm.clip_by_global_norm(swapped, 2.0, out=swapped[::-1], backend=backend)
+    assert result.arrays[0] is swapped[1]
+    np.testing.assert_array_equal(swapped[1], expected.arrays[0])
+    np.testing.assert_array_equal(swapped[0], expected.arrays[1])
+    fastnorm.clip_by_global_norm(arrays, 2.0, out=arrays, backend=backend)
+    np.testing.assert_array_equal(arrays, expected.arrays)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_fold_batch_norm_writes_where_it_is_told(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    weight, bias, mean, gamma, beta = (rng.standard_normal(s).astype("f4") for s in ((6, 5), 6, 6, 6, 6))
+    var = rng.random(6)
+    numbers = (mean, var, gamma, beta)
+    expected, stats = fastnorm.fold_batch_norm(weight, bias, *numbers, dtype=dtype, return_stats=True)
+    assert expected.weight.dtype == expected.bias.dtype == dtype
+    np.testing.assert_allclose(stats.rstd, 1 / np.sqrt(var[:, np.newaxis] + 1e-5))
+    np.testing.assert_array_equal(stats.mean, mean[:, np.newaxis].astype(np.float64))
+    out = (weight.astype(dtype), bias.astype(dtype))
+    result = fastnorm.fold_batch_norm(weight, bias, *numbers, dtype=dtype, out=out)
+    assert result.weight is out[0]
+    assert result.bias is out[1]
+    for ours, theirs in zip(out, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if dtype != "float64":
+        single = fastnorm.fold_batch_norm(weight, bias, *numbers, dtype="float64")
+        np.testing.assert_array_equal(result.weight, single.weight.astype(dtype))
+
+
+def test_statistics_of_empty_arrays_have_the_shape_that_broadcasts(backend: str) -> None:
+    nothing = np.empty((0, 5), np.float32)
+    for y, stats in (
+        fastnorm.weight_norm(nothing, np.empty(0), return_stats=True, backend=backend),
+        fastnorm.weight_standardize(nothing, return_stats=True, backend=backend),
+        fastnorm.lp_normalize(nothing, p=3, return_stats=True, backend=backend),
+        fastnorm.clip_by_norm(nothing, 1.0, axis=1, return_stats=True, backend=backend),
+    ):
+        assert y.shape == (0, 5)
+        assert stats.mean.shape == stats.rstd.shape == (0, 1)

@@ -164,11 +164,10 @@ def test_a_large_weight_makes_up_for_tiny_data(function: Callable[..., Array], b
     np.testing.assert_allclose(y, function(x, weight, eps=0, backend=backend), rtol=1e-5)
 
 
-def test_local_response_norm_of_large_float32_data(backend: str) -> None:
+def test_local_response_norm_of_large_float32_data() -> None:
     x = sample()
-    with fastnorm.config(backend=backend):
-        expected = fastnorm.local_response_norm(x, 3, alpha=1.0, beta=0.5, k=0.0)
-        result = fastnorm.local_response_norm(x * np.float32(1e25), 3, alpha=1.0, beta=0.5, k=0.0)
+    expected = fastnorm.local_response_norm(x, 3, alpha=1.0, beta=0.5, k=0.0)
+    result = fastnorm.local_response_norm(x * np.float32(1e25), 3, alpha=1.0, beta=0.5, k=0.0)
     np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 

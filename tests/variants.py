@@ -11,6 +11,15 @@ LABELS = tuple(
 COMPILED_LABELS = tuple(label for label in LABELS if label != "reference")
 
 
+# What has no kernels of its own: a compiled backend refuses it.
+BY_NUMPY = ("local_response_norm", "clip_by_value", "fold_batch_norm")
+
+
+def serving(op: str, backend: str) -> str:
+    """Return the backend for a function: the one given, or the reference where NumPy computes it."""
+    return "reference" if op in BY_NUMPY else backend
+
+
 def why_not(label: str) -> str | None:
     """Return why the backend, or the variant of the kernels, cannot run here; None if it can."""
     name, _, variant = label.partition("-")

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine
+from fastnorm.engine import ArrayOrStats, Stats
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +24,9 @@ def local_response_norm(
     channel_axis: int = 1,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
-) -> Array:
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> ArrayOrStats:
     """Divide each element by its neighbourhood across channels: ``x / (k + alpha / size * sum(x^2))^beta``.
 
     Krizhevsky, Sutskever and Hinton, "ImageNet Classification", 2012, section 3.3, with the window of torch and ONNX:
@@ -39,12 +42,13 @@ def local_response_norm(
         The scale of the sum, the exponent, the offset.
     channel_axis : int, default 1
         The axis of the channels. Not 0.
-    out, dtype
-        As in `layer_norm`.
+    out, dtype, return_stats, backend
+        As in `layer_norm`; the mean of the statistics is 0, rstd what each element is multiplied by. NumPy computes
+        this norm: a compiled backend cannot serve it.
 
     Returns
     -------
-    ndarray of the shape of x
+    ndarray of the shape of x, or (ndarray, Stats)
 
     Raises
     ------
@@ -52,6 +56,8 @@ def local_response_norm(
         x is not of a real number dtype, an option not a number, or out not of the result's dtype.
     ValueError
         size is below 1, or an axis or out that does not fit.
+    RuntimeError
+        A compiled backend was asked for.
 
     Examples
     --------
@@ -66,26 +72,32 @@ def local_response_norm(
     slope = arguments.number(alpha, function, "alpha") / window
     exponent = arguments.number(beta, function, "beta")
     offset = arguments.number(k, function, "k")
-    call = engine.begin(array, out, dtype, None, function)
+    call = engine.begin(array, out, dtype, backend, function)
+    rstd = np.ones(array.shape) if return_stats else None
     if array.size:
         channels = array.shape[axis]
         before, after = int(np.prod(array.shape[:axis])), int(np.prod(array.shape[axis + 1 :]))
         source = np.ascontiguousarray(call.x).reshape(before, channels, after)
         target = call.y.reshape(before, channels, after)
+        factors = None if rstd is None else rstd.reshape(before, channels, after)
         step = max(1, _BLOCK // channels)  # columns
         items = max(1, step // after)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             for b in range(0, before, items):
                 for c in range(0, after, step):
-                    part = source[b : b + items, :, c : c + step]
+                    block = np.s_[b : b + items, :, c : c + step]
+                    part = source[block]
                     sums = _window_sums(part, window)
                     if sums.max() == np.inf:  # squares beyond float32
                         sums = _window_sums(part.astype(np.float64), window)
                     sums *= slope
                     sums += offset
                     np.power(sums, exponent, out=sums)
-                    np.divide(part, sums, out=target[b : b + items, :, c : c + step], casting="same_kind")
-    return call.finish()
+                    if factors is not None:  # before the division, which may write over x
+                        np.divide(1.0, sums, out=factors[block])
+                    np.divide(part, sums, out=target[block], casting="same_kind")
+    result = call.finish()
+    return result if rstd is None else (result, Stats(np.zeros_like(rstd), rstd))
 
 
 def _window_sums(part: Array, window: int) -> Array:

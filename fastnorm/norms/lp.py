@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.norms.layer import normalize_lines
 from fastnorm.norms.pixel import l2_normalize
 from fastnorm.norms.scalers import max_abs_scale
 from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Affine, Measure, Rule
+from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
 
@@ -22,8 +23,9 @@ def lp_normalize(
     axis: int = -1,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> ArrayOrStats:
     """Scale each line to a p-norm of 1: ``x / sum(|x|^p)^(1/p)``; a line of zeros stays so.
 
     ONNX LpNormalization-22, for any p.
@@ -36,12 +38,12 @@ def lp_normalize(
         Above 0; ``inf`` scales to the largest magnitude of 1.
     axis : int, default -1
         The axis of a line.
-    out, dtype, backend
-        As in `layer_norm`.
+    out, dtype, return_stats, backend
+        As in `layer_norm`; the mean of the statistics is 0, rstd is 1 / norm.
 
     Returns
     -------
-    ndarray of the shape of x
+    ndarray of the shape of x, or (ndarray, Stats)
 
     Raises
     ------
@@ -61,15 +63,16 @@ def lp_normalize(
     power = arguments.number(p, function, "p", minimum=0, open_end=True)
     index = arguments.axis_index(axis, array.ndim, function)
     if power == 2:
-        return l2_normalize(array, axis=index, eps=0, out=out, dtype=dtype, backend=backend)
+        return l2_normalize(array, axis=index, eps=0, out=out, dtype=dtype, return_stats=return_stats, backend=backend)
     if power == np.inf:
-        return max_abs_scale(array, axis=index, out=out, dtype=dtype, backend=backend)
+        return max_abs_scale(array, axis=index, out=out, dtype=dtype, return_stats=return_stats, backend=backend)
     if power == 1:
         rule = Rule(measure=Measure.MAGNITUDES, floor=True, summed=True)
-        return normalize_lines(function, array, None, None, index, rule, out, dtype, False, backend)
+        return normalize_lines(function, array, None, None, index, rule, out, dtype, return_stats, backend)
     call = engine.begin(array, out, dtype, backend, function)
+    plan = plan_reduction(array.shape, (index,))
+    rstd = np.ones(plan.stats)
     if array.size:
-        plan = plan_reduction(array.shape, (index,))
         # The output is the scratch memory, unless it is the input.
         powers = np.abs(call.x, out=None if np.may_share_memory(call.x, call.y) else call.y)
         # Scaled by the largest magnitude, so that no power overflows.
@@ -79,6 +82,7 @@ def lp_normalize(
             np.power(powers, power, out=powers)
         sums = engine.statistics(powers, plan, Measure.MAGNITUDES, call.backend).m2
         norm = largest * sums ** (1.0 / power)
-        zero = np.zeros_like(norm)
-        engine.apply_statistics(call, plan, Affine(zero, zero, 1.0 / np.where(norm == 0.0, 1.0, norm), zero))
-    return call.finish()
+        rstd = 1.0 / np.where(norm == 0.0, 1.0, norm).reshape(plan.stats)
+        engine.apply_scale(call, plan, rstd)
+    result = call.finish()
+    return (result, Stats(np.zeros_like(rstd), rstd)) if return_stats else result

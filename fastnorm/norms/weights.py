@@ -7,10 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine
-from fastnorm.dtypes import is_floating
+from fastnorm.dispatch import choose
+from fastnorm.dtypes import result_dtype, storage
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.norms.batch import unbatched_layout
 from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Measure, Rule
+from fastnorm.recipe import Measure, Moments, Rule
+from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
 
@@ -22,8 +25,9 @@ def weight_norm(
     axis: int | None = 0,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
     backend: str | None = None,
-) -> Array:
+) -> ArrayOrStats:
     """Give each slice of a weight the length `g`: ``g * v / ||v||``.
 
     Salimans and Kingma, "Weight Normalization", 2016, equation 2. A slice of zeros stays so.
@@ -36,12 +40,12 @@ def weight_norm(
         The lengths: as many as `axis` has, in any shape of that size, such as (out,) or torch's (out, 1, 1, 1).
     axis : int or None, default 0
         The axis whose slices have a length of their own; None: all of v has one.
-    out, dtype, backend
-        As in `layer_norm`.
+    out, dtype, return_stats, backend
+        As in `layer_norm`; the mean of the statistics is 0, rstd is 1 / ||v||.
 
     Returns
     -------
-    ndarray of the shape of v
+    ndarray of the shape of v, or (ndarray, Stats)
 
     Raises
     ------
@@ -62,15 +66,28 @@ def weight_norm(
     lengths = engine.take(g, function, "g")
     shape = array.shape if axis is not None else (1, *array.shape)
     index = 0 if axis is None else arguments.axis_index(axis, array.ndim, function)
-    if lengths.size != shape[index] or lengths.size != max((*lengths.shape, 1)):
+    if lengths.size != shape[index] or sum(size != 1 for size in lengths.shape) > 1:
         raise ValueError(f"{function}: g must have {shape[index]} elements along one axis, got shape {lengths.shape}")
     call = engine.begin(array, out, dtype, backend, function, (lengths,))
+    moments, rule = None, Rule(measure=Measure.SQUARES, summed=True)
     if array.size:
         layout = unbatched_layout(shape, index)
         plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
-        rule = Rule(measure=Measure.SQUARES, summed=True)
-        engine.normalize_channels(call, layout, plan, rule, lengths.reshape(-1), None, 1, False)
-    return call.finish()
+        moments = engine.normalize_channels(call, layout, plan, rule, lengths.reshape(-1), None, 1, return_stats)
+    slices = tuple(size if axis is not None and a == index else 1 for a, size in enumerate(array.shape))
+    return _with_stats(call, moments, rule, 1, slices, return_stats)
+
+
+def _with_stats(
+    call: engine.Call, moments: Moments | None, rule: Rule, count: int, shape: tuple[int, ...], wanted: bool
+) -> ArrayOrStats:
+    """The result, and if wanted the statistics, which are NaN where there were no elements."""
+    result = call.finish()
+    if not wanted:
+        return result
+    if moments is None:
+        return result, Stats(np.full(shape, np.nan), np.full(shape, np.nan))
+    return result, engine.stats_of(moments, count, rule, shape)
 
 
 def weight_standardize(
@@ -79,8 +96,9 @@ def weight_standardize(
     eps: float = 1e-5,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
     backend: str | None = None,
-) -> Array:
+) -> ArrayOrStats:
     """Normalise the weights of each output channel to mean 0 and variance 1.
 
     Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", 2019, equation 7.
@@ -91,12 +109,12 @@ def weight_standardize(
         (out, in, ...); real numbers.
     eps : float, default 1e-5
         Added to the variance; at least 0.
-    out, dtype, backend
+    out, dtype, return_stats, backend
         As in `layer_norm`.
 
     Returns
     -------
-    ndarray of the shape of w
+    ndarray of the shape of w, or (ndarray, Stats)
 
     Raises
     ------
@@ -118,9 +136,9 @@ def weight_standardize(
         raise ValueError(f"{function}: w must have at least 2 dimensions, (out, in, ...), got shape {array.shape}")
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     call = engine.begin(array, out, dtype, backend, function)
-    if array.size:
-        engine.normalize_axes(call, plan_reduction(array.shape, tuple(range(1, array.ndim))), rule)
-    return call.finish()
+    plan = plan_reduction(array.shape, tuple(range(1, array.ndim)))
+    moments = engine.normalize_axes(call, plan, rule, return_stats) if array.size else None
+    return _with_stats(call, moments, rule, plan.count, plan.stats, return_stats)
 
 
 def _power_iteration(matrix: Array, start: Array, iterations: int, eps: float) -> tuple[Array, Array, float]:
@@ -156,8 +174,9 @@ def spectral_norm(
     eps: float = 1e-12,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
     backend: str | None = None,
-) -> SpectralNorm:
+) -> Any:
     """Divide a weight by its largest singular value, as power iteration estimates it.
 
     Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, algorithm 1.
@@ -173,12 +192,13 @@ def spectral_norm(
         At least 1.
     eps : float, default 1e-12
         The least length that a vector, or the weight, is divided by.
-    out, dtype, backend
-        As in `layer_norm`; for the weight.
+    out, dtype, return_stats, backend
+        As in `layer_norm`; for the weight. The mean of the statistics is 0, rstd is 1 / sigma. The products with the
+        matrix are BLAS's in any backend; a compiled one scales the weight.
 
     Returns
     -------
-    SpectralNorm
+    SpectralNorm, or (SpectralNorm, Stats)
         ``(weight, sigma, u, v)``.
 
     Raises
@@ -204,6 +224,7 @@ def spectral_norm(
     start = arguments.parameter(u, (array.shape[0],), function, "u")
     # The work is BLAS's and a division: a call that asks for nothing else goes straight to them.
     plain = out is None and dtype is None and backend is None and array.dtype in (np.float32, np.float64)
+    plain = plain and current().backend == "auto"
     call = None if plain else engine.begin(array, out, dtype, backend, function)
     x = array if call is None else call.x
     matrix = x.reshape(array.shape[0], -1)
@@ -214,11 +235,15 @@ def spectral_norm(
         left, right, sigma = _power_iteration(matrix.astype(np.float64), start, iterations, least)
         left, right = left.astype(x.dtype), right.astype(x.dtype)
     length = np.float64(max(sigma, least) if sigma == sigma else sigma)
-    divisor = length if length > np.finfo(x.dtype).max else length.astype(x.dtype)
+    scale = np.full((1,) * array.ndim, 1.0 / length)
     if call is None:
-        return SpectralNorm(np.divide(x, divisor).astype(x.dtype, copy=False), sigma, left, right)
-    np.divide(x, divisor, out=call.y, casting="same_kind")
-    return SpectralNorm(call.finish(), sigma, left, right)
+        divisor = length if length > np.finfo(x.dtype).max else length.astype(x.dtype)
+        weight = np.divide(x, divisor).astype(x.dtype, copy=False)
+    else:
+        engine.apply_scale(call, plan_reduction(array.shape, tuple(range(array.ndim))), scale)
+        weight = call.finish()
+    result = SpectralNorm(weight, sigma, left, right)
+    return (result, Stats(np.zeros_like(scale), scale)) if return_stats else result
 
 
 class FoldedLayer(NamedTuple):
@@ -238,7 +263,11 @@ def fold_batch_norm(
     *,
     eps: float = 1e-5,
     channel_axis: int = 0,
-) -> FoldedLayer:
+    out: tuple[Array, Array] | None = None,
+    dtype: npt.DTypeLike | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Any:
     """Fold an inference BatchNorm into the linear or convolutional layer before it.
 
     ``weight * s`` and ``(bias - running_mean) * s + beta`` with ``s = gamma / sqrt(running_var + eps)``, computed in
@@ -258,18 +287,25 @@ def fold_batch_norm(
         As the BatchNorm's.
     channel_axis : int, default 0
         The axis of the output channels in `weight`: 0 for (out, in), 1 for (in, out).
+    out : (ndarray, ndarray), optional
+        Where to put the weight and the bias; the arguments themselves are allowed.
+    dtype, return_stats, backend
+        As in `layer_norm`; the statistics are the running mean and 1 / sqrt(running_var + eps), shaped to broadcast
+        against the weight. NumPy folds: a compiled backend cannot serve this.
 
     Returns
     -------
-    FoldedLayer
-        ``(weight, bias)`` in the dtype of `weight` (float64 for wide integers).
+    FoldedLayer, or (FoldedLayer, Stats)
+        ``(weight, bias)``.
 
     Raises
     ------
     TypeError
-        An array is not of a real number dtype.
+        An array is not of a real number dtype, or out not a pair of arrays of the result's.
     ValueError
-        A shape, axis or eps that does not fit.
+        A shape, axis, out or eps that does not fit.
+    RuntimeError
+        A compiled backend was asked for.
 
     Examples
     --------
@@ -290,10 +326,25 @@ def fold_batch_norm(
             return np.full(channels, default)
         return arguments.statistic(value, channels, function, name)
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = vector(gamma, "gamma", 1.0) / np.sqrt(var + least)
-    folded_bias = (vector(bias, "bias", 0.0) - mean) * scale + vector(beta, "beta", 0.0)
-    result = array.dtype if is_floating(array.dtype) else engine.compute_dtype(array, None, function)
+    scale, offset = vector(gamma, "gamma", 1.0), vector(beta, "beta", 0.0)
+    shift = vector(bias, "bias", 0.0)
+    choose(array.size, backend, function)
+    result = result_dtype(dtype, storage(array.dtype, function, "weight").result, function)
+    if out is not None:
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError(f"{function}: out must be a pair of numpy.ndarray, weight and bias, got {out!r}")
+        engine.check_out(out[0], array.shape, result, function)
+        engine.check_out(out[1], (channels,), result, function)
     shape = tuple(channels if a == axis else 1 for a in range(array.ndim))
-    folded = array.astype(np.float64) * scale.reshape(shape)
-    return FoldedLayer(folded.astype(result), folded_bias.astype(result))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        rstd = 1.0 / np.sqrt(var + least)
+        scale *= rstd
+        folded = FoldedLayer(
+            (array.astype(np.float64) * scale.reshape(shape)).astype(result),
+            ((shift - mean) * scale + offset).astype(result),
+        )
+    if out is not None:
+        for target, part in zip(out, folded, strict=True):
+            np.copyto(target, part)
+        folded = FoldedLayer(*out)
+    return (folded, Stats(mean.reshape(shape), rstd.reshape(shape))) if return_stats else folded
