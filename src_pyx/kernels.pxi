@@ -178,3 +178,6 @@ def merge(
             for b in range(number):
                 absorb(&line, last if b == number - 1 else count, hi[a, b, c], lo[a, b, c], m2[a, b, c])
             merged_hi[a, c], merged_lo[a, c], merged_m2[a, c] = line.hi, line.lo, line.m2
+
+
+include "textbook.pxi"

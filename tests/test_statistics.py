@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 
 import fastnorm
-from fastnorm.stats.algorithms import ALGORITHMS
+from fastnorm.backends.textbook import ALGORITHMS
 
 Array = np.ndarray[Any, Any]
 NAMES = ("auto", *ALGORITHMS)

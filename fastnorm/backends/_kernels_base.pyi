@@ -20,6 +20,7 @@ def merge(
     merged_lo: _Doubles,
     merged_m2: _Doubles,
 ) -> None: ...
+def textbook(x: _Array, weights: _Array | None, algorithm: int, half: bool, mean: _Doubles, m2: _Doubles) -> None: ...
 def normalize(
     x: _Array,
     y: _Array,

@@ -11,11 +11,14 @@ import numpy.typing as npt
 
 from fastnorm import tuning
 from fastnorm.backends.reference import Reference
+from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.plan import chunk_length, chunks_of
 from fastnorm.recipe import Affine, Measure, Moments, Rule
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
+
+_NUMBERS = {name: number for number, name in enumerate(ALGORITHMS)}
 
 VARIANTS = ("avx512", "avx2", "base")
 
@@ -87,6 +90,14 @@ class Cython(Reference):
         merged = Moments(np.empty(shape), np.empty(shape), np.empty(shape))
         self._kernels.merge(*parts, count, last, *merged)
         return merged
+
+    def textbook(self, algorithm: str, x: Array, weights: Array | None) -> tuple[Array, Array]:
+        half = x.dtype == np.float16
+        if half:  # exact, and every operation rounds back
+            x, weights = x.astype(np.float32), None if weights is None else weights.astype(np.float32)
+        mean, m2 = np.empty(len(x)), np.empty(len(x))
+        self._kernels.textbook(x, weights, _NUMBERS[algorithm], half, mean, m2)
+        return mean, m2
 
     def extrema(self, x: Array) -> tuple[Array, Array]:
         outer, _, inner = x.shape

@@ -9,8 +9,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm.backends import numba_columns, numba_moments, numba_rows
+from fastnorm.backends import numba_columns, numba_moments, numba_rows, numba_textbook
 from fastnorm.backends.reference import Reference
+from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.plan import chunk_length, chunks_of
 from fastnorm.recipe import Affine, Measure, Moments, Rule
 from fastnorm.settings import config, current
@@ -18,6 +19,7 @@ from fastnorm.settings import config, current
 Array = npt.NDArray[Any]
 
 _NOTHING = np.empty(0)
+_NUMBERS = {name: number for number, name in enumerate(ALGORITHMS)}
 # Threading layers that may be entered by several Python threads at once; "workqueue" aborts the process then.
 _REENTRANT_LAYERS = ("omp", "tbb")
 _parallel_region = threading.Lock()
@@ -101,6 +103,15 @@ class Numba(Reference):
         merged = Moments(np.empty(shape), np.empty(shape), np.empty(shape))
         numba_moments.merge(*map(np.ascontiguousarray, parts), float(count), float(last), *merged)
         return merged
+
+    def textbook(self, algorithm: str, x: Array, weights: Array | None) -> tuple[Array, Array]:
+        half = x.dtype == np.float16
+        dtype = np.dtype(np.float32) if half else x.dtype  # exact, and every operation rounds back
+        counted = np.empty((len(x), 0), dtype) if weights is None else weights.astype(dtype, copy=False)
+        mean, m2 = np.empty(len(x)), np.empty(len(x))
+        lines = x.astype(dtype, copy=False)
+        numba_textbook.textbook(_read_only(lines), _read_only(counted), _NUMBERS[algorithm], half, mean, m2)
+        return mean, m2
 
     def extrema(self, x: Array) -> tuple[Array, Array]:
         outer, _, inner = x.shape

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.recipe import Affine, Measure, Moments, Rule, merge, reciprocal_root
 
 Array = npt.NDArray[Any]
@@ -43,6 +44,15 @@ class Reference:
     def merge(self, parts: Moments, count: float, last: float) -> Moments:
         """Join the parts (a, b, c) along b; each has `count` elements, the last one `last`."""
         return merge(parts, count, last)
+
+    def textbook(self, algorithm: str, x: Array, weights: Array | None) -> tuple[Array, Array]:
+        """Return mean and m2, float64, of contiguous lines (lines, n) by one of `textbook.ALGORITHMS`.
+
+        x is float16, float32 or float64; weights have its shape and dtype.
+        """
+        with np.errstate(all="ignore"):
+            mean, m2 = ALGORITHMS[algorithm](x, weights)
+        return mean.astype(np.float64), m2.astype(np.float64)
 
     def extrema(self, x: Array) -> tuple[Array, Array]:
         """Return the least and the largest element of each line, (outer, inner), NaN where there is one."""

@@ -25,12 +25,14 @@ def _auto(n: Array, kappa: Array, u: float) -> Array:
 
 
 def _naive(n: Array, kappa: Array, u: float) -> Array:
-    return n * kappa**2 * u
+    bound: Array = n * kappa**2 * u
+    return bound
 
 
 def _shifted(n: Array, kappa: Array, u: float) -> Array:
     """As naive, about the first element: that is at most sqrt(m2) from the mean, so its kappa^2 is at most 1 + n."""
-    return n * (1 + n) * u + 0.0 * kappa
+    bound: Array = n * (1 + n) * u + 0.0 * kappa
+    return bound
 
 
 def _two_pass(n: Array, kappa: Array, u: float) -> Array:

@@ -1,18 +1,19 @@
 """Mean and variance along any axes."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine
+from fastnorm.backends.textbook import ALGORITHMS, in_order
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure
-from fastnorm.stats.algorithms import ALGORITHMS, in_order
+from fastnorm.stats.bounds import relative_error_bound
 
 Array = npt.NDArray[Any]
 Algorithm = Literal[
@@ -32,14 +33,24 @@ class Moments:
         The (weighted) sum of squared deviations from the mean; float64.
     count : ndarray or float
         The number of elements of a line, or the sum of their weights.
-    ddof : float
-        What `var` subtracts from the count.
+    ddof : ndarray or float
+        What `var` subtracts from the count; with reliability weights `ddof` times the sum of their squares over
+        their sum.
+    length : int
+        The number of elements of a line, those without weight included.
+    algorithm : str
+        What computed it.
+    roundoff : float
+        The unit roundoff of the dtype it was computed in, such as 2^-24.
     """
 
     mean: Any
     m2: Any
     count: Any
-    ddof: float = 0
+    ddof: Any = 0
+    length: int = field(default=0, repr=False)
+    algorithm: str = field(default="auto", repr=False)
+    roundoff: float = field(default=2.0**-53, repr=False)
 
     @property
     def var(self) -> Any:
@@ -53,6 +64,29 @@ class Moments:
         with np.errstate(invalid="ignore"):
             return np.sqrt(self.var)
 
+    @property
+    def condition(self) -> Any:
+        """The condition number, ``kappa = sqrt(1 + count * mean^2 / m2)``: how errors of the data grow in `var`.
+
+        At least 1, about mean / std if that is large, infinite for a constant line. Chan and Lewis, 1979.
+        """
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            squares = np.multiply(self.count, np.square(self.mean))
+            # A sum of squares that came out negative (naive does that) has lost all digits: like a constant line.
+            ratio = np.where(squares == 0.0, 0.0, squares / np.where(np.less(self.m2, 0.0), 0.0, self.m2))
+            return np.sqrt(1.0 + ratio)[()]
+
+    @property
+    def digits(self) -> Any:
+        """How many decimal digits of `var` the algorithm's error bound guarantees for this condition and length.
+
+        A bound of the worst case: most data do better. 0 where nothing is guaranteed.
+        """
+        bound = relative_error_bound(self.algorithm, max(self.length, 1), self.condition, self.roundoff)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            digits = np.clip(-np.log10(bound), 0.0, None)
+        return np.where(np.isfinite(self.m2), np.nan_to_num(digits), 0.0)[()]
+
 
 def moments(
     x: npt.ArrayLike,
@@ -62,6 +96,7 @@ def moments(
     keepdims: bool = False,
     ddof: float = 0,
     weights: npt.ArrayLike | None = None,
+    weights_kind: Literal["frequency", "reliability"] = "frequency",
     where: npt.ArrayLike | None = None,
     algorithm: Algorithm = "auto",
     backend: str | None = None,
@@ -79,7 +114,11 @@ def moments(
     ddof : float, default 0
         What is subtracted from the count in `var`: 1 gives the unbiased variance.
     weights : array_like, optional
-        How often each element counts; not negative; broadcasts against x.
+        How much each element counts; not negative; broadcasts against x.
+    weights_kind : {"frequency", "reliability"}, default "frequency"
+        What `ddof` means with weights. Frequencies say how often an element was seen: `var` divides by
+        ``sum(w) - ddof``. Reliabilities say how far to trust it, and only their ratios matter: `var` divides by
+        ``sum(w) - ddof * sum(w^2) / sum(w)`` (numpy.cov's fweights and aweights).
     where : array_like of bool, optional
         Which elements count at all; broadcasts against x.
     algorithm : str, default "auto"
@@ -87,12 +126,13 @@ def moments(
         algorithms "welford", "two_pass", "corrected_two_pass", "naive", "shifted", "pairwise" and "compensated"
         compute in the dtype of x (float64 for integers) and are there to be compared.
     backend : str, optional
-        Serve this call by "reference", "cython" or "numba"; for the "auto" algorithm without weights.
+        Serve this call by "reference", "cython" or "numba". Compiled ones run the textbook algorithms on one thread.
 
     Returns
     -------
     Moments
-        With ``.mean .var .std .m2 .count``, float64 whatever the dtype of x, so that no digit is lost.
+        With ``.mean .var .std .m2 .count``, float64 whatever the dtype of x, so that no digit is lost, and
+        ``.condition .digits``, which tell how far to trust the variance.
 
     Raises
     ------
@@ -116,6 +156,9 @@ def moments(
     >>> result = fastnorm.moments([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]], axis=1, ddof=1)
     >>> result.mean, result.var
     (array([2., 4.]), array([1., 0.]))
+    >>> naive = fastnorm.moments([1e9, 1e9 + 1, 1e9 + 2], algorithm="naive")
+    >>> naive.var, naive.digits
+    (np.float64(0.0), np.float64(0.0))
     """
     function = "moments"
     array = engine.take(x, function)
@@ -124,9 +167,13 @@ def moments(
     if algorithm != "auto" and algorithm not in ALGORITHMS:
         names = ", ".join(map(repr, ("auto", *ALGORITHMS)))
         raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
+    if weights_kind not in ("frequency", "reliability"):
+        raise ValueError(f"{function}: weights_kind must be 'frequency' or 'reliability', got {weights_kind!r}")
     weight = _weights(array, weights, where)
     chosen = choose(array.size, backend, function)
     plan = plan_reduction(array.shape, axes)
+    total: Any = plan.count
+    divisor: Any = degrees
     shape = plan.stats if keepdims else tuple(n for a, n in enumerate(array.shape) if a not in axes)
     if plan.count == 0:
         warnings.warn(f"{function}: mean of empty lines", RuntimeWarning, stacklevel=2)
@@ -136,27 +183,29 @@ def moments(
     if algorithm == "auto" and weight is None:
         compute = engine.as_compute(array, storage(array.dtype, function, "x").compute)
         found = engine.statistics(compute, plan, Measure.VARIANCE, chosen)
-        return Moments((found.hi + found.lo).reshape(shape)[()], found.m2.reshape(shape)[()], plan.count, degrees)
-
-    lines, counted = _lines(array, axes), None
-    if algorithm == "auto" or lines.dtype.kind != "f":
-        lines = lines.astype(FLOAT64)
-    lines = np.ascontiguousarray(lines, dtype=lines.dtype.newbyteorder("="))
-    if weight is not None:
-        counted = _lines(weight, axes)
-        lines = np.where(counted == 0, lines.dtype.type(0), lines)  # what does not count may be NaN
-    name = "corrected_two_pass" if algorithm == "auto" else algorithm
-    with np.errstate(all="ignore"):
-        mean, m2 = ALGORITHMS[name](lines, None if counted is None else counted.astype(lines.dtype))
-    total: Any = plan.count
-    if counted is not None:
-        sums = in_order(counted)
-        total = sums.reshape(shape)[()]
-        if np.any(sums == 0):
-            mean, m2 = np.where(sums == 0, np.nan, mean), np.where(sums == 0, np.nan, m2)
-            warnings.warn(f"{function}: mean of empty lines", RuntimeWarning, stacklevel=2)
+        mean, m2, dtype = found.hi + found.lo, found.m2, compute.dtype
+    else:
+        lines = _lines(array, axes)
+        dtype = FLOAT64 if algorithm == "auto" or lines.dtype.kind != "f" else lines.dtype.newbyteorder("=")
+        lines = np.ascontiguousarray(lines, dtype=dtype)
+        counted = None if weight is None else _lines(weight, axes)
+        if counted is not None:
+            lines = np.where(counted == 0, dtype.type(0), lines)  # what does not count may be NaN
+        algorithm = "corrected_two_pass" if algorithm == "auto" else algorithm
+        converted = None if counted is None else np.ascontiguousarray(counted, dtype=dtype)
+        mean, m2 = chosen.textbook(algorithm, lines, converted)
+        if counted is not None:
+            sums = in_order(counted)
+            total = sums.reshape(shape)[()]
+            if weights_kind == "reliability" and weights is not None:
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    divisor = (degrees * in_order(counted * counted) / sums).reshape(shape)[()]
+            if np.any(sums == 0):
+                mean, m2 = (np.where(sums == 0, np.nan, part) for part in (mean, m2))
+                warnings.warn(f"{function}: mean of empty lines", RuntimeWarning, stacklevel=2)
+    roundoff = float(np.finfo(dtype).eps) / 2
     return Moments(
-        mean.astype(FLOAT64).reshape(shape)[()], m2.astype(FLOAT64).reshape(shape)[()], total, degrees
+        mean.reshape(shape)[()], m2.reshape(shape)[()], total, divisor, plan.count, algorithm, roundoff
     )  # fmt: skip
 
 
