@@ -29,8 +29,9 @@ def local_response_norm(
 ) -> ArrayOrStats:
     """Divide each element by its neighbourhood across channels: ``x / (k + alpha / size * sum(x^2))^beta``.
 
-    Krizhevsky, Sutskever and Hinton, "ImageNet Classification", 2012, section 3.3, with the window of torch and ONNX:
-    `size` channels from ``c - size // 2`` on, those outside the array counting as 0.
+    Krizhevsky, Sutskever and Hinton, "ImageNet Classification", 2012, section 3.3, with the window of torch:
+    `size` channels from ``c - size // 2`` on, those outside the array counting as 0. (ONNX's LRN has the same window for
+    odd sizes; for even ones it begins a channel later.)
 
     Parameters
     ----------

@@ -1,0 +1,185 @@
+"""Parity with ONNX Runtime 1.31 on the CPU: models of one node each."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnorm
+
+onnx = pytest.importorskip("onnx", reason="onnx, which these tests build models with, is not installed")
+# Otherwise its wheels report the models they run, under an identifier that they keep in the home directory.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime, which these tests compare with, is not installed")
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+DTYPES = [np.float32, np.float64]
+# Beyond what ONNX Runtime's own rounding explains; float32 numbers here are of the order of 1 to 10.
+TOLERANCES = {np.dtype(np.float32): (1e-5, 1e-5), np.dtype(np.float64): (1e-12, 1e-12)}
+# Attributes of a node are float32: powers of two are the same number in float64, and so is what a float32 holds.
+EPS = [2.0**-10, 0.5, float(np.float32(1e-5))]
+
+
+def sample(shape: Shape, dtype: Any, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(dtype)
+
+
+def affine(shape: Shape, dtype: Any) -> tuple[Array, Array]:
+    return sample(shape, dtype, 1), sample(shape, dtype, 2)
+
+
+def infer(operator: str, *inputs: Array, outputs: int = 1, opset: int = 22, **attributes: Any) -> list[Array]:
+    """Return what a model of one node makes of the inputs; they and its outputs are of one dtype."""
+    helper = onnx.helper
+    names, results = [f"input{i}" for i in range(len(inputs))], [f"output{i}" for i in range(outputs)]
+    kind = helper.np_dtype_to_tensor_dtype(inputs[0].dtype)
+    graph = helper.make_graph(
+        [helper.make_node(operator, names, results, **attributes)],
+        operator,
+        [helper.make_tensor_value_info(name, kind, array.shape) for name, array in zip(names, inputs, strict=True)],
+        [helper.make_tensor_value_info(name, kind, None) for name in results],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def assert_close(ours: Array, theirs: Array, *, absolute: float | None = None) -> None:
+    assert ours.shape == theirs.shape
+    assert ours.dtype == theirs.dtype
+    relative, default = TOLERANCES[ours.dtype]
+    absolute = default if absolute is None else absolute
+    np.testing.assert_allclose(ours, theirs, rtol=relative, atol=absolute)
+
+
+LINES = [((5, 768), 1), ((2, 3, 7), 1), ((3, 4, 5), 2), ((2, 3, 4, 5), 3), ((1, 1), 1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize(("shape", "length"), LINES, ids=str)
+def test_layer_normalization(shape: Shape, length: int, with_bias: bool, dtype: Any) -> None:
+    x, axes = sample(shape, dtype), tuple(range(-length, 0))
+    parameters = affine(shape[-length:], dtype)[: 1 + with_bias]
+    for eps in EPS:
+        (theirs,) = infer("LayerNormalization", x, *parameters, axis=-length, epsilon=eps)
+        assert_close(fastnorm.layer_norm(x, *parameters, axis=axes, eps=eps), theirs)
+
+
+@pytest.mark.parametrize(("shape", "length"), LINES, ids=str)
+def test_statistics_of_layer_normalization(shape: Shape, length: int) -> None:
+    x, axes = sample(shape, np.float32), tuple(range(-length, 0))
+    weight, bias = affine(shape[-length:], np.float32)
+    y, mean, rstd = infer("LayerNormalization", x, weight, bias, outputs=3, axis=-length)
+    ours, stats = fastnorm.layer_norm(x, weight, bias, axis=axes, return_stats=True)
+    assert_close(ours, y)
+    assert_close(stats.mean.astype(np.float32), mean)
+    assert_close(stats.rstd.astype(np.float32), rstd)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "length"), LINES, ids=str)
+def test_rms_normalization(shape: Shape, length: int, dtype: Any) -> None:
+    x, axes = sample(shape, dtype), tuple(range(-length, 0))
+    weight, _ = affine(shape[-length:], dtype)
+    for eps in EPS:
+        (theirs,) = infer("RMSNormalization", x, weight, opset=23, axis=-length, epsilon=eps)
+        assert_close(fastnorm.rms_norm(x, weight, axis=axes, eps=eps), theirs)
+
+
+BATCHES = [(64, 5), (4, 6, 9), (3, 6, 8, 7), (2, 16, 32, 32), (2, 3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*BATCHES, (1, 5)], ids=str)
+def test_batch_normalization_in_inference(shape: Shape, dtype: Any) -> None:
+    x, channels = sample(shape, dtype), shape[1:2]
+    weight, bias = affine(channels, dtype)
+    mean, var = sample(channels, dtype, 3), np.square(sample(channels, dtype, 4)) + dtype(0.1)
+    for eps in EPS:
+        (theirs,) = infer("BatchNormalization", x, weight, bias, mean, var, opset=15, epsilon=eps)
+        assert_close(fastnorm.batch_norm(x, mean, var, weight, bias, eps=eps, convention="onnx"), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", BATCHES, ids=str)
+def test_batch_normalization_in_training(shape: Shape, dtype: Any) -> None:
+    """The text of BatchNormalization-15 and the runtime agree: momentum weighs the old, the variance is biased."""
+    channels = shape[1:2]
+    weight, bias = affine(channels, dtype)
+    mean, var = np.zeros(channels, dtype), np.ones(channels, dtype)
+    their_mean, their_var = mean.copy(), var.copy()
+    for step, momentum in enumerate((0.875, 0.5, 0.0)):
+        x = sample(shape, dtype, step)
+        inputs = x, weight, bias, their_mean, their_var
+        theirs, their_mean, their_var = infer(
+            "BatchNormalization", *inputs, outputs=3, opset=15, training_mode=1, momentum=momentum, epsilon=EPS[0]
+        )
+        options = {"momentum": momentum, "eps": EPS[0], "convention": "onnx"}
+        assert_close(fastnorm.batch_norm(x, mean, var, weight, bias, training=True, **options), theirs)
+        assert_close(mean, their_mean)
+        assert_close(var, their_var)
+
+
+# float32 only, as the runtime has no other kernel that computes in what it stores
+@pytest.mark.parametrize("shape", BATCHES[1:], ids=str)
+def test_instance_normalization(shape: Shape) -> None:
+    x = sample(shape, np.float32)
+    weight, bias = affine(shape[1:2], np.float32)
+    for eps in EPS:
+        (theirs,) = infer("InstanceNormalization", x, weight, bias, epsilon=eps)
+        assert_close(fastnorm.instance_norm(x, weight, bias, eps=eps), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_groups", [1, 2, 6])
+@pytest.mark.parametrize("shape", [(5, 12), (4, 6, 9), (3, 12, 8, 7), (2, 6, 4, 5, 6)], ids=str)
+def test_group_normalization(shape: Shape, num_groups: int, dtype: Any) -> None:
+    x = sample(shape, dtype)
+    weight, bias = affine(shape[1:2], dtype)
+    stash_type = onnx.helper.np_dtype_to_tensor_dtype(x.dtype)  # the default computes in float32
+    for eps in EPS:
+        (theirs,) = infer(
+            "GroupNormalization", x, weight, bias, opset=21, num_groups=num_groups, epsilon=eps, stash_type=stash_type
+        )
+        assert_close(fastnorm.group_norm(x, num_groups, weight, bias, eps=eps), theirs)
+
+
+@pytest.mark.parametrize("axes", [(0, 2, 3), (1, 2, 3), (2, 3), (0,), (0, 1, 2, 3)], ids=str)
+def test_mean_variance_normalization(axes: tuple[int, ...]) -> None:
+    x = sample((3, 6, 8, 7), np.float32)
+    (theirs,) = infer("MeanVarianceNormalization", x, opset=13, axes=axes)
+    assert_close(fastnorm.standardize(x, axis=axes), theirs)
+    if axes == tuple(range(4 - len(axes), 4)):
+        assert_close(fastnorm.layer_norm(x, axis=axes, eps=0), theirs)
+    if axes == (0, 2, 3):
+        assert_close(fastnorm.batch_norm(x, training=True, eps=0), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+@pytest.mark.parametrize("shape", [(5, 384), (2, 3, 7), (2, 3, 4, 5)], ids=str)
+def test_lp_normalization(shape: Shape, axis: int, p: int, dtype: Any) -> None:
+    x = sample(shape, dtype)
+    x[:1] = 0  # lines of zeros stay so
+    (theirs,) = infer("LpNormalization", x, axis=axis, p=p)
+    assert_close(fastnorm.lp_normalize(x, p=p, axis=axis), theirs, absolute=0)  # of small numbers, without a sum
+    if p == 2:
+        assert_close(fastnorm.l2_normalize(x, axis=axis), theirs, absolute=0)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 21])  # the runtime has no even windows
+@pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 16, 9, 3)], ids=str)
+def test_lrn(shape: Shape, size: int) -> None:
+    x = sample(shape, np.float32)
+    for alpha, beta, k in ((1e-4, 0.75, 1.0), (0.5, 0.75, 2.0), (1.0, 0.3, 1.0)):
+        (theirs,) = infer("LRN", x, opset=13, size=size, alpha=alpha, beta=beta, bias=k)
+        assert_close(fastnorm.local_response_norm(x, size, alpha=alpha, beta=beta, k=k), theirs)
