@@ -61,7 +61,7 @@ lint: $(VENV)/test.installed
 	$(BIN)/stubtest --mypy-config-file pyproject.toml fastnorm.backends._cpu fastnorm.backends._kernels_base
 
 test-peers: $(PEERS)/installed
-	KERAS_BACKEND=jax $(PEERS_BIN)/pytest $(wildcard tests/test_peers_*.py)
+	KERAS_BACKEND=jax $(PEERS_BIN)/pytest $(wildcard tests/test_peers_*.py) tests/test_lab.py
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info

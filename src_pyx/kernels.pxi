@@ -1,12 +1,14 @@
 # The entry points of one variant. Arrays come as the canonical view (outer, reduce, inner), checked by the engine; they
 # are read through their C struct: acquiring typed memoryviews would cost more than a small norm does.
+from libc.string cimport memset
+
 include "lanes.pxi"
 include "moments.pxi"
 include "rows.pxi"
+include "short_rows.pxi"
 include "columns.pxi"
 
 cimport numpy as cnp
-from libc.string cimport memset
 
 cnp.import_array()
 
@@ -55,6 +57,10 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         extrema_rows(x, w.x, <lanes*> w.lows, <lanes*> w.highs, start, stop)
     elif w.primitive == EXTREMA:
         extrema_columns(x, w.x, <lanes*> w.lows, <lanes*> w.highs, start, stop)
+    elif w.primitive == NORMALIZE and rows and w.segments == 1 and w.x.n <= SHORT * lane_count(x):
+        normalize_short_rows(
+            x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, &w.rule, w.mean, w.m2, start, stop
+        )
     elif w.primitive == NORMALIZE and rows:
         normalize_rows(
             x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, w.segments, &w.rule, w.mean, w.m2, start, stop

@@ -27,6 +27,7 @@
 #    define VECTOR_BYTES 16
 #  endif
 #  define VECTOR(scalar) __attribute__((vector_size(VECTOR_BYTES))) scalar
+#  define PREFETCH(address) __builtin_prefetch(address)
 #  define UNROLL _Pragma("GCC unroll 32")
 #  define INLINE static inline __attribute__((always_inline))
 /* A statement for each part k. Written out, since only constant indices let a bundle live in registers. */
@@ -48,16 +49,25 @@
 #    define FOLD_QUARTERS(q) ((q)[0])
 #  endif
 #  define DEFINE_FOLD(lanes, scalar)                                                                      \
-    INLINE scalar lanes##_fold_part(scalar##_part v) {                                                     \
-        typedef scalar quarter __attribute__((vector_size(16)));                                          \
-        enum { n = sizeof(quarter) / sizeof(scalar) };                                                    \
-        union { scalar##_part whole; quarter quarters[sizeof v / sizeof(quarter)]; } u = {v};              \
-        quarter q = FOLD_QUARTERS(u.quarters);                                                            \
+    typedef scalar scalar##_quarter __attribute__((vector_size(16), aligned(8), may_alias));              \
+    INLINE scalar lanes##_fold_quarters(const scalar##_quarter *quarters) {                               \
+        enum { n = sizeof(scalar##_quarter) / sizeof(scalar) };                                           \
+        scalar##_quarter q = FOLD_QUARTERS(quarters);                                                     \
         return n == 4 ? (q[0] + q[2 % n]) + (q[1] + q[3 % n]) : q[0] + q[1];                              \
+    }                                                                                                     \
+    INLINE scalar lanes##_fold_part(scalar##_part v) {                                                    \
+        union { scalar##_part whole; scalar##_quarter quarters[sizeof v / 16]; } u = {v};                 \
+        return lanes##_fold_quarters(u.quarters);                                                         \
+    }                                                                                                     \
+    INLINE scalar lanes##_fold_memory(const scalar *p) {                                                  \
+        return lanes##_fold_quarters((const scalar##_quarter *)p);                                        \
     }
 #else
-#  define DEFINE_FOLD(lanes, scalar) INLINE scalar lanes##_fold_part(scalar##_part v) { return v; }
+#  define DEFINE_FOLD(lanes, scalar)                                                                      \
+    INLINE scalar lanes##_fold_part(scalar##_part v) { return v; }                                        \
+    INLINE scalar lanes##_fold_memory(const scalar *p) { return p[0]; }
 #  define VECTOR(scalar) scalar
+#  define PREFETCH(address) (void)(address)
 #  define UNROLL
 #  define INLINE static inline
 #  define EACH_PART(parts, statement) for (int k = 0; k < parts; k++) { statement; }
@@ -237,6 +247,16 @@ DEFINE_SOME(double)
             UNROLL for (int k = 0; k < half; k++) a.part[k] = a.part[k] + a.part[k + half];               \
         return (double)lanes##_fold_part(a.part[0]);                                                       \
     }                                                                                                     \
+    /* The same for several bundles: each waits in memory as one vector, number i of `base`, until all are folded. */ \
+    INLINE void lanes##_hold(lanes *base, ptrdiff_t i, lanes a) {                                         \
+        UNROLL for (int half = lanes##_parts / 2; half > 0; half /= 2)                                    \
+            UNROLL for (int k = 0; k < half; k++) a.part[k] = a.part[k] + a.part[k + half];               \
+        memcpy((scalar *)base + i * lanes##_width, &a.part[0], sizeof a.part[0]);                         \
+    }                                                                                                     \
+    INLINE void lanes##_totals(const lanes *base, ptrdiff_t count, double *totals) {                      \
+        for (ptrdiff_t i = 0; i < count; i++)                                                             \
+            totals[i] = (double)lanes##_fold_memory((const scalar *)base + i * lanes##_width);            \
+    }                                                                                                     \
     /* By halves too: which of two zeros remains must not depend on the variant. */                       \
     INLINE double lanes##_least(lanes a) {                                                                \
         scalar x[lanes##_count];                                                                          \
@@ -256,6 +276,10 @@ DEFINE_SOME(double)
     }                                                                                                     \
     INLINE lanes *lanes##_at(const lanes *base, ptrdiff_t i) {                                            \
         return (lanes *)((scalar *)base + i);                                                             \
+    }                                                                                                     \
+    /* A hint: the cache line of element i will be read; any address will do. */                          \
+    INLINE void lanes##_prefetch(const lanes *base, ptrdiff_t i) {                                        \
+        PREFETCH((const scalar *)base + i);                                                               \
     }                                                                                                     \
     INLINE double lanes##_element(const lanes *base, ptrdiff_t i) {                                       \
         return (double)((const scalar *)base + i)[0];                                                     \

@@ -34,12 +34,18 @@ cdef extern from "lanes.h" nogil:
     lanes64 lanes64_maximum(lanes64 a, lanes64 b)
     double lanes32_total(lanes32 a)
     double lanes64_total(lanes64 a)
+    void lanes32_hold(lanes32* base, Py_ssize_t i, lanes32 a)
+    void lanes64_hold(lanes64* base, Py_ssize_t i, lanes64 a)
+    void lanes32_totals(const lanes32* base, Py_ssize_t count, double* totals)
+    void lanes64_totals(const lanes64* base, Py_ssize_t count, double* totals)
     double lanes32_least(lanes32 a)
     double lanes64_least(lanes64 a)
     double lanes32_largest(lanes32 a)
     double lanes64_largest(lanes64 a)
     lanes32* lanes32_at(const lanes32* base, Py_ssize_t i)
     lanes64* lanes64_at(const lanes64* base, Py_ssize_t i)
+    void lanes32_prefetch(const lanes32* base, Py_ssize_t i)
+    void lanes64_prefetch(const lanes64* base, Py_ssize_t i)
     double lanes32_element(const lanes32* base, Py_ssize_t i)
     double lanes64_element(const lanes64* base, Py_ssize_t i)
     void lanes32_set_element(lanes32* base, Py_ssize_t i, double value)
@@ -161,6 +167,22 @@ cdef inline double total(lanes a) noexcept nogil:
         return lanes64_total(a)
 
 
+cdef inline void hold(lanes* base, Py_ssize_t i, lanes a) noexcept nogil:
+    """Keep what `total` needs of a bundle, at most 64 bytes, as number i of `base`."""
+    if lanes is lanes32:
+        lanes32_hold(base, i, a)
+    else:
+        lanes64_hold(base, i, a)
+
+
+cdef inline void totals(const lanes* base, Py_ssize_t count, double* sums) noexcept nogil:
+    """The `total` of each of the bundles that `base` holds."""
+    if lanes is lanes32:
+        lanes32_totals(base, count, sums)
+    else:
+        lanes64_totals(base, count, sums)
+
+
 cdef inline double least(lanes a) noexcept nogil:
     if lanes is lanes32:
         return lanes32_least(a)
@@ -181,6 +203,14 @@ cdef inline lanes* at(const lanes* base, Py_ssize_t i) noexcept nogil:
         return lanes32_at(base, i)
     else:
         return lanes64_at(base, i)
+
+
+cdef inline void prefetch(const lanes* base, Py_ssize_t i) noexcept nogil:
+    """A hint that the cache line of element i will be read; any address will do."""
+    if lanes is lanes32:
+        lanes32_prefetch(base, i)
+    else:
+        lanes64_prefetch(base, i)
 
 
 cdef inline double element(const lanes* base, Py_ssize_t i) noexcept nogil:

@@ -10,9 +10,9 @@ cdef enum:
 
 cdef inline void deviation_sums(
     const lanes* x, Py_ssize_t n, Measure measure, double shift, bint rescaled, double before, double after,
-    double* sums
+    double* sum, double* squares
 ) noexcept nogil:
-    """sums = (sum of d, sum of d * d) for d = x - shift; or (sum of d, sum of |d|)."""
+    """The sum of d, and of d * d, for d = x - shift; or of d, and of |d|."""
     cdef Py_ssize_t i, j, step = lane_count(x), whole = n - n % step, group = RUN * step
     cdef lanes lanes_before = splat(x, before), lanes_after = splat(x, after)
     cdef lanes centre = splat(x, shift * before)
@@ -35,25 +35,30 @@ cdef inline void deviation_sums(
             sum_q = add(sum_q, magnitude(d))
         else:
             sum_q = fused(d, d, sum_q)
-    sums[0] = total(sum_e) / (before * after)
-    sums[1] = unscaled(total(sum_q), measure, before * after)
+    sum[0] = total(sum_e) / (before * after)
+    squares[0] = unscaled(total(sum_q), measure, before * after)
 
 
 cdef inline double head_mean(
     const lanes* x, Py_ssize_t n, Measure measure, bint rescaled, double before
 ) noexcept nogil:
     """The mean of the first two bundles, in the storage type; 0 where no mean is wanted."""
-    cdef Py_ssize_t step = lane_count(x), first = min(n, 2 * step)
-    cdef lanes head, more
     if measure != VARIANCE:
         return 0.0
+    return rounded(x, total(head(x, n, rescaled, before)) / min(n, 2 * lane_count(x))) / before
+
+
+cdef inline lanes head(const lanes* x, Py_ssize_t n, bint rescaled, double before) noexcept nogil:
+    """The sum of the first two bundles, each element times `before` if rescaled."""
+    cdef Py_ssize_t step = lane_count(x), first = min(n, 2 * step)
+    cdef lanes a, b
     if first < 2 * step:
-        head, more = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
+        a, b = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
     else:
-        head, more = load(x, 0), load(x, step)
+        a, b = load(x, 0), load(x, step)
     if rescaled:
-        head, more = multiply(head, splat(x, before)), multiply(more, splat(x, before))
-    return rounded(x, total(add(head, more)) / first) / before
+        a, b = multiply(a, splat(x, before)), multiply(b, splat(x, before))
+    return add(a, b)
 
 
 cdef inline double shifted_sums(
@@ -66,10 +71,10 @@ cdef inline double shifted_sums(
     a standard deviation from the mean of the block (a trend, an outlier in front), the corrected shift is taken and the
     pass repeated: the corrected two-pass algorithm.
     """
-    deviation_sums(x, n, measure, shift, rescaled, before, after, sums)
+    deviation_sums(x, n, measure, shift, rescaled, before, after, &sums[0], &sums[1])
     if measure == VARIANCE and is_far(sums[0], sums[1], n):
         shift = rounded(x, shift + sums[0] / n)
-        deviation_sums(x, n, measure, shift, rescaled, before, after, sums)
+        deviation_sums(x, n, measure, shift, rescaled, before, after, &sums[0], &sums[1])
     return shift
 
 
@@ -110,16 +115,19 @@ cdef inline Moments line_moments(const lanes* x, Py_ssize_t n, Measure measure) 
 
 cdef inline void apply_scalar(const lanes* x, lanes* y, Py_ssize_t n, const Exact* e) noexcept nogil:
     """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
-    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step
-    cdef Coefficients c
-    cdef lanes centre, scale, scale_rest, shift, v
+    cdef Py_ssize_t i
     if e.wide:
         for i in range(n):
             set_element(y, i, applied(x, element(x, i), e))
-        return
-    c = coefficients(x, e.hi, e.lo, e.scale, e.shift)
-    centre, scale = splat(x, c.centre), splat(x, c.scale)
-    scale_rest, shift = splat(x, c.scale_rest), splat(x, c.shift)
+    else:
+        apply_scalar_within(x, y, n, coefficients(x, e.hi, e.lo, e.scale, e.shift))
+
+
+cdef inline void apply_scalar_within(const lanes* x, lanes* y, Py_ssize_t n, Coefficients c) noexcept nogil:
+    """The same in the storage type."""
+    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step
+    cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
+    cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v
     for i from 0 <= i < whole by step:
         store(y, i, apply(load(x, i), centre, scale, scale_rest, shift))
     if whole < n:
@@ -131,16 +139,21 @@ cdef inline void apply_positions(
     const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, const lanes* weight, const lanes* bias
 ) noexcept nogil:
     """y = (x - centre) * scale * weight + bias with a weight and a bias for each position of the run."""
-    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
-    cdef Coefficients c
-    cdef lanes centre, scale, scale_rest, shift, v
+    cdef Py_ssize_t i
     if e.wide:
         for i in range(n):
             set_element(y, i, applied(x, element(x, i), e) * element(weight, i) + element(bias, i))
-        return
-    c = coefficients(x, e.hi, e.lo, e.scale, e.shift)
-    centre, scale = splat(x, c.centre), splat(x, c.scale)
-    scale_rest, shift = splat(x, c.scale_rest), splat(x, c.shift)
+    else:
+        apply_positions_within(x, y, n, coefficients(x, e.hi, e.lo, e.scale, e.shift), weight, bias)
+
+
+cdef inline void apply_positions_within(
+    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias
+) noexcept nogil:
+    """The same in the storage type."""
+    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
+    cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
+    cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v
     for i from 0 <= i < whole by step:
         v = apply(load(x, i), centre, scale, scale_rest, shift)
         store(y, i, fused(v, load(weight, i), load(bias, i)))

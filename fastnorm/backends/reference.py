@@ -30,16 +30,17 @@ class Reference:
 
     def moments(self, x: Array, measure: Measure) -> Moments:
         """Return the moments of each line, (outer, inner); about 0 unless the measure is the variance."""
-        x = x.astype(np.float64)
+        # Lines last and contiguous: only there does NumPy add pairwise.
+        x = np.ascontiguousarray(x.transpose(0, 2, 1), dtype=np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             if measure != Measure.VARIANCE:
-                zero = np.zeros((x.shape[0], x.shape[2]))
-                return Moments(zero, zero, (np.abs(x) if measure == Measure.MAGNITUDES else x * x).sum(axis=1))
-            hi = x.mean(axis=1)
-            deviations = x - hi[:, np.newaxis]
-            lo = deviations.mean(axis=1)
-            deviations -= lo[:, np.newaxis]
-            return Moments(hi, lo, (deviations * deviations).sum(axis=1))
+                zero = np.zeros(x.shape[:2])
+                return Moments(zero, zero, (np.abs(x) if measure == Measure.MAGNITUDES else x * x).sum(axis=2))
+            hi = x.mean(axis=2)
+            deviations = x - hi[..., np.newaxis]
+            lo = deviations.mean(axis=2)
+            deviations -= lo[..., np.newaxis]
+            return Moments(hi, lo, (deviations * deviations).sum(axis=2))
 
     def merge(self, parts: Moments, count: float, last: float) -> Moments:
         """Join the parts (a, b, c) along b; each has `count` elements, the last one `last`."""

@@ -28,6 +28,7 @@ from fastnorm.cli.measure import (
     worst_error,
 )
 from fastnorm.cli.pipelines import Pipeline, pipelines
+from fastnorm.cli.printing import print_table
 
 __all__ = ["add_arguments", "run"]
 
@@ -274,48 +275,8 @@ def _print_result(result: DemoResult) -> None:
         + ", ".join(f"{package} {version}" for package, version in versions.items())
     )
     print()
-    _print_table(NORM_HEADERS, [_norm_cells(one) for one in result.norms], text_columns={0, 1, 5})
+    print_table(NORM_HEADERS, [_norm_cells(one) for one in result.norms], text_columns={0, 1, 5})
     print(NORM_NOTE)
     print()
-    _print_table(PIPELINE_HEADERS, [_pipeline_cells(one) for one in result.pipelines], text_columns={0})
+    print_table(PIPELINE_HEADERS, [_pipeline_cells(one) for one in result.pipelines], text_columns={0})
     print(PIPELINE_NOTE)
-
-
-def _print_table(headers: tuple[str, ...], cells: list[list[str]], *, text_columns: set[int]) -> None:
-    """Print a table, its numbers aligned to the right, with rich where it is installed."""
-    try:
-        box, console_module, table_module = (
-            importlib.import_module(f"rich.{name}") for name in ("box", "console", "table")
-        )
-    except ImportError:
-        _print_plain_table(headers, cells, text_columns)
-        return
-    console = console_module.Console()
-    if not console.is_terminal or console.width < _plain_width(headers, cells):
-        # Rich would fold or cut cells to fit; a file or a narrow terminal gets whole lines.
-        _print_plain_table(headers, cells, text_columns)
-        return
-    table = table_module.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, header in enumerate(headers):
-        table.add_column(header, justify="left" if number in text_columns else "right", no_wrap=True)
-    for line in cells:
-        table.add_row(*line)
-    console.print(table)
-
-
-def _column_widths(headers: tuple[str, ...], cells: list[list[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-
-
-def _plain_width(headers: tuple[str, ...], cells: list[list[str]]) -> int:
-    return sum(_column_widths(headers, cells)) + 2 * (len(headers) - 1)
-
-
-def _print_plain_table(headers: tuple[str, ...], cells: list[list[str]], text_columns: set[int]) -> None:
-    widths = _column_widths(headers, cells)
-    for line in [list(headers), ["-" * width for width in widths], *cells]:
-        aligned = (
-            cell.ljust(width) if number in text_columns else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        print("  ".join(aligned).rstrip())

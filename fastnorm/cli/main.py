@@ -1,4 +1,4 @@
-"""``fastnorm demo | info | explain``: one parser, each command in its own module."""
+"""``fastnorm demo | stability | info | explain``: one parser, each command in its own module."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import fastnorm
-from fastnorm.cli import demo
+from fastnorm.cli import demo, stability
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -45,6 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     demonstration = commands.add_parser("demo", help="normalise real data, NumPy beside fastnorm")
     demo.add_arguments(demonstration)
     demonstration.set_defaults(run=demo.run)
+
+    experiment = commands.add_parser("stability", help="how right mean and variance come out on hard data")
+    stability.add_arguments(experiment)
+    experiment.set_defaults(run=stability.run)
 
     info = commands.add_parser("info", help="processor, backends, variants, threads, cache, versions")
     info.add_argument("--json", action="store_true", help="print JSON")

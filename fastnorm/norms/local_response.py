@@ -30,7 +30,7 @@ def local_response_norm(
     """Divide each element by its neighbourhood across channels: ``x / (k + alpha / size * sum(x^2))^beta``.
 
     Krizhevsky, Sutskever and Hinton, "ImageNet Classification", 2012, section 3.3, with the window of torch:
-    `size` channels from ``c - size // 2`` on, those outside the array counting as 0. (ONNX's LRN has the same window for
+    `size` channels from ``c - size // 2`` on, those outside the array counting as 0. (ONNX's LRN has this window for
     odd sizes; for even ones it begins a channel later.)
 
     Parameters

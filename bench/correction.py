@@ -1,0 +1,144 @@
+"""What the accuracy of layer_norm costs: our kernels beside an uncorrected two-pass one over the same lanes.
+
+The uncorrected kernel keeps the mean as one float32, corrects nothing, joins no blocks and has no way out for rows that
+overflow: what a kernel without the accuracy contract would do. Everything runs on one thread, in the same process, in
+interleaved rounds; the figures are medians of ratios of neighbours in time.
+
+    python bench/correction.py [--rounds 41] [--json]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import fastnorm
+from fastnorm.backends import registry
+from fastnorm.backends.numba_jit import helper, kernel
+from fastnorm.backends.numba_lanes import (
+    at,
+    fused,
+    lane_count,
+    load,
+    load_partial,
+    pointer,
+    rounded,
+    splat,
+    store,
+    store_partial,
+    total,
+)
+from fastnorm.backends.numba_rows import normalize_rows
+from fastnorm.recipe import Rule
+
+# rows x length, and how much more than the uncorrected kernel ours may take.
+CELLS = {
+    (128, 768): 1.05,
+    (1024, 768): 1.05,
+    (4096, 1024): 1.05,
+    (512, 4096): 1.05,
+    (4096, 64): 1.15,
+    (65536, 64): 1.15,
+}
+SECONDS_PER_SAMPLE = 0.005
+
+
+@helper
+def uncorrected_line(x, y, n, weight, bias, eps):
+    """Mean; squares of the deviations; y = (x - mean) * rstd * weight + bias: three passes over a line."""
+    step = lane_count(x)
+    whole = n - n % step
+    sums, squares = splat(x, 0.0), splat(x, 0.0)
+    for i in range(0, whole, step):
+        sums = sums + load(x, i)
+    if whole < n:
+        sums = sums + load_partial(x, whole, n - whole, 0.0)
+    mean = rounded(x, total(sums) / n)
+    centre = splat(x, mean)
+    for i in range(0, whole, step):
+        d = load(x, i) - centre
+        squares = fused(d, d, squares)
+    if whole < n:
+        d = load_partial(x, whole, n - whole, mean) - centre
+        squares = fused(d, d, squares)
+    rstd = splat(x, 1.0 / np.sqrt(total(squares) / n + eps))
+    for i in range(0, whole, step):
+        store(y, i, fused((load(x, i) - centre) * rstd, load(weight, i), load(bias, i)))
+    if whole < n:
+        left = n - whole
+        d = (load_partial(x, whole, left, 0.0) - centre) * rstd
+        store_partial(
+            y, whole, left, fused(d, load_partial(weight, whole, left, 0.0), load_partial(bias, whole, left, 0.0))
+        )
+
+
+@kernel
+def uncorrected(x, y, weight, bias, eps):
+    """layer_norm of the lines of x, (lines, n, 1), without corrections."""
+    n, stride = x.shape[1], x.strides[0] // x.itemsize
+    source, target, w, b = pointer(x), pointer(y), pointer(weight), pointer(bias)
+    for o in range(x.shape[0]):
+        uncorrected_line(at(source, o * stride), at(target, o * stride), n, w, b, eps)
+
+
+def seconds(function: Callable[[], object], calls: int) -> float:
+    """Return the seconds of one call, over so many in a row after an untimed one."""
+    function()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+def measure(rows: int, length: int, rounds: int) -> dict[str, float]:
+    """Return the median microseconds of the uncorrected kernel, and the median ratio of each of ours to it."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, length, 1), dtype=np.float32)
+    weight, bias = (rng.standard_normal(length, dtype=np.float32) for _ in range(2))
+    y, rule = np.empty_like(x), Rule(eps=1e-5)
+    functions: dict[str, Callable[[], object]] = {"uncorrected": lambda: uncorrected(x, y, weight, bias, 1e-5)}
+    # The entry points themselves: the uncorrected kernel has no Python in front of it either.
+    if registry.why_not("cython") is None:
+        normalize = registry.load("cython")._kernels.normalize
+        numbers = rule.measure, rule.divisor(length), rule.eps, rule.floor, None, None, 1
+        functions["cython"] = lambda: normalize(x, y, weight, bias, True, 1, *numbers)
+    nothing = np.empty(0)
+    numbers_numba = int(rule.measure), float(rule.divisor(length)), rule.eps, rule.floor, nothing, nothing, 0, rows
+    functions["numba"] = lambda: normalize_rows(x, y, weight, bias, True, 1, *numbers_numba)
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    calls = {name: max(1, round(SECONDS_PER_SAMPLE / seconds(function, 3))) for name, function in functions.items()}
+    for number in range(rounds):
+        for name in sorted(functions, reverse=number % 2 == 1):
+            samples[name].append(seconds(functions[name], calls[name]))
+    base = samples["uncorrected"]
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(taken, base, strict=True)) for name, taken in samples.items()
+    }
+    return {**ratios, "uncorrected": statistics.median(base) * 1e6}
+
+
+def main() -> int:
+    """Measure every cell, print the table, and return 1 if a cell costs more than it may."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=41, help="interleaved rounds a cell (default: 41)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    with fastnorm.config(num_threads=1):
+        results = {cell: measure(*cell, arguments.rounds) for cell in CELLS}
+    default = "cython" if registry.why_not("cython") is None else "numba"
+    if arguments.json:
+        print(json.dumps({f"{rows}x{length}": result for (rows, length), result in results.items()}, indent=2))
+    else:
+        print("layer_norm, float32, weights, one thread   uncorrected       cython / it        numba / it   allowed")
+        for (rows, length), result in results.items():
+            ours = "".join(f"{result.get(name, float('nan')):18.3f}" for name in ("cython", "numba"))
+            print(f"{f'{rows}x{length}':>40} {result['uncorrected']:10.1f} us{ours}{CELLS[rows, length]:10.2f}")
+    return int(any(result[default] > CELLS[cell] for cell, result in results.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

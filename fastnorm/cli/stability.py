@@ -1,0 +1,163 @@
+"""`fastnorm stability`: how right mean and variance come out of every algorithm and installed peer, on hard data."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pathlib
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastnorm import lab
+from fastnorm.cli.printing import print_table
+from fastnorm.lab.experiment import Progress
+from fastnorm.lab.plots import require_matplotlib
+
+__all__ = ["add_arguments", "run"]
+
+MARK = "*"
+WIDTH = 110
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    Declare the command's arguments.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of ``fastnorm stability``.
+    """
+    parser.add_argument("--quick", action="store_true", help="fewer data sets, shorter timings")
+    parser.add_argument(
+        "--data",
+        type=pathlib.Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure these instead: NIST StRD .dat, .npy, .npz or .csv",
+    )
+    parser.add_argument("--dtype", nargs="+", choices=lab.DTYPES, help="default: all; --quick: float32 and float64")
+    parser.add_argument("--algorithms", nargs="+", choices=lab.ALGORITHMS, default=list(lab.ALGORITHMS), metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers in the data; default: 0")
+    parser.add_argument("--no-peers", action="store_true", help="leave other libraries out")
+    parser.add_argument(
+        "--plot",
+        type=pathlib.Path,
+        metavar="FILE.png",
+        help="draw the result as well, .png or .svg: FILE-kappa.png, FILE-n.png, FILE-speed.png",
+    )
+    parser.add_argument("--html", type=pathlib.Path, metavar="FILE.html", help="write all of it as one page")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """
+    Measure, print, and draw where that is asked for.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        As `add_arguments` declares them.
+
+    Returns
+    -------
+    int
+        The command's exit status: 0, or 1 if data cannot be read, matplotlib is missing or a file cannot be written.
+    """
+    drawn = arguments.plot is not None or arguments.html is not None
+    try:
+        data = None if arguments.data is None else [one for path in arguments.data for one in lab.load(path)]
+        if drawn:
+            require_matplotlib()  # before the measurement, so that what is missing shows at once
+    except (OSError, ValueError, ImportError) as error:
+        print(f"fastnorm stability: {error}", file=sys.stderr)
+        return 1
+    with _progress() as progress:
+        results = lab.run(
+            data,
+            dtypes=arguments.dtype,
+            algorithms=list(dict.fromkeys(arguments.algorithms)),
+            peers=not arguments.no_peers,
+            quick=arguments.quick,
+            curves=data is None or drawn,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    if arguments.json:
+        print(json.dumps(results.as_json(), indent=2))
+    else:
+        _print_results(results)
+    return _write(results, arguments.plot, arguments.html)
+
+
+def _write(results: lab.Results, plot: pathlib.Path | None, html: pathlib.Path | None) -> int:
+    path = plot
+    try:
+        if plot is not None:
+            for written in lab.save(results, plot):
+                print(f"Drawn in {written}", file=sys.stderr)
+        path = html
+        if html is not None:
+            html.write_text(lab.page(results), encoding="utf-8")
+            print(f"Written to {html}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"fastnorm stability: could not write {path}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Yield what shows how far the work has come: a bar with rich, else a line; nothing if stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, name: None
+        return
+    try:
+        console_module, progress_module = (importlib.import_module(f"rich.{name}") for name in ("console", "progress"))
+    except ImportError:
+        yield _show_line
+        return
+    bar = progress_module.Progress(
+        progress_module.BarColumn(),
+        progress_module.TaskProgressColumn(),
+        progress_module.TextColumn("{task.description}", markup=False),
+        console=console_module.Console(stderr=True),
+        transient=True,
+        auto_refresh=False,  # a thread that draws would disturb the times
+    )
+    with bar:
+        task = bar.add_task("")
+
+        def show(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name, refresh=True)
+
+        yield show
+
+
+def _show_line(done: int, total: int, name: str) -> None:
+    text = f"[{done + 1}/{total}] {name}" if done < total else ""
+    sys.stderr.write(f"\r\x1b[2K{text}")
+    sys.stderr.flush()
+
+
+def _print_results(results: lab.Results) -> None:
+    machine = results.machine
+    print(
+        f"{machine['processor']}, {machine['cpus']} CPUs, {machine['fastnorm threads']} threads for fastnorm; ", end=""
+    )
+    print(", ".join(f"{package} {version}" for package, version in results.versions.items()))
+    for table in lab.tables(results):
+        print(f"\n{table.title} ({MARK} best)")
+        headers = [header.replace("_", "\n").replace("-", "\n") for header in table.headers]
+        cells = [
+            [cell.text + (MARK if cell.best else " " * (place >= table.labels)) for place, cell in enumerate(line)]
+            for line in table.rows
+        ]
+        print_table(headers, cells, text_columns={0}, repeated=table.labels, mark=MARK)
+        print(table.note)
+    print()
+    for sentence in lab.findings(results):
+        print(textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_on_hyphens=False))

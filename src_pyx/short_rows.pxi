@@ -1,0 +1,160 @@
+# Rows so short that what is done once a row (sums over the lanes of a bundle, divisions, a root) takes longer than the
+# row itself: several are in flight, stage by stage, so that the latency of one hides behind the others and the algebra
+# runs in vectors. Bit for bit what rows.pxi makes of the same rows one by one; a row that is not ordinary goes there.
+
+cdef enum:
+    ROWS = 16                   # in flight
+    SHORT = 8                   # bundles: with longer rows, x and y of those in flight leave L1
+
+cdef struct Flight:
+    # The numbers of the rows in flight.
+    double held[2][ROWS * 8]    # vectors of 64 bytes whose lanes are still to be added
+    double shift[ROWS]          # in the storage type
+    double e[ROWS]              # sum of deviations from the shift
+    double q[ROWS]              # sum of their squares, or magnitudes
+    double weight[ROWS]
+    double bias[ROWS]
+    double lo[ROWS]             # the mean is shift + lo
+    double m2[ROWS]
+    double rstd[ROWS]
+    double centre[ROWS]         # the coefficients, in the storage type
+    double scale[ROWS]
+    double scale_rest[ROWS]
+    double addend[ROWS]
+
+
+cdef inline void stage_sums(
+    const lanes* x, View v, Measure measure, Py_ssize_t start, Py_ssize_t count, Flight* f
+) noexcept nogil:
+    """The sums of the rows in flight, as head_mean and deviation_sums make them of a row that is one run."""
+    cdef Py_ssize_t j, k, step = lane_count(x), whole = v.n - v.n % step
+    cdef double first = min(v.n, 2 * step)
+    cdef lanes* held_e = <lanes*> f.held[0]
+    cdef lanes* held_q = <lanes*> f.held[1]
+    cdef const lanes* source
+    cdef lanes d, e, q, centre
+    if measure == VARIANCE:
+        for k in range(count):
+            hold(held_e, k, head(<const lanes*> at(x, (start + k) * v.outer_stride), v.n, False, 1.0))
+        totals(held_e, count, f.e)
+        for k in range(count):
+            set_element(<lanes*> f.shift, k, f.e[k] / first)
+    for k in range(count):
+        source = <const lanes*> at(x, (start + k) * v.outer_stride)
+        centre = splat(x, element(<const lanes*> f.shift, k))
+        for j from 0 <= j < v.n by step // 2:  # the row that comes in this one's place
+            prefetch(x, (start + count + k) * v.outer_stride + j)
+        e, q = splat(x, 0.0), splat(x, 0.0)
+        for j from 0 <= j < whole by step:
+            d = subtract(load(source, j), centre)
+            e = add(e, d)
+            q = add(q, magnitude(d)) if measure == MAGNITUDES else fused(d, d, q)
+        if whole < v.n:
+            d = load_partial(source, whole, v.n - whole, element(<const lanes*> f.shift, k))
+            d = subtract(d, centre)
+            e = add(e, d)
+            q = add(q, magnitude(d)) if measure == MAGNITUDES else fused(d, d, q)
+        if measure == VARIANCE:
+            hold(held_e, k, e)
+        hold(held_q, k, q)
+    if measure == VARIANCE:
+        totals(held_e, count, f.e)
+    totals(held_q, count, f.q)
+
+
+cdef inline bint algebra(
+    const lanes* like, Flight* f, Py_ssize_t count, double n, Measure measure, const Rule* rule
+) noexcept nogil:
+    """From sums to moments, rstd and coefficients, as absorb_block, inverse and coefficients do it.
+
+    Return whether every row is ordinary.
+    """
+    cdef double denominator, scale, shift, centre, rounded_scale
+    cdef Py_ssize_t k, strange = 0
+    for k in range(count):
+        f.lo[k] = f.e[k] / n if measure == VARIANCE else 0.0
+        f.m2[k] = f.q[k] - f.e[k] * f.lo[k] if measure == VARIANCE else f.q[k]
+    if rule.floor:
+        for k in range(count):
+            denominator = f.m2[k] / rule.divisor
+            denominator = denominator if measure == MAGNITUDES else sqrt(denominator)
+            f.rstd[k] = rule.eps if denominator < rule.eps else denominator
+    else:
+        for k in range(count):
+            f.rstd[k] = sqrt(f.m2[k] / rule.divisor + rule.eps)
+    for k in range(count):
+        f.rstd[k] = 1.0 / (f.rstd[k] if f.rstd[k] != 0.0 else 1.0)
+        scale = f.rstd[k] * f.weight[k]
+        shift = element(<const lanes*> f.shift, k)
+        centre, rounded_scale = rounded(like, shift + f.lo[k]), rounded(like, scale)
+        set_element(<lanes*> f.centre, k, centre)
+        set_element(<lanes*> f.scale, k, rounded_scale)
+        set_element(<lanes*> f.scale_rest, k, scale - rounded_scale)
+        set_element(<lanes*> f.addend, k, f.bias[k] - ((shift - centre) + f.lo[k]) * scale)
+    for k in range(count):
+        strange += not is_ordinary(like, f, k, n, measure)
+    return strange == 0
+
+
+cdef inline bint is_ordinary(
+    const lanes* like, const Flight* f, Py_ssize_t k, double n, Measure measure
+) noexcept nogil:
+    """Whether the row needs neither a second pass nor more than the storage type's range; without branches."""
+    cdef bint near = measure != VARIANCE or not is_far(f.e[k], f.q[k], n)
+    return (
+        near & (not out_of_range(like, f.q[k], measure)) & (not is_wide(like, f.rstd[k], f.rstd[k] * f.weight[k]))
+    )
+
+
+cdef inline void fly(
+    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
+    bint per_position, Measure measure, const Rule* rule, double* mean, double* m2, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    cdef Py_ssize_t o, k, count
+    cdef bint ordinary
+    cdef Coefficients c
+    cdef Flight f
+    cdef const lanes* source
+    cdef lanes* target
+    memset(&f, 0, sizeof(Flight))
+    for k in range(ROWS):
+        f.weight[k] = 1.0
+    for o from start <= o < stop by ROWS:
+        count = min(ROWS, stop - o)
+        stage_sums(x, v, measure, o, count, &f)
+        if not per_position:
+            for k in range(count):
+                f.weight[k] = element(weight, (o + k) % parameters)
+                f.bias[k] = element(bias, (o + k) % parameters)
+        ordinary = algebra(x, &f, count, v.n, measure, rule)
+        for k in range(count):
+            source, target = <const lanes*> at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
+            if not ordinary and not is_ordinary(x, &f, k, v.n, measure):
+                normalize_rows(
+                    x, y, v, u, weight, bias, parameters, per_position, 1, rule, mean, m2, o + k, o + k + 1
+                )
+                continue
+            c = Coefficients(
+                element(<const lanes*> f.centre, k), element(<const lanes*> f.scale, k),
+                element(<const lanes*> f.scale_rest, k), element(<const lanes*> f.addend, k)
+            )
+            if per_position:
+                apply_positions_within(source, target, v.n, c, weight, bias)
+            else:
+                apply_scalar_within(source, target, v.n, c)
+            if mean:
+                mean[o + k], m2[o + k] = element(<const lanes*> f.shift, k) + f.lo[k], f.m2[k]
+
+
+cdef void normalize_short_rows(
+    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
+    bint per_position, const Rule* rule, double* mean, double* m2, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """Statistics and result of the lines `start` to `stop`; as normalize_rows with one segment."""
+    # Once for each measure, so that loops need not ask.
+    if rule.measure == VARIANCE:
+        fly(x, y, v, u, weight, bias, parameters, per_position, VARIANCE, rule, mean, m2, start, stop)
+    elif rule.measure == SQUARES:
+        fly(x, y, v, u, weight, bias, parameters, per_position, SQUARES, rule, mean, m2, start, stop)
+    else:
+        fly(x, y, v, u, weight, bias, parameters, per_position, MAGNITUDES, rule, mean, m2, start, stop)
