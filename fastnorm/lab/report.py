@@ -76,7 +76,8 @@ doubles can hold only so many digits.</p>
 <dl>
 <dt>digits</dt><dd>the log relative error, &minus;log<sub>10</sub>(|computed &minus; true| / |true|): how many decimal
 digits are right. An error of one unit in the last place counts as all digits: 3.0 in float16, 6.9 in float32, 15.7 in
-float64. Where the true value is 0, errors are relative to the largest value of the line.</dd>
+float64. Where the true value is 0, errors are relative to the largest value of the line. A mean that
+nearly cancels is scored to the digits that the rounding of its values leaves.</dd>
 <dt>kappa</dt><dd>the condition number, &radic;(1 + n mean<sup>2</sup> / m<sub>2</sub>), about mean / sd: by this
 factor relative errors of the data grow in the variance. It is infinite for a constant.</dd>
 <dt>algorithms</dt><dd><em>auto</em> is what fastnorm uses. The others are textbook algorithms that compute in the dtype
