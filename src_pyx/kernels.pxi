@@ -187,3 +187,4 @@ def merge(
 
 
 include "textbook.pxi"
+include "express.pxi"

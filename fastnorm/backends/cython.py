@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -75,6 +76,10 @@ class Cython(Reference):
 
     def _threads_for(self, x: Array) -> int:
         return current().num_threads if x.size > tuning.SERIAL_ELEMENTS else 1
+
+    def express(self) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+        """Return what `fastnorm.express` consists of: `lines`, `groups`, `given`."""
+        return self._kernels.lines, self._kernels.groups, self._kernels.given
 
     def moments(self, x: Array, measure: Measure) -> Moments:
         outer, _, inner = x.shape

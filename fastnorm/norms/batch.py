@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.express import lane
 from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
 from fastnorm.recipe import Moments, Rule
 
@@ -121,6 +122,10 @@ def batch_norm(
     array([0.3, 0.4, 0.5])
     """
     function = "batch_norm"
+    if not training and dtype is None and not return_stats and backend is None and convention in CONVENTIONS:
+        y = lane.given(x, running_mean, running_var, weight, bias, eps, channel_axis, out)
+        if y is not None:
+            return y
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
@@ -213,6 +218,10 @@ def normalize(
            [ 1.,  1.]])
     """
     function = "normalize"
+    if dtype is None and not return_stats and backend is None:
+        y = lane.given(x, mean, var, weight, bias, eps, channel_axis, out)
+        if y is not None:
+            return y
     array = engine.take(x, function)
     axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
     channels = array.shape[axis]

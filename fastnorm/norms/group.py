@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.express import lane
 from fastnorm.plan import plan_channels, plan_groups_last, plan_reduction
 from fastnorm.recipe import Rule
 
@@ -19,6 +20,10 @@ def _normalize_groups(
     return_stats: bool, backend: str | None,
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
+    if channel_axis == 1 and dtype is None and not return_stats and backend is None:
+        y = lane.groups(x, num_groups, weight, bias, eps, out)
+        if y is not None:
+            return y
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]

@@ -1,0 +1,55 @@
+"""A lane of their own for plain calls, in front of the general path: a few tenths of a microsecond instead of ten.
+
+Plain are C-contiguous arrays of one floating dtype, where the settings leave the choice of the backend to the library.
+Each function returns the result, or None, having written nothing, where the general path must look: at everything else,
+and at whatever is wrong. The bits are the same.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fastnorm import tuning
+from fastnorm.backends import registry
+from fastnorm.backends.cython import Cython
+from fastnorm.recipe import Measure
+
+# The numbers of `recipe.Measure`: an enumeration's member costs more to hand over than an int.
+SQUARES, VARIANCE = int(Measure.SQUARES), int(Measure.VARIANCE)
+
+
+class Lane:
+    """What the compiled kernels offer; bound on first use, since an import must not load them.
+
+    Attributes
+    ----------
+    lines : callable
+        ``(x, weight, bias, eps, measure, floor, summed, out)``: a norm over the last axis.
+    groups : callable
+        ``(x, num_groups, weight, bias, eps, out)``: groups of channels of (N, C, ...); None: each channel.
+    given : callable
+        ``(x, mean, var, weight, bias, eps, channel_axis, out)``: given statistics, channels second or last.
+    """
+
+    __slots__ = ("given", "groups", "lines")
+
+    def __init__(self) -> None:
+        self.lines: Callable[..., Any] = partial(self._first, "lines")
+        self.groups: Callable[..., Any] = partial(self._first, "groups")
+        self.given: Callable[..., Any] = partial(self._first, "given")
+
+    def _first(self, name: str, *arguments: Any) -> Any:
+        first = registry.load_first(tuning.LADDER[0].backends)
+        self.bind(first if isinstance(first, Cython) else None)
+        return getattr(self, name)(*arguments)
+
+    def bind(self, backend: Cython | None) -> None:
+        """Have a backend serve from now on; without one the general path does."""
+        self.lines, self.groups, self.given = (_decline, _decline, _decline) if backend is None else backend.express()
+
+
+def _decline(*arguments: Any) -> None:
+    """There are no compiled kernels, or they are not the first choice."""
+
+
+lane = Lane()

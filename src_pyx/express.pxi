@@ -1,0 +1,264 @@
+# A lane of their own for plain calls: exact C-contiguous arrays of one floating dtype, settings that leave the choice
+# to the library. What takes Python ten microseconds (checks, plan, output) takes a few tenths here. All else, errors
+# included, is left to the general path: None is returned, nothing has been written. The bits are the general path's.
+
+from cpython.contextvars cimport get_value
+from cpython.float cimport PyFloat_CheckExact
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport uintptr_t
+
+from fastnorm import settings as _settings
+from fastnorm import tuning as _tuning
+
+cdef extern from *:
+    """
+    static PyObject *new_array(PyArray_Descr *descr, int ndim, npy_intp *dims, void *data, int flags)
+    {
+        Py_INCREF(descr);
+        return PyArray_NewFromDescr(&PyArray_Type, descr, ndim, dims, NULL, data, flags, NULL);
+    }
+    """
+    object new_array(cnp.PyArray_Descr* descr, int ndim, cnp.npy_intp* dims, void* data, int flags)
+
+cdef enum:
+    ZEROS = 16384           # elements: longer rows with a weight and no bias go the general way
+    ALIGNED = 32768         # bytes: from here on an output begins at a cache line, since a store across two costs twice
+    LINE_BYTES = 64
+
+cdef double zeros[ZEROS]    # static memory: zero
+cdef double one64 = 1.0
+cdef float one32 = 1.0
+
+cdef object _scoped = _settings._scoped
+cdef Py_ssize_t SERIAL = _tuning.SERIAL_ELEMENTS
+cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES       # larger outputs come from recycled memory
+cdef Py_ssize_t NARROW = _tuning.NARROW_COLUMNS
+
+
+cdef inline bint is_plain(object a) noexcept:
+    """Whether this is an aligned, native, C-contiguous numpy.ndarray of float32 or float64."""
+    if not cnp.PyArray_CheckExact(a):
+        return False
+    cdef int kind = cnp.PyArray_TYPE(<cnp.ndarray> a)
+    return (kind == cnp.NPY_FLOAT32 or kind == cnp.NPY_FLOAT64) and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> a)
+
+
+cdef inline bint is_vector(object a, int kind, Py_ssize_t length) noexcept:
+    """Whether this is a plain array (length,) of a dtype; `kind` -1: of either."""
+    return (
+        is_plain(a) and cnp.PyArray_NDIM(<cnp.ndarray> a) == 1 and cnp.PyArray_DIM(<cnp.ndarray> a, 0) == length
+        and (kind == -1 or cnp.PyArray_TYPE(<cnp.ndarray> a) == kind)
+    )
+
+
+cdef inline bint overlaps(cnp.ndarray a, object b) noexcept:
+    """Whether two contiguous arrays share memory; None does not."""
+    if b is None:
+        return False
+    cdef uintptr_t start = <uintptr_t> cnp.PyArray_DATA(a), other = <uintptr_t> cnp.PyArray_DATA(<cnp.ndarray> b)
+    return start < other + cnp.PyArray_NBYTES(<cnp.ndarray> b) and other < start + cnp.PyArray_NBYTES(a)
+
+
+cdef inline bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef int i
+    if cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
+        return False
+    for i in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(b, i):
+            return False
+    return True
+
+
+cdef int threads_for(Py_ssize_t size, Py_ssize_t lines) except -1:
+    """How many threads serve the call; 0 if the settings force a backend, or lines are too few for the threads."""
+    cdef object settings = get_value(_scoped, None)
+    cdef int threads
+    if settings is None:
+        settings = _settings._process
+    if settings.backend != "auto":
+        return 0
+    if size <= SERIAL:
+        return 1
+    threads = settings.num_threads
+    return threads if threads == 1 or lines >= threads * _tuning.LINES_PER_THREAD else 0
+
+
+cdef object output_like(cnp.ndarray x, object out, object weight, object bias):
+    """Where the result goes: `out` if it is as plain as x, a new array without it; None where neither is right."""
+    cdef cnp.npy_intp size = cnp.PyArray_NBYTES(x)
+    cdef cnp.ndarray y, memory
+    cdef char* data
+    if out is None:
+        if size < ALIGNED:
+            return new_array(cnp.PyArray_DESCR(x), cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), NULL, 0)
+        size += LINE_BYTES
+        memory = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_UINT8)
+        data = <char*> cnp.PyArray_DATA(memory)
+        data += (LINE_BYTES - <uintptr_t> data % LINE_BYTES) % LINE_BYTES
+        y = new_array(cnp.PyArray_DESCR(x), cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), data, cnp.NPY_ARRAY_CARRAY)
+        cnp.set_array_base(y, memory)
+        return y
+    if not is_plain(out) or cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x):
+        return None
+    y = <cnp.ndarray> out
+    if not cnp.PyArray_ISWRITEABLE(y) or not same_shape(x, y) or overlaps(y, weight) or overlaps(y, bias):
+        return None
+    return y if cnp.PyArray_DATA(x) == cnp.PyArray_DATA(y) or not overlaps(y, x) else None
+
+
+cdef inline Work work_with(
+    Primitive primitive, cnp.ndarray x, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t inner
+) noexcept:
+    """Work on a contiguous array seen as (outer, n, inner)."""
+    cdef Work w
+    memset(&w, 0, sizeof(Work))
+    w.primitive = primitive
+    w.single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
+    w.x = View(cnp.PyArray_DATA(x), outer, n, inner, n * inner, inner)
+    return w
+
+
+cdef inline object normalized(
+    cnp.ndarray x, object out, Py_ssize_t lines, Py_ssize_t n, object weight, object bias, bint per_position,
+    Py_ssize_t segments, const Rule* rule
+):
+    """The result of NORMALIZE over the lines of x, (lines, n); None for the general path."""
+    cdef Work w = work_with(NORMALIZE, x, lines, n, 1)
+    cdef int threads = threads_for(lines * n, lines)
+    cdef object y
+    if threads == 0 or cnp.PyArray_NBYTES(x) >= LARGEST:
+        return None
+    y = output_like(x, out, weight, bias)
+    if y is None:
+        return None
+    w.y = w.x
+    w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+    w.rule = rule[0]
+    w.segments, w.parameters = segments, 1
+    w.weight, w.bias = (<void*> &one32 if w.single else <void*> &one64), <void*> zeros
+    if weight is not None:
+        w.per_position = per_position
+        w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_DIM(<cnp.ndarray> weight, 0)
+        if bias is not None:
+            w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
+    run(&w, threads)
+    return y
+
+
+cdef inline bint parameters_fit(cnp.ndarray x, object weight, object bias, Py_ssize_t length) noexcept:
+    """Whether weight and bias are both missing, or plain and (length,); zeros stand for a bias that is missing."""
+    cdef int kind = cnp.PyArray_TYPE(x)
+    if weight is None:
+        return bias is None
+    return is_vector(weight, kind, length) and (length <= ZEROS if bias is None else is_vector(bias, kind, length))
+
+
+def lines(object x, object weight, object bias, object eps, Measure measure, bint floor, bint summed, object out):
+    """layer_norm and its like over the last axis, or None."""
+    cdef Py_ssize_t n
+    cdef Rule rule
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+        return None
+    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    rule = Rule(measure, 1.0 if summed else n, eps, floor)
+    if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not parameters_fit(x, weight, bias, n):
+        return None
+    return normalized(x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule)
+
+
+def groups(object x, object num_groups, object weight, object bias, object eps, object out):
+    """group_norm of (N, C, ...), or None; instance_norm if num_groups is None."""
+    cdef Py_ssize_t channels, count, items, size
+    cdef Rule rule
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
+        return None
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
+    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    count = channels if num_groups is None else num_groups
+    if size == 0 or size == items * channels or count < 1 or channels % count:
+        return None
+    rule = Rule(VARIANCE, size // (items * count), eps, False)
+    if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
+        return None
+    # Without weights a whole group is one run.
+    return normalized(
+        x, out, items * count, size // (items * count), weight, bias, False,
+        channels // count if weight is not None else 1, &rule
+    )
+
+
+cdef inline double number_at(cnp.ndarray a, Py_ssize_t i) noexcept:
+    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32:
+        return (<float*> cnp.PyArray_DATA(a))[i]
+    return (<double*> cnp.PyArray_DATA(a))[i]
+
+
+cdef inline bint fold(
+    double* coefficients, Py_ssize_t channels, bint single, double eps, cnp.ndarray mean, cnp.ndarray var,
+    object weight, object bias
+) noexcept:
+    """Write hi, lo, scale and shift of each channel; return whether float32 can apply them."""
+    cdef double rstd, scale
+    cdef Py_ssize_t c
+    for c in range(channels):
+        rstd = 1.0 / sqrt(number_at(var, c) + eps)
+        scale = rstd * number_at(<cnp.ndarray> weight, c) if weight is not None else rstd
+        if single and not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD):
+            return False
+        coefficients[c], coefficients[channels + c] = number_at(mean, c), 0.0
+        coefficients[2 * channels + c] = scale
+        coefficients[3 * channels + c] = number_at(<cnp.ndarray> bias, c) if bias is not None else 0.0
+    return True
+
+
+def given(
+    object x, object mean, object var, object weight, object bias, object eps, Py_ssize_t channel_axis, object out
+):
+    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None."""
+    cdef Py_ssize_t channels, size, c
+    cdef int ndim, threads
+    cdef object y
+    cdef double* coefficients
+    cdef Work w
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    if channel_axis < 0:
+        channel_axis += ndim
+    if size == 0 or ndim < 2 or not (channel_axis == 1 or channel_axis == ndim - 1):
+        return None
+    channels = cnp.PyArray_DIM(<cnp.ndarray> x, <int> channel_axis)
+    for vector in (mean, var):
+        if not is_vector(vector, -1, channels):
+            return None
+    for vector in (weight, bias):
+        if vector is not None and not is_vector(vector, -1, channels):
+            return None
+    if channel_axis == 1 and size != cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels:
+        c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
+        w = work_with(AFFINE, x, c, size // c, 1)
+    elif channel_axis == ndim - 1 and channels > NARROW:
+        w = work_with(AFFINE, x, 1, size // channels, channels)
+    else:
+        return None
+    threads = threads_for(size, size)
+    if threads == 0 or cnp.PyArray_NBYTES(<cnp.ndarray> x) >= LARGEST:
+        return None
+    coefficients = <double*> PyMem_Malloc(4 * channels * sizeof(double))
+    if not coefficients:
+        raise MemoryError
+    try:
+        if not fold(coefficients, channels, w.single, eps, mean, var, weight, bias):
+            return None
+        y = output_like(x, out, weight, bias)
+        if y is None:
+            return None
+        w.y = w.x
+        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        for c in range(4):
+            w.coefficients[c] = coefficients + c * channels
+        w.lines = channels if w.x.inner == 1 else 1
+        run(&w, threads)
+    finally:
+        PyMem_Free(coefficients)
+    return y

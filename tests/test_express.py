@@ -1,0 +1,182 @@
+"""The lane for plain calls: the same bits as the general path, and whatever is not plain goes there."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, build, outcome
+from variants import COMPILED_LABELS, implementation, why_not
+
+import fastnorm
+from fastnorm.express import Lane, lane
+
+Array = np.ndarray[Any, Any]
+
+OPS = ("layer_norm", "rms_norm", "l2_normalize", "batch_norm", "normalize", "group_norm", "instance_norm")
+SELECTED = [index for index, case in enumerate(CASES) if case.op in OPS]
+VARIANT_LABELS = [label for label in COMPILED_LABELS if label.startswith("cython")]
+
+
+@pytest.fixture(params=VARIANT_LABELS)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the lane served by each variant of the kernels."""
+    if why_not(request.param) is not None:
+        pytest.skip(f"{request.param}: {why_not(request.param)}")
+    serving = Lane()
+    serving.bind(implementation(request.param))  # type: ignore[arg-type]
+    for name in ("lines", "groups", "given"):
+        monkeypatch.setattr(lane, name, getattr(serving, name))
+    return str(request.param)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call of the lane so far served."""
+    log: list[bool] = []
+    fastnorm.layer_norm(np.ones((1, 2)))  # bound on first use
+
+    def logged(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            result = function(*arguments)
+            log.append(result is not None)
+            return result
+
+        return call
+
+    for name in ("lines", "groups", "given"):
+        monkeypatch.setattr(lane, name, logged(getattr(lane, name)))
+    return log
+
+
+@pytest.mark.parametrize("index", SELECTED, ids=lambda index: CASES[index].name)
+def test_the_bits_are_those_of_the_general_path(index: int, kernels: str) -> None:
+    case = CASES[index]
+    if case.dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
+    args, kwargs = build(case, np.random.default_rng(index))
+    function = getattr(fastnorm, case.op)
+    for threads in (1, 3):
+        with fastnorm.config(num_threads=threads):
+            plain = outcome(case, function(*args, **kwargs))
+            general = outcome(case, function(*args, **kwargs, backend="cython"))
+        assert plain.dtype == general.dtype
+        assert plain.tobytes() == general.tobytes()
+
+
+def sample(*shape: int, dtype: Any = np.float32) -> Array:
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+VECTOR = sample(32)
+POSITIVE = np.abs(VECTOR)
+
+
+def _instance_norm(x: Any, **keywords: Any) -> Array:
+    weight = VECTOR[:6].astype(x.dtype.newbyteorder("="))
+    return fastnorm.instance_norm(x, weight, weight, **keywords)
+
+
+PLAIN: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "layer_norm": (lambda x, **k: fastnorm.layer_norm(x, sample(x.shape[-1], dtype=x.dtype), **k), (5, 6)),
+    "rms_norm": (fastnorm.rms_norm, (2, 3, 6)),
+    "l2_normalize": (fastnorm.l2_normalize, (5, 384)),
+    "group_norm": (lambda x, **k: fastnorm.group_norm(x, 3, **k), (2, 6, 5)),
+    "instance_norm": (_instance_norm, (2, 6, 5)),
+    "batch_norm": (lambda x, **k: fastnorm.batch_norm(x, VECTOR[:6], POSITIVE[:6], VECTOR[:6], **k), (2, 6, 5, 4)),
+    "batch_norm features": (lambda x, **k: fastnorm.batch_norm(x, VECTOR, POSITIVE, **k), (7, 32)),
+    "normalize": (lambda x, **k: fastnorm.normalize(x, VECTOR, POSITIVE, None, VECTOR, **k), (7, 32)),
+}  # fmt: skip
+each_plain = pytest.mark.parametrize("name", PLAIN)
+
+
+@each_plain
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_plain_calls_are_served(name: str, dtype: Any, kernels: str, calls: list[bool]) -> None:
+    function, shape = PLAIN[name]
+    x = sample(*shape, dtype=dtype)
+    y = function(x)
+    out = np.empty_like(x)
+    assert function(x, out=out) is out
+    np.testing.assert_array_equal(out, y)
+    in_place = x.copy()
+    assert function(in_place, out=in_place) is in_place
+    np.testing.assert_array_equal(in_place, y)
+    assert calls
+    assert all(calls)
+    assert y.dtype == dtype
+    assert y.flags.c_contiguous
+    assert y.flags.writeable
+
+
+@each_plain
+def test_what_is_not_plain_goes_the_general_way_with_the_same_result(name: str, calls: list[bool]) -> None:
+    function, shape = PLAIN[name]
+    x = sample(*shape)
+    expected = function(x)
+    calls.clear()
+    strided = np.repeat(x, 2, axis=-1)[..., ::2]
+    unaligned = np.frombuffer(b"\0" + x.tobytes(), np.float32, offset=1).reshape(shape)
+    for other in (x.astype(">f4"), strided, unaligned, x.view(np.matrix) if x.ndim == 2 else x.astype(">f4")):
+        np.testing.assert_array_equal(np.asarray(function(other)), expected)
+    assert not any(calls)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    np.testing.assert_array_equal(function(read_only), expected)
+    assert calls[-1], "read-only input is plain"
+
+
+@each_plain
+def test_settings_and_keywords_are_obeyed(name: str, calls: list[bool]) -> None:
+    function, shape = PLAIN[name]
+    x = sample(*shape)
+    for backend in ("reference", "cython", "numba"):
+        with fastnorm.config(backend=backend):
+            function(x)
+    assert not any(calls)
+    calls.clear()
+    function(x, backend="cython")
+    function(x, dtype="float64")
+    function(x, return_stats=True)
+    assert not calls, "not even asked"
+
+
+def test_outputs_begin_at_a_cache_line_and_keep_their_memory(kernels: str) -> None:
+    for rows in (1, 100, 128, 500):
+        outputs = [fastnorm.layer_norm(sample(rows, 77)) for _ in range(5)]
+        for y in outputs:
+            assert rows * 77 * 4 < 32768 or y.ctypes.data % 64 == 0
+            np.testing.assert_array_equal(y, outputs[0])
+
+
+def test_bad_arguments_still_get_their_message() -> None:
+    x = sample(4, 6)
+    for wrong, message in (
+        ({"eps": -1.0}, "eps must be at least 0"),
+        ({"eps": float("nan")}, "eps must be a number"),
+        ({"weight": sample(5)}, "weight must have shape"),
+        ({"bias": sample(6, 1)}, "bias must have shape"),
+        ({"out": sample(4, 5)}, "out must have the shape"),
+        ({"axis": 2}, "axis 2 is out of range"),
+    ):
+        with pytest.raises(ValueError, match=f"layer_norm: {message}"):
+            fastnorm.layer_norm(x, **wrong)
+    with pytest.raises(ValueError, match="num_groups must divide"):
+        fastnorm.group_norm(sample(2, 6, 5), 4)
+    with pytest.raises(TypeError, match="num_groups must be an int"):
+        fastnorm.group_norm(sample(2, 6, 5), 2.0)  # type: ignore[arg-type]
+
+
+def test_an_overlapping_out_gives_the_result_of_no_overlap(kernels: str) -> None:
+    memory = np.zeros(80, np.float32)
+    x, out = memory[:60].reshape(6, 10), memory[7:67].reshape(6, 10)
+    x[...] = sample(6, 10)
+    expected = fastnorm.layer_norm(x.copy())
+    fastnorm.layer_norm(x, out=out)
+    np.testing.assert_array_equal(out, expected)
+    block = sample(12, 10)
+    expected = fastnorm.layer_norm(block, block[0].copy(), block[1].copy())
+    np.testing.assert_array_equal(fastnorm.layer_norm(block, block[0], block[1], out=block), expected)
+    block = sample(12, 32)
+    mean, var = block[0], np.abs(sample(32)) + 1
+    expected = fastnorm.batch_norm(block, mean.copy(), var)
+    np.testing.assert_array_equal(fastnorm.batch_norm(block, mean, var, out=block), expected)
