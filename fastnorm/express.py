@@ -24,11 +24,11 @@ class Lane:
     Attributes
     ----------
     lines : callable
-        ``(x, weight, bias, eps, measure, floor, summed, out)``: a norm over the last axis.
+        ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis.
     groups : callable
-        ``(x, num_groups, weight, bias, eps, out)``: groups of channels of (N, C, ...); None: each channel.
+        ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels; None: each.
     given : callable
-        ``(x, mean, var, weight, bias, eps, channel_axis, out)``: given statistics, channels second or last.
+        ``(x, mean, var, weight, bias, channel_axis, eps, out)``: given statistics, channels second or last.
     """
 
     __slots__ = ("given", "groups", "lines")

@@ -4,6 +4,7 @@
 
 from cpython.contextvars cimport get_value
 from cpython.float cimport PyFloat_CheckExact
+from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uintptr_t
 
@@ -49,6 +50,11 @@ cdef inline bint is_vector(object a, int kind, Py_ssize_t length) noexcept:
         is_plain(a) and cnp.PyArray_NDIM(<cnp.ndarray> a) == 1 and cnp.PyArray_DIM(<cnp.ndarray> a, 0) == length
         and (kind == -1 or cnp.PyArray_TYPE(<cnp.ndarray> a) == kind)
     )
+
+
+cdef inline bint is_int(object a, long value) noexcept:
+    cdef int overflow
+    return PyLong_CheckExact(a) and PyLong_AsLongAndOverflow(a, &overflow) == value and not overflow
 
 
 cdef inline bint overlaps(cnp.ndarray a, object b) noexcept:
@@ -153,11 +159,13 @@ cdef inline bint parameters_fit(cnp.ndarray x, object weight, object bias, Py_ss
     return is_vector(weight, kind, length) and (length <= ZEROS if bias is None else is_vector(bias, kind, length))
 
 
-def lines(object x, object weight, object bias, object eps, Measure measure, bint floor, bint summed, object out):
+def lines(
+    object x, object weight, object bias, object axis, object eps, Measure measure, bint floor, bint summed, object out
+):
     """layer_norm and its like over the last axis, or None."""
     cdef Py_ssize_t n
     cdef Rule rule
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or not is_int(axis, -1) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
         return None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     rule = Rule(measure, 1.0 if summed else n, eps, floor)
@@ -166,11 +174,15 @@ def lines(object x, object weight, object bias, object eps, Measure measure, bin
     return normalized(x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule)
 
 
-def groups(object x, object num_groups, object weight, object bias, object eps, object out):
+def groups(
+    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out
+):
     """group_norm of (N, C, ...), or None; instance_norm if num_groups is None."""
     cdef Py_ssize_t channels, count, items, size
     cdef Rule rule
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or not is_int(channel_axis, 1):
+        return None
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
         return None
     items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
     size = cnp.PyArray_SIZE(<cnp.ndarray> x)
@@ -212,32 +224,32 @@ cdef inline bint fold(
 
 
 def given(
-    object x, object mean, object var, object weight, object bias, object eps, Py_ssize_t channel_axis, object out
+    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
 ):
     """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None."""
     cdef Py_ssize_t channels, size, c
     cdef int ndim, threads
+    cdef bint last
     cdef object y
     cdef double* coefficients
     cdef Work w
     if not is_plain(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
-    if channel_axis < 0:
-        channel_axis += ndim
-    if size == 0 or ndim < 2 or not (channel_axis == 1 or channel_axis == ndim - 1):
+    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
         return None
-    channels = cnp.PyArray_DIM(<cnp.ndarray> x, <int> channel_axis)
+    channels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
     for vector in (mean, var):
         if not is_vector(vector, -1, channels):
             return None
     for vector in (weight, bias):
         if vector is not None and not is_vector(vector, -1, channels):
             return None
-    if channel_axis == 1 and size != cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels:
+    if not last and size != cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels:
         c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
         w = work_with(AFFINE, x, c, size // c, 1)
-    elif channel_axis == ndim - 1 and channels > NARROW:
+    elif channels > NARROW:
         w = work_with(AFFINE, x, 1, size // channels, channels)
     else:
         return None

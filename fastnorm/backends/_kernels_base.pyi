@@ -21,17 +21,27 @@ def merge(
     merged_m2: _Doubles,
 ) -> None: ...
 def lines(
-    x: object, weight: object, bias: object, eps: object, measure: int, floor: bool, summed: bool, out: object
+    x: object,
+    weight: object,
+    bias: object,
+    axis: object,
+    eps: object,
+    measure: int,
+    floor: bool,
+    summed: bool,
+    out: object,
 ) -> _Array | None: ...
-def groups(x: object, num_groups: object, weight: object, bias: object, eps: object, out: object) -> _Array | None: ...
+def groups(
+    x: object, num_groups: object, weight: object, bias: object, channel_axis: object, eps: object, out: object
+) -> _Array | None: ...
 def given(
     x: object,
     mean: object,
     var: object,
     weight: object,
     bias: object,
+    channel_axis: object,
     eps: object,
-    channel_axis: int,
     out: object,
 ) -> _Array | None: ...
 def textbook(x: _Array, weights: _Array | None, algorithm: int, half: bool, mean: _Doubles, m2: _Doubles) -> None: ...

@@ -123,7 +123,7 @@ def batch_norm(
     """
     function = "batch_norm"
     if not training and dtype is None and not return_stats and backend is None and convention in CONVENTIONS:
-        y = lane.given(x, running_mean, running_var, weight, bias, eps, channel_axis, out)
+        y = lane.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
     array = engine.take(x, function)
@@ -219,7 +219,7 @@ def normalize(
     """
     function = "normalize"
     if dtype is None and not return_stats and backend is None:
-        y = lane.given(x, mean, var, weight, bias, eps, channel_axis, out)
+        y = lane.given(x, mean, var, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
     array = engine.take(x, function)

@@ -20,8 +20,8 @@ def _normalize_groups(
     return_stats: bool, backend: str | None,
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
-    if channel_axis == 1 and dtype is None and not return_stats and backend is None:
-        y = lane.groups(x, num_groups, weight, bias, eps, out)
+    if dtype is None and not return_stats and backend is None:
+        y = lane.groups(x, num_groups, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
     array = engine.take(x, function)

@@ -91,8 +91,8 @@ def layer_norm(
     array([[-1.2247,  0.    ,  1.2247],
            [ 0.    ,  0.    ,  0.    ]])
     """
-    if axis == -1 and dtype is None and not return_stats and backend is None:
-        y = lane.lines(x, weight, bias, eps, VARIANCE, False, False, out)
+    if dtype is None and not return_stats and backend is None:
+        y = lane.lines(x, weight, bias, axis, eps, VARIANCE, False, False, out)
         if y is not None:
             return y
     rule = Rule(eps=arguments.number(eps, "layer_norm", "eps", minimum=0))

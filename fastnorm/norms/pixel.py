@@ -102,8 +102,8 @@ def l2_normalize(
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    if axis == -1 and dtype is None and not return_stats and backend is None:
-        y = lane.lines(x, None, None, eps, SQUARES, True, True, out)
+    if dtype is None and not return_stats and backend is None:
+        y = lane.lines(x, None, None, axis, eps, SQUARES, True, True, out)
         if y is not None:
             return y
     least = arguments.number(eps, "l2_normalize", "eps", minimum=0)

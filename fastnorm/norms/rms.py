@@ -59,8 +59,8 @@ def rms_norm(
     >>> fastnorm.rms_norm([3.0, 4.0], eps=0).round(4)
     array([0.8485, 1.1314])
     """
-    if axis == -1 and dtype is None and not return_stats and backend is None:
-        y = lane.lines(x, weight, bias, eps, SQUARES, False, False, out)
+    if dtype is None and not return_stats and backend is None:
+        y = lane.lines(x, weight, bias, axis, eps, SQUARES, False, False, out)
         if y is not None:
             return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
