@@ -8,8 +8,14 @@ from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uintptr_t
 
+from fastnorm import memory as _memory
 from fastnorm import settings as _settings
 from fastnorm import tuning as _tuning
+
+cdef extern from "numpy/ndarraytypes.h":
+    enum:
+        NPY_HALF
+        NPY_USERDEF
 
 cdef extern from *:
     """
@@ -34,6 +40,29 @@ cdef object _scoped = _settings._scoped
 cdef Py_ssize_t SERIAL = _tuning.SERIAL_ELEMENTS
 cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES       # larger outputs come from recycled memory
 cdef Py_ssize_t NARROW = _tuning.NARROW_COLUMNS
+
+
+cdef int bfloat16_type = -1     # ml_dtypes', once an array of it has been seen
+
+
+cdef inline bint is_narrow(object a) except -1:
+    """Whether this is an aligned, native, C-contiguous numpy.ndarray of float16 or bfloat16."""
+    global bfloat16_type
+    if not cnp.PyArray_CheckExact(a) or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> a):
+        return False
+    cdef int kind = cnp.PyArray_TYPE(<cnp.ndarray> a)
+    if bfloat16_type < 0 and kind >= NPY_USERDEF and (<object> a).dtype.name == "bfloat16":
+        bfloat16_type = kind
+    return kind == NPY_HALF or kind == bfloat16_type
+
+
+cdef inline Storage storage_of(cnp.ndarray a) noexcept:
+    cdef int kind = cnp.PyArray_TYPE(a)
+    if kind == cnp.NPY_FLOAT64:
+        return DOUBLE
+    if kind == cnp.NPY_FLOAT32:
+        return SINGLE
+    return HALF if kind == NPY_HALF else BFLOAT
 
 
 cdef inline bint is_plain(object a) noexcept:
@@ -97,6 +126,8 @@ cdef object output_like(cnp.ndarray x, object out, object weight, object bias):
     if out is None:
         if size < ALIGNED:
             return new_array(cnp.PyArray_DESCR(x), cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), NULL, 0)
+        if size >= LARGEST:
+            return _memory.empty((<object> x).shape, x.dtype)
         size += LINE_BYTES
         memory = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_UINT8)
         data = <char*> cnp.PyArray_DATA(memory)
@@ -104,7 +135,7 @@ cdef object output_like(cnp.ndarray x, object out, object weight, object bias):
         y = new_array(cnp.PyArray_DESCR(x), cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), data, cnp.NPY_ARRAY_CARRAY)
         cnp.set_array_base(y, memory)
         return y
-    if not is_plain(out) or cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x):
+    if not (is_plain(out) or is_narrow(out)) or cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x):
         return None
     y = <cnp.ndarray> out
     if not cnp.PyArray_ISWRITEABLE(y) or not same_shape(x, y) or overlaps(y, weight) or overlaps(y, bias):
@@ -119,7 +150,7 @@ cdef inline Work work_with(
     cdef Work w
     memset(&w, 0, sizeof(Work))
     w.primitive = primitive
-    w.single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
+    w.storage = storage_of(x)
     w.x = View(cnp.PyArray_DATA(x), outer, n, inner, n * inner, inner)
     return w
 
@@ -132,7 +163,7 @@ cdef inline object normalized(
     cdef Work w = work_with(NORMALIZE, x, lines, n, 1)
     cdef int threads = threads_for(lines * n, lines)
     cdef object y
-    if threads == 0 or cnp.PyArray_NBYTES(x) >= LARGEST:
+    if threads == 0:
         return None
     y = output_like(x, out, weight, bias)
     if y is None:
@@ -141,7 +172,7 @@ cdef inline object normalized(
     w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
     w.rule = rule[0]
     w.segments, w.parameters = segments, 1
-    w.weight, w.bias = (<void*> &one32 if w.single else <void*> &one64), <void*> zeros
+    w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
     if weight is not None:
         w.per_position = per_position
         w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_DIM(<cnp.ndarray> weight, 0)
@@ -159,17 +190,46 @@ cdef inline bint parameters_fit(cnp.ndarray x, object weight, object bias, Py_ss
     return is_vector(weight, kind, length) and (length <= ZEROS if bias is None else is_vector(bias, kind, length))
 
 
+cdef object widened(cnp.ndarray x, object parameter, Py_ssize_t length):
+    """A weight or bias (length,) of x's 16-bit dtype, or of float32, as float32; False if it is neither."""
+    cdef cnp.ndarray result
+    cdef cnp.npy_intp size = length
+    if parameter is None or is_vector(parameter, cnp.NPY_FLOAT32, length):
+        return parameter
+    if not is_narrow(parameter) or cnp.PyArray_TYPE(<cnp.ndarray> parameter) != cnp.PyArray_TYPE(x):
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray> parameter) != 1 or cnp.PyArray_DIM(<cnp.ndarray> parameter, 0) != length:
+        return False
+    result = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32)
+    widen(
+        storage_of(x), <const bits16*> cnp.PyArray_DATA(<cnp.ndarray> parameter),
+        <float*> cnp.PyArray_DATA(result), length
+    )
+    return result
+
+
 def lines(
     object x, object weight, object bias, object axis, object eps, Measure measure, bint floor, bint summed, object out
 ):
     """layer_norm and its like over the last axis, or None."""
     cdef Py_ssize_t n
     cdef Rule rule
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or not is_int(axis, -1) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    cdef bint plain = is_plain(x)
+    if not (plain or is_narrow(x)) or not PyFloat_CheckExact(eps) or not is_int(axis, -1):
+        return None
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
         return None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     rule = Rule(measure, 1.0 if summed else n, eps, floor)
-    if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not parameters_fit(x, weight, bias, n):
+    if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0:
+        return None
+    if not plain:
+        if n > DESK:
+            return None
+        weight, bias = widened(x, weight, n), widened(x, bias, n)
+        if weight is False or bias is False or (weight is None and bias is not None):
+            return None
+    elif not parameters_fit(x, weight, bias, n):
         return None
     return normalized(x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule)
 
@@ -254,13 +314,13 @@ def given(
     else:
         return None
     threads = threads_for(size, size)
-    if threads == 0 or cnp.PyArray_NBYTES(<cnp.ndarray> x) >= LARGEST:
+    if threads == 0:
         return None
     coefficients = <double*> PyMem_Malloc(4 * channels * sizeof(double))
     if not coefficients:
         raise MemoryError
     try:
-        if not fold(coefficients, channels, w.single, eps, mean, var, weight, bias):
+        if not fold(coefficients, channels, w.storage == SINGLE, eps, mean, var, weight, bias):
             return None
         y = output_like(x, out, weight, bias)
         if y is None:

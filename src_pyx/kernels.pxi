@@ -22,10 +22,17 @@ cdef enum Primitive:
     AFFINE
 
 
+cdef enum Storage:
+    DOUBLE
+    SINGLE
+    HALF                    # 16 bits: computed in float32, see narrow.pxi
+    BFLOAT
+
+
 cdef struct Work:
     # One call: what to do, and all that any primitive needs for it.
     Primitive primitive
-    bint single             # float32, not float64
+    Storage storage
     View x
     View y
     Rule rule
@@ -81,17 +88,22 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         )
 
 
+include "narrow.pxi"
+
+
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     cdef Work* w = <Work*> work
-    if w.single:
+    if w.storage == DOUBLE:
+        run_typed(<const lanes64*> w.x.data, w, start, stop)
+    elif w.storage == SINGLE:
         run_typed(<const lanes32*> w.x.data, w, start, stop)
     else:
-        run_typed(<const lanes64*> w.x.data, w, start, stop)
+        run_narrow(w, start, stop)
 
 
 cdef inline void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
-    cdef Py_ssize_t tile = TILE * (32 if w.single else 16)
+    cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
     cdef Py_ssize_t units = w.x.outer
     if w.primitive != NORMALIZE:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
@@ -124,7 +136,7 @@ cdef inline Work work_on(Primitive primitive, cnp.ndarray x) noexcept:
     cdef Work w
     memset(&w, 0, sizeof(Work))
     w.primitive = primitive
-    w.single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
+    w.storage = SINGLE if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else DOUBLE
     w.x = view_of(x)
     return w
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, build, outcome
+from cases import CASES, build, dtype_of, outcome
 from variants import COMPILED_LABELS, implementation, why_not
 
 import fastnorm
@@ -138,6 +138,31 @@ def test_settings_and_keywords_are_obeyed(name: str, calls: list[bool]) -> None:
     function(x, dtype="float64")
     function(x, return_stats=True)
     assert not calls, "not even asked"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("scale", [1.0, 2.0**-20, 5e4])
+def test_every_16_bit_number_is_read_and_rounded_as_numpy_does(
+    dtype: str, scale: float, kernels: str, calls: list[bool]
+) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
+    every = np.arange(2**16, dtype=np.uint16).view(dtype_of(dtype)).astype(np.float32)
+    every = np.random.default_rng(0).permutation(every[np.abs(every) < 1e30])  # what is infinite spreads over its row
+    x = every[: every.size // 61 * 61].reshape(-1, 61).astype(dtype_of(dtype))
+    weight, bias = (np.linspace(a, b, 61).astype(np.float32) for a, b in ((scale, -scale), (0, scale * 1e-3)))
+    for keywords in ({}, {"weight": weight}, {"weight": weight.astype(x.dtype), "bias": bias.astype(x.dtype)}):
+        plain = fastnorm.layer_norm(x, eps=0.0, **keywords)
+        general = fastnorm.layer_norm(x, eps=0.0, **keywords, backend="cython")
+        assert plain.dtype == x.dtype
+        assert plain.tobytes() == general.tobytes()
+    assert all(calls)
+    strange = x[:5].copy()
+    strange[0, 3], strange[2, 0], strange[4, 60] = np.nan, np.inf, -np.inf
+    y = fastnorm.rms_norm(strange)
+    np.testing.assert_array_equal(y.astype(np.float32), fastnorm.rms_norm(strange, backend="cython").astype(np.float32))
+    assert fastnorm.rms_norm(strange, out=strange) is strange
+    np.testing.assert_array_equal(strange.astype(np.float32), y.astype(np.float32))
 
 
 def test_outputs_begin_at_a_cache_line_and_keep_their_memory(kernels: str) -> None:
