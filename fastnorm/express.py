@@ -29,14 +29,17 @@ class Lane:
         ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels; None: each.
     given : callable
         ``(x, mean, var, weight, bias, channel_axis, eps, out)``: given statistics, channels second or last.
+    train : callable
+        ``(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, out)``: those of the batch.
     """
 
-    __slots__ = ("given", "groups", "lines")
+    __slots__ = ("given", "groups", "lines", "train")
 
     def __init__(self) -> None:
         self.lines: Callable[..., Any] = partial(self._first, "lines")
         self.groups: Callable[..., Any] = partial(self._first, "groups")
         self.given: Callable[..., Any] = partial(self._first, "given")
+        self.train: Callable[..., Any] = partial(self._first, "train")
 
     def _first(self, name: str, *arguments: Any) -> Any:
         first = registry.load_first(tuning.LADDER[0].backends)
@@ -45,7 +48,8 @@ class Lane:
 
     def bind(self, backend: Cython | None) -> None:
         """Have a backend serve from now on; without one the general path does."""
-        self.lines, self.groups, self.given = (_decline, _decline, _decline) if backend is None else backend.express()
+        for name in self.__slots__:
+            setattr(self, name, _decline if backend is None else backend.express(name))
 
 
 def _decline(*arguments: Any) -> None:

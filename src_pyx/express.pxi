@@ -334,3 +334,131 @@ def given(
     finally:
         PyMem_Free(coefficients)
     return y
+
+
+cdef inline bint is_running(object a, Py_ssize_t length, cnp.ndarray x, object out) noexcept:
+    """Whether a running statistic is missing, or can be updated in place while x is read and `out` written."""
+    if a is None:
+        return True
+    if not is_vector(a, -1, length) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> a) or overlaps(x, a):
+        return False
+    return out is None or (cnp.PyArray_CheckExact(out) and not overlaps(<cnp.ndarray> out, a))
+
+
+cdef inline void update(cnp.ndarray running, Py_ssize_t c, double old, double value) noexcept:
+    """Move element c towards a new value, in float64."""
+    cdef double result = number_at(running, c) * old + value * (1.0 - old)
+    if cnp.PyArray_TYPE(running) == cnp.NPY_FLOAT32:
+        (<float*> cnp.PyArray_DATA(running))[c] = <float> result
+    else:
+        (<double*> cnp.PyArray_DATA(running))[c] = result
+
+
+cdef void pool_channels(
+    Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, double* parts_hi, double* sums
+) noexcept:
+    """The moments of each channel from those of the rows (item, channel): hi, lo and m2 into `sums`."""
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), total = items * channels * chunks, b, c, k, row
+    cdef Moments line, all_items
+    w.mean, w.lo, w.m2 = parts_hi, parts_hi + total, parts_hi + 2 * total
+    run(w, threads)
+    for c in range(channels):
+        all_items = Moments(0.0, 0.0, 0.0, 0.0)
+        for b in range(items):
+            line = Moments(0.0, 0.0, 0.0, 0.0)
+            for k in range(chunks):
+                row = (b * channels + c) * chunks + k
+                absorb(&line, min(w.x.n - k * CHUNK, CHUNK), w.mean[row], w.lo[row], w.m2[row])
+            absorb(&all_items, w.x.n, line.hi, line.lo, line.m2)
+        sums[c], sums[channels + c], sums[2 * channels + c] = all_items.hi, all_items.lo, all_items.m2
+
+
+cdef bint fold_moments(
+    double* sums, Py_ssize_t channels, bint single, const Rule* rule, object weight, object bias
+) noexcept:
+    """Turn hi, lo and m2 of each channel into the coefficients hi, lo, scale and shift; m2 moves to a fifth place."""
+    cdef double rstd, scale
+    cdef Py_ssize_t c
+    for c in range(channels):
+        sums[4 * channels + c] = sums[2 * channels + c]
+        rstd = inverse(rule, sums[2 * channels + c])
+        scale = rstd * number_at(<cnp.ndarray> weight, c) if weight is not None else rstd
+        if single and not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD):
+            return False
+        sums[2 * channels + c] = scale
+        sums[3 * channels + c] = number_at(<cnp.ndarray> bias, c) if bias is not None else 0.0
+    return True
+
+
+def train(
+    object x, object running_mean, object running_var, object weight, object bias, object channel_axis, object eps,
+    double old, bint unbiased, object out
+):
+    """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None."""
+    cdef Py_ssize_t items, channels, size, count, spatial, c, i
+    cdef int ndim, threads
+    cdef bint last, pooled
+    cdef object y = None
+    cdef double* numbers
+    cdef Rule rule
+    cdef Work w, pool
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
+        return None
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    count, spatial = size // channels, size // (items * channels)
+    if count < 2 or not parameters_fit(x, weight, bias, channels):
+        return None
+    if not is_running(running_mean, channels, x, out) or not is_running(running_var, channels, x, out):
+        return None
+    rule = Rule(VARIANCE, count, eps, False)
+    last = last or spatial == 1
+    pooled = not last and items > 1
+    if last:
+        w = work_with(NORMALIZE, x, 1, count, channels)
+        threads = threads_for(size, parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512))
+    else:
+        w = work_with(AFFINE if pooled else NORMALIZE, x, items * channels, spatial, 1)
+        threads = threads_for(size, size if pooled else channels)
+    if threads == 0:
+        return None
+    c = 3 * items * channels * parts(spatial, CHUNK) if pooled else 0
+    numbers = <double*> PyMem_Malloc((c + 5 * channels) * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    try:
+        if pooled:
+            pool = w
+            pool.primitive, pool.rule = MOMENTS, rule
+            pool_channels(&pool, threads, items, channels, numbers + 5 * channels, numbers)
+            if not fold_moments(numbers, channels, w.storage == SINGLE, &rule, weight, bias):
+                return None
+        y = output_like(x, out, weight, bias)
+        if y is None:
+            return None
+        w.y = w.x
+        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        if pooled:
+            for i in range(4):
+                w.coefficients[i] = numbers + i * channels
+            w.lines = channels
+        else:
+            w.rule, w.segments, w.parameters = rule, 1, 1
+            w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
+            if weight is not None:
+                w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), channels
+                if bias is not None:
+                    w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
+            w.mean, w.m2 = numbers, numbers + 4 * channels
+        run(&w, threads)
+        for i in range(channels):
+            if running_mean is not None:
+                update(<cnp.ndarray> running_mean, i, old, numbers[i] + numbers[channels + i] if pooled else numbers[i])
+            if running_var is not None:
+                update(<cnp.ndarray> running_var, i, old, numbers[4 * channels + i] / (count - unbiased))
+    finally:
+        PyMem_Free(numbers)
+    return y

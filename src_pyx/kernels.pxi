@@ -56,7 +56,9 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     cdef const lanes* weight = <const lanes*> w.weight
     cdef const lanes* bias = <const lanes*> w.bias
     cdef bint rows = w.x.inner == 1
-    if w.primitive == MOMENTS and rows:
+    if w.primitive == MOMENTS and rows and w.x.n <= SHORT * lane_count(x):
+        moments_short_rows(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)
+    elif w.primitive == MOMENTS and rows:
         moments_rows(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)
     elif w.primitive == MOMENTS:
         moments_columns(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)

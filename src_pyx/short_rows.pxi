@@ -96,14 +96,19 @@ cdef inline bint algebra(
     return strange == 0
 
 
+cdef inline bint is_near(
+    const lanes* like, const Flight* f, Py_ssize_t k, double n, Measure measure
+) noexcept nogil:
+    """Whether the sums of the row need neither a second pass nor more than the storage type's range."""
+    cdef bint near = measure != VARIANCE or not is_far(f.e[k], f.q[k], n)
+    return near & (not out_of_range(like, f.q[k], measure))
+
+
 cdef inline bint is_ordinary(
     const lanes* like, const Flight* f, Py_ssize_t k, double n, Measure measure
 ) noexcept nogil:
-    """Whether the row needs neither a second pass nor more than the storage type's range; without branches."""
-    cdef bint near = measure != VARIANCE or not is_far(f.e[k], f.q[k], n)
-    return (
-        near & (not out_of_range(like, f.q[k], measure)) & (not is_wide(like, f.rstd[k], f.rstd[k] * f.weight[k]))
-    )
+    """Whether neither the sums nor the result of the row do; without branches."""
+    return is_near(like, f, k, n, measure) & (not is_wide(like, f.rstd[k], f.rstd[k] * f.weight[k]))
 
 
 cdef inline void fly(
@@ -158,3 +163,37 @@ cdef void normalize_short_rows(
         fly(x, y, v, u, weight, bias, parameters, per_position, SQUARES, rule, mean, m2, start, stop)
     else:
         fly(x, y, v, u, weight, bias, parameters, per_position, MAGNITUDES, rule, mean, m2, start, stop)
+
+
+cdef inline void fly_moments(
+    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    cdef Py_ssize_t o, k, count
+    cdef double n = v.n
+    cdef Flight f
+    memset(&f, 0, sizeof(Flight))
+    for o from start <= o < stop by ROWS:
+        count = min(ROWS, stop - o)
+        stage_sums(x, v, measure, o, count, &f)
+        if measure == VARIANCE:
+            for k in range(count):
+                hi[o + k], lo[o + k] = element(<const lanes*> f.shift, k), f.e[k] / n
+                m2[o + k] = f.q[k] - f.e[k] * (f.e[k] / n)
+        else:
+            for k in range(count):
+                hi[o + k], lo[o + k], m2[o + k] = 0.0, 0.0, f.q[k]
+        for k in range(count):
+            if not is_near(x, &f, k, n, measure):
+                moments_rows(x, v, measure, hi, lo, m2, o + k, o + k + 1)
+
+
+cdef void moments_short_rows(
+    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The moments of the lines `start` to `stop`, each of a single chunk; as moments_rows."""
+    if measure == VARIANCE:
+        fly_moments(x, v, VARIANCE, hi, lo, m2, start, stop)
+    elif measure == SQUARES:
+        fly_moments(x, v, SQUARES, hi, lo, m2, start, stop)
+    else:
+        fly_moments(x, v, MAGNITUDES, hi, lo, m2, start, stop)

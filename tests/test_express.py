@@ -24,7 +24,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.skip(f"{request.param}: {why_not(request.param)}")
     serving = Lane()
     serving.bind(implementation(request.param))  # type: ignore[arg-type]
-    for name in ("lines", "groups", "given"):
+    for name in Lane.__slots__:
         monkeypatch.setattr(lane, name, getattr(serving, name))
     return str(request.param)
 
@@ -43,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
         return call
 
-    for name in ("lines", "groups", "given"):
+    for name in Lane.__slots__:
         monkeypatch.setattr(lane, name, logged(getattr(lane, name)))
     return log
 
@@ -106,6 +106,54 @@ def test_plain_calls_are_served(name: str, dtype: Any, kernels: str, calls: list
     assert y.dtype == dtype
     assert y.flags.c_contiguous
     assert y.flags.writeable
+
+
+@pytest.mark.parametrize("convention", ["torch", "keras"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((7, 33), 1), ((4, 6, 5), 1), ((1, 6, 50), 1), ((3, 2, 70001), 1), ((4, 5, 6), -1), ((2, 6, 1, 1), 1)],
+)
+def test_training_updates_the_running_statistics_as_the_general_path(
+    shape: tuple[int, ...], axis: int, dtype: Any, convention: Any, kernels: str, calls: list[bool]
+) -> None:
+    x, channels = sample(*shape, dtype=dtype), shape[axis]
+    weight, bias = sample(channels, dtype=dtype), sample(channels, dtype=dtype)
+    for running in (np.float32, np.float64, None):
+        states = []
+        for keywords in ({}, {"backend": "cython"}, {"out": np.empty_like(x)}):
+            mean = None if running is None else sample(channels, dtype=running)
+            var = None if running is None else np.abs(sample(channels, dtype=running))
+            y = fastnorm.batch_norm(
+                x, mean, var, weight, bias, training=True, channel_axis=axis, convention=convention, **keywords
+            )
+            states.append((y.tobytes(), mean is not None and mean.tobytes(), var is not None and var.tobytes()))
+        assert states[0] == states[1] == states[2]
+    assert calls
+    assert all(calls)
+
+
+def test_training_on_what_is_not_plain_changes_the_running_statistics_once(calls: list[bool]) -> None:
+    x = sample(4, 6, 5)
+    mean, var = np.zeros(6, np.float32), np.ones(6, np.float32)
+    fastnorm.batch_norm(x, mean, var, training=True)
+    expected = mean.copy(), var.copy()
+    huge = x * np.float32(5e36)  # beyond float32 on the way: the general path does it all
+    for data, scale in ((np.asfortranarray(x), 1.0), (huge, 5e36)):
+        mean[...], var[...] = 0, 1
+        calls.clear()
+        fastnorm.batch_norm(data, mean, var, training=True, out=np.empty_like(data))
+        assert calls == [False]
+        np.testing.assert_allclose(mean / scale, expected[0], rtol=0, atol=2.0**-23)  # x itself is rounded
+    mean[...] = 0
+    frozen = var.copy()
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        fastnorm.batch_norm(x, mean, frozen, training=True)
+    assert not mean.any()
+    with pytest.raises(ValueError, match="more than one value"):
+        fastnorm.batch_norm(x[:1, :, :1], mean, var, training=True)
+    assert not mean.any()
 
 
 @each_plain

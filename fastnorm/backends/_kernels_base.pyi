@@ -44,6 +44,18 @@ def given(
     eps: object,
     out: object,
 ) -> _Array | None: ...
+def train(
+    x: object,
+    running_mean: object,
+    running_var: object,
+    weight: object,
+    bias: object,
+    channel_axis: object,
+    eps: object,
+    old: float,
+    unbiased: bool,
+    out: object,
+) -> _Array | None: ...
 def textbook(x: _Array, weights: _Array | None, algorithm: int, half: bool, mean: _Doubles, m2: _Doubles) -> None: ...
 def normalize(
     x: _Array,

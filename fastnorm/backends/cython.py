@@ -77,9 +77,10 @@ class Cython(Reference):
     def _threads_for(self, x: Array) -> int:
         return current().num_threads if x.size > tuning.SERIAL_ELEMENTS else 1
 
-    def express(self) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-        """Return what `fastnorm.express` consists of: `lines`, `groups`, `given`."""
-        return self._kernels.lines, self._kernels.groups, self._kernels.given
+    def express(self, name: str) -> Callable[..., Any]:
+        """Return what serves plain calls, one of the functions of `fastnorm.express`."""
+        function: Callable[..., Any] = getattr(self._kernels, name)
+        return function
 
     def moments(self, x: Array, measure: Measure) -> Moments:
         outer, _, inner = x.shape

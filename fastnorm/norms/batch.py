@@ -21,18 +21,23 @@ Array = npt.NDArray[Any]
 CONVENTIONS = {"torch": (False, True), "keras": (True, False), "onnx": (True, False)}
 
 
+def weight_of_old(momentum: float, convention: str) -> tuple[float, bool]:
+    """Return what the old running statistics weigh, and whether the new variance is the unbiased one."""
+    old_weighs, unbiased = CONVENTIONS[convention]
+    return momentum if old_weighs else 1.0 - momentum, unbiased
+
+
 def update_running(
     running_mean: Array | None, running_var: Array | None, moments: Moments, count: int, momentum: float,
     convention: str,
 ) -> None:  # fmt: skip
     """Move the running statistics towards those of the batch, in place."""
-    old_weighs, unbiased = CONVENTIONS[convention]
-    old = momentum if old_weighs else 1.0 - momentum
+    old, unbiased = weight_of_old(momentum, convention)
     with np.errstate(over="ignore", invalid="ignore"):  # float32 may not hold the variance of what it holds
         if running_mean is not None:
-            running_mean[...] = running_mean * old + (moments.hi + moments.lo) * (1.0 - old)
+            running_mean[...] = running_mean.astype(np.float64) * old + (moments.hi + moments.lo) * (1.0 - old)
         if running_var is not None:
-            running_var[...] = running_var * old + moments.m2 / (count - unbiased) * (1.0 - old)
+            running_var[...] = running_var.astype(np.float64) * old + moments.m2 / (count - unbiased) * (1.0 - old)
 
 
 def check_momentum(momentum: float, function: str) -> float:
@@ -122,17 +127,21 @@ def batch_norm(
     array([0.3, 0.4, 0.5])
     """
     function = "batch_norm"
-    if not training and dtype is None and not return_stats and backend is None and convention in CONVENTIONS:
-        y = lane.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
+    momentum = check_momentum(momentum, function)
+    if convention not in CONVENTIONS:
+        raise ValueError(f"{function}: convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    if dtype is None and not return_stats and backend is None:
+        if training:
+            old, unbiased = weight_of_old(momentum, convention)
+            y = lane.train(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, out)
+        else:
+            y = lane.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
-    momentum = check_momentum(momentum, function)
-    if convention not in CONVENTIONS:
-        raise ValueError(f"{function}: convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
     layout = plan_channels(array.shape, axis)
