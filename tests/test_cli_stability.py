@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from fastnorm import lab
-from fastnorm.cli import printing, stability
+from fastnorm.cli import printing
 from fastnorm.cli.main import main
+from fastnorm.cli.progress import progress_bar
 from fastnorm.lab import experiment, layer_norms
 
 
@@ -151,7 +152,7 @@ def test_progress_without_rich_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setitem(sys.modules, "rich.progress", None)
-    with stability._progress() as progress:
+    with progress_bar() as progress:
         progress(0, 2, "first")
         progress(2, 2, "")
     assert "[1/2] first" in terminal.text
@@ -164,7 +165,7 @@ def test_progress_with_rich_shows_what_comes(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "stderr", terminal)
-    with stability._progress() as progress:
+    with progress_bar() as progress:
         progress(1, 2, "[second]")
     assert "50%" in terminal.text
     assert "[second]" in terminal.text

@@ -1,4 +1,4 @@
-"""``fastnorm demo | stability | info | explain``: one parser, each command in its own module."""
+"""``fastnorm demo | bench | stability | info | explain``: one parser, each command in its own module."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import fastnorm
-from fastnorm.cli import demo, stability
+from fastnorm.cli import bench, demo, stability
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -45,6 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     demonstration = commands.add_parser("demo", help="normalise real data, NumPy beside fastnorm")
     demo.add_arguments(demonstration)
     demonstration.set_defaults(run=demo.run)
+
+    benchmark = commands.add_parser("bench", help="this machine: fastnorm beside the libraries installed on it")
+    bench.add_arguments(benchmark)
+    benchmark.set_defaults(run=bench.run)
 
     experiment = commands.add_parser("stability", help="how right mean and variance come out on hard data")
     stability.add_arguments(experiment)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import pathlib
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from fastnorm import lab
 from fastnorm.cli.printing import print_table
-from fastnorm.lab.experiment import Progress
+from fastnorm.cli.progress import progress_bar
 from fastnorm.lab.plots import require_matplotlib
 
 __all__ = ["add_arguments", "run"]
@@ -75,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, ValueError, ImportError) as error:
         print(f"fastnorm stability: {error}", file=sys.stderr)
         return 1
-    with _progress() as progress:
+    with progress_bar() as progress:
         results = lab.run(
             data,
             dtypes=arguments.dtype,
@@ -107,40 +104,6 @@ def _write(results: lab.Results, plot: pathlib.Path | None, html: pathlib.Path |
         print(f"fastnorm stability: could not write {path}: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Yield what shows how far the work has come: a bar with rich, else a line; nothing if stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total, name: None
-        return
-    try:
-        console_module, progress_module = (importlib.import_module(f"rich.{name}") for name in ("console", "progress"))
-    except ImportError:
-        yield _show_line
-        return
-    bar = progress_module.Progress(
-        progress_module.BarColumn(),
-        progress_module.TaskProgressColumn(),
-        progress_module.TextColumn("{task.description}", markup=False),
-        console=console_module.Console(stderr=True),
-        transient=True,
-        auto_refresh=False,  # a thread that draws would disturb the times
-    )
-    with bar:
-        task = bar.add_task("")
-
-        def show(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, description=name, refresh=True)
-
-        yield show
-
-
-def _show_line(done: int, total: int, name: str) -> None:
-    text = f"[{done + 1}/{total}] {name}" if done < total else ""
-    sys.stderr.write(f"\r\x1b[2K{text}")
-    sys.stderr.flush()
 
 
 def _print_results(results: lab.Results) -> None:
