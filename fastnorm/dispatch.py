@@ -14,6 +14,8 @@ from fastnorm.settings import check_backend, current
 
 # What has no kernels of its own.
 _BY_NUMPY = ("local_response_norm", "clip_by_value", "fold_batch_norm")
+# What is products of matrices; a compiled backend that is asked for does the rest.
+_BY_BLAS = ("spectral_norm",)
 _BY_KERNELS = (
     "moments", "extrema", "layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm", "switchable_norm",
     "pixel_norm", "l2_normalize", "lp_normalize", "normalize", "standardize", "min_max_scale", "max_abs_scale",
@@ -112,9 +114,10 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     requested = np.dtype(dtype)
     settings = current()
     elements = prod(shape)
-    backend = choose(elements, None, op)
-    reason = "computed by NumPy" if op in _BY_NUMPY else f"forced: backend={settings.backend!r}"
-    if settings.backend == "auto" and op in _BY_KERNELS:
+    by_numpy = op in _BY_NUMPY or (op in _BY_BLAS and settings.backend == "auto")
+    backend = registry.load("reference") if op in _BY_BLAS and by_numpy else choose(elements, None, op)
+    reason = "computed by NumPy" if by_numpy else f"forced: backend={settings.backend!r}"
+    if settings.backend == "auto" and not by_numpy:
         step = _step(elements)
         reason = step.reason
         for name in step.backends[: step.backends.index(backend.name)]:

@@ -10,6 +10,7 @@ cdef enum:
     CHUNK_COLUMNS = 16 * BLOCK_COLUMNS
     TILE = 4                        # bundles: 128 float32 or 64 float64 lines
     MAX_LINES = 32 * TILE
+    WIDE = 16                       # bundles: what `affine` takes at a time; its coefficients, 8 KiB, stay in L1
 
 
 cdef struct Columns:
@@ -38,16 +39,39 @@ cdef inline lanes tree(lanes* d) noexcept nogil:
     return add(add(add(d[0], d[1]), add(d[2], d[3])), add(add(d[4], d[5]), add(d[6], d[7])))
 
 
+cdef inline lanes two_rows(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
+    return add(load_columns(x, 0, width, 0.0), load_columns(x, stride, width, 0.0))
+
+
+cdef inline lanes four_rows(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
+    return add(two_rows(x, stride, width), two_rows(<const lanes*> at(x, 2 * stride), stride, width))
+
+
+cdef inline lanes group_sum(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
+    """`tree` of GROUP rows, written so that they need no memory of their own."""
+    return add(four_rows(x, stride, width), four_rows(<const lanes*> at(x, 4 * stride), stride, width))
+
+
 cdef inline void column_means(
     const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint rescaled, double before, lanes* means
 ) noexcept nogil:
     """The means down the bundles that hold `width` columns, times `before` if rescaled."""
-    cdef Py_ssize_t i, r, k, c, step = lane_count(x)
+    cdef Py_ssize_t i, r, k, c, step = lane_count(x), whole = 0 if rescaled else n - n % GROUP
     cdef lanes b = splat(x, before), share = splat(x, 1.0 / n)
     cdef lanes d[GROUP]
+    cdef const lanes* row
     for k in range(parts(width, step)):
         means[k] = splat(x, 0.0)
-    for i from 0 <= i < n by GROUP:
+    for i from 0 <= i < whole by GROUP:
+        k = 0
+        for c from 0 <= c < width by step:
+            row = <const lanes*> at(x, i * stride + c)
+            if width - c >= step:
+                means[k] = add(means[k], group_sum(row, stride, step))
+            else:
+                means[k] = add(means[k], group_sum(row, stride, width - c))
+            k += 1
+    for i from whole <= i < n by GROUP:
         k = 0
         for c from 0 <= c < width by step:
             for r in range(GROUP):
@@ -62,6 +86,33 @@ cdef inline void column_means(
         means[k] = multiply(means[k], share)
 
 
+cdef inline lanes power(lanes d, Measure measure) noexcept nogil:
+    """What q adds up: |d| or d * d."""
+    return magnitude(d) if measure == MAGNITUDES else multiply(d, d)
+
+
+cdef inline void add_group(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t width, Measure measure, lanes shift, lanes* e, lanes* q
+) noexcept nogil:
+    """Add the deviations of GROUP rows, and what q adds up, each as a tree."""
+    cdef lanes a, b, e_half, q_half, e_quarter, q_quarter
+    # Two halves of two pairs of rows each; the trees grow with them, and everything stays in registers.
+    a = subtract(load_columns(x, 0, width, 0.0), shift)
+    b = subtract(load_columns(x, stride, width, 0.0), shift)
+    e_quarter, q_quarter = add(a, b), add(power(a, measure), power(b, measure))
+    a = subtract(load_columns(x, 2 * stride, width, 0.0), shift)
+    b = subtract(load_columns(x, 3 * stride, width, 0.0), shift)
+    e_half = add(e_quarter, add(a, b))
+    q_half = add(q_quarter, add(power(a, measure), power(b, measure)))
+    a = subtract(load_columns(x, 4 * stride, width, 0.0), shift)
+    b = subtract(load_columns(x, 5 * stride, width, 0.0), shift)
+    e_quarter, q_quarter = add(a, b), add(power(a, measure), power(b, measure))
+    a = subtract(load_columns(x, 6 * stride, width, 0.0), shift)
+    b = subtract(load_columns(x, 7 * stride, width, 0.0), shift)
+    e[0] = add(e[0], add(e_half, add(e_quarter, add(a, b))))
+    q[0] = add(q[0], add(q_half, add(q_quarter, add(power(a, measure), power(b, measure)))))
+
+
 cdef inline void column_sums(
     const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, const lanes* shift,
     bint rescaled, double before, double after, lanes* e, lanes* q
@@ -70,21 +121,25 @@ cdef inline void column_sums(
     cdef Py_ssize_t i, r, k, c, step = lane_count(x)
     cdef lanes b = splat(x, before), a = splat(x, after)
     cdef lanes d[GROUP]
+    cdef const lanes* row
     for k in range(0, (width + step - 1) // step):
         e[k] = splat(x, 0.0)
         q[k] = splat(x, 0.0)
     for i from 0 <= i < n - n % GROUP by GROUP:
         k = 0
         for c from 0 <= c < width by step:
-            for r in range(GROUP):
-                d[r] = deviation(load_columns(x, (i + r) * stride + c, width - c, 0.0), shift[k], b, a, rescaled)
-            e[k] = add(e[k], tree(d))
-            for r in range(GROUP):
-                if measure == MAGNITUDES:
-                    d[r] = magnitude(d[r])
-                else:
-                    d[r] = multiply(d[r], d[r])
-            q[k] = add(q[k], tree(d))
+            row = <const lanes*> at(x, i * stride + c)
+            if not rescaled and width - c >= step:
+                add_group(row, stride, step, measure, shift[k], &e[k], &q[k])
+            elif not rescaled:
+                add_group(row, stride, width - c, measure, shift[k], &e[k], &q[k])
+            else:
+                for r in range(GROUP):
+                    d[r] = deviation(load_columns(row, r * stride, width - c, 0.0), shift[k], b, a, True)
+                e[k] = add(e[k], tree(d))
+                for r in range(GROUP):
+                    d[r] = power(d[r], measure)
+                q[k] = add(q[k], tree(d))
             k += 1
     for i in range(n - n % GROUP, n):
         k = 0
@@ -176,8 +231,7 @@ cdef inline void absorb_column_block(
     cdef lanes sums_e[TILE]
     cdef lanes sums_q[TILE]
     cdef Block block
-    cdef double s, e, q, count = n
-    cdef int bad = 0
+    cdef double s, e, q, bad = 0.0, count = n
     for k in range(TILE):
         shift[k] = splat(x, 0.0)
     if measure == VARIANCE:
@@ -187,8 +241,8 @@ cdef inline void absorb_column_block(
         e = element(sums_e, j) if measure == VARIANCE else 0.0
         q = element(sums_q, j)
         block.hi[j], block.lo[j], block.m2[j] = element(shift, j), e / count, q - e * (e / count)
-        bad |= is_far(e, q, count) | out_of_range(x, q, measure)
-    if bad:
+        bad += 1.0 if is_far(e, q, count) | out_of_range(x, q, measure) else 0.0
+    if bad != 0.0:
         for j in range(width):
             s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
             if (measure == VARIANCE and is_far(e, q, count)) or out_of_range(x, q, measure):
@@ -229,21 +283,27 @@ cdef void moments_columns(
             hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
 
 
-cdef inline void set_line(lanes* tile, Py_ssize_t j, double hi, double lo, double scale, double shift) noexcept nogil:
-    """Write the coefficients of line j into a tile of 4 x TILE bundles: centre, scale, scale_rest, shift."""
-    cdef Py_ssize_t lines = TILE * lane_count(tile)
-    cdef Coefficients c = coefficients(<const lanes*> tile, hi, lo, scale, shift)
-    set_element(tile, j, c.centre)
-    set_element(tile, lines + j, c.scale)
-    set_element(tile, 2 * lines + j, c.scale_rest)
-    set_element(tile, 3 * lines + j, c.shift)
+cdef inline void set_lines(
+    lanes* centre, lanes* scale, lanes* scale_rest, lanes* addend, Py_ssize_t width, const double* hi,
+    const double* lo, const double* factor, const double* shift
+) noexcept nogil:
+    """Write the coefficients of lines side by side, as `coefficients` computes them."""
+    cdef Py_ssize_t j
+    cdef Coefficients c
+    for j in range(width):
+        c = coefficients(<const lanes*> centre, hi[j], lo[j], factor[j], shift[j])
+        set_element(centre, j, c.centre)
+        set_element(scale, j, c.scale)
+        set_element(scale_rest, j, c.scale_rest)
+        set_element(addend, j, c.shift)
 
 
 cdef void apply_columns(
     const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
-    const lanes* tile, const lanes* weight, const lanes* bias
+    const lanes* centre, const lanes* scale, const lanes* scale_rest, const lanes* addend, const lanes* weight,
+    const lanes* bias
 ) noexcept nogil:
-    """y = (x - centre) * scale + shift down a tile; with weight, times it, plus bias, which go with the position."""
+    """y = (x - centre) * scale + shift down columns; with weight, times it, plus bias, which go with the position."""
     cdef Py_ssize_t i, c, k, step = lane_count(x)
     cdef lanes v, w, b
     for i in range(n):
@@ -252,11 +312,24 @@ cdef void apply_columns(
             w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
         for c from 0 <= c < width by step:
             v = load_columns(x, i * x_stride + c, width - c, 0.0)
-            v = apply(v, tile[k], tile[TILE + k], tile[2 * TILE + k], tile[3 * TILE + k])
+            v = apply(v, centre[k], scale[k], scale_rest[k], addend[k])
             if weight:
                 v = fused(v, w, b)
             store_columns(y, i * y_stride + c, width - c, v)
             k += 1
+
+
+cdef inline void inverses(const Rule* rule, const double* m2, double* rstd, Py_ssize_t width) noexcept nogil:
+    """`inverse` of lines side by side."""
+    cdef Py_ssize_t j
+    cdef double root
+    if rule.floor:
+        for j in range(width):
+            rstd[j] = inverse(rule, m2[j])
+        return
+    for j in range(width):
+        root = sqrt(m2[j] / rule.divisor + rule.eps)
+        rstd[j] = 1.0 / (root if root != 0.0 else 1.0)
 
 
 cdef void normalize_columns(
@@ -269,12 +342,15 @@ cdef void normalize_columns(
     """
     cdef Py_ssize_t o, i, c, j, k, p, width, lines = TILE * lane_count(x), tiles = parts(v.inner, lines)
     cdef Columns all_chunks, chunk
-    cdef Exact exact[MAX_LINES]
-    cdef double rstd, value
+    cdef double rstd[MAX_LINES]
+    cdef double factor[MAX_LINES]
+    cdef double shift[MAX_LINES]
     cdef lanes tile[4 * TILE]
     cdef const lanes* source
     cdef lanes* target
-    cdef bint wide
+    cdef Py_ssize_t strange
+    for j in range(MAX_LINES):
+        shift[j] = 0.0
     for k in range(start, stop):
         o, c = k // tiles, k % tiles * lines
         width = min(v.inner - c, lines)
@@ -287,33 +363,52 @@ cdef void normalize_columns(
                 rule.measure
             )
             absorb_columns(&all_chunks, width, chunk.count, chunk.hi, chunk.lo, chunk.m2)
-        wide = False
+        inverses(rule, all_chunks.m2, rstd, width)
         for j in range(width):
-            p = (o * v.inner + c + j) % parameters
-            rstd = inverse(rule, all_chunks.m2[j])
-            exact[j] = Exact(all_chunks.hi[j], all_chunks.lo[j], rstd, 0.0, is_wide(x, rstd, rstd))
-            if not per_position:
-                exact[j].scale, exact[j].shift = rstd * element(weight, p), element(bias, p)
-                exact[j].wide = is_wide(x, rstd, exact[j].scale)
-            wide = wide or exact[j].wide
-            set_line(tile, j, exact[j].hi, exact[j].lo, exact[j].scale, exact[j].shift)
-            if mean:
-                p = o * v.inner + c + j
-                mean[p], m2[p] = all_chunks.hi[j] + all_chunks.lo[j], all_chunks.m2[j]
-        if not wide:
-            apply_columns(
-                source, target, v.n, width, v.stride, u.stride, tile,
-                weight if per_position else NULL, bias if per_position else NULL
+            factor[j] = rstd[j]
+        if not per_position:
+            for j in range(width):
+                p = (o * v.inner + c + j) % parameters
+                factor[j], shift[j] = rstd[j] * element(weight, p), element(bias, p)
+        strange = 0
+        for j in range(width):
+            strange += is_wide(x, rstd[j], factor[j])
+        if mean:
+            p = o * v.inner + c
+            for j in range(width):
+                mean[p + j], m2[p + j] = all_chunks.hi[j] + all_chunks.lo[j], all_chunks.m2[j]
+        if strange:
+            normalize_strange_columns(
+                source, target, v, u, width, &all_chunks, rstd, factor, shift, weight if per_position else NULL, bias
             )
             continue
-        for j in range(width):
-            for i in range(v.n):
-                value = applied(x, element(source, i * v.stride + j), &exact[j])
-                if per_position and exact[j].wide:
-                    value = value * element(weight, i) + element(bias, i)
-                elif per_position:
-                    value = fused_scalar(x, value, element(weight, i), element(bias, i))
-                set_element(target, i * u.stride + j, value)
+        set_lines(
+            &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], width, all_chunks.hi, all_chunks.lo, factor,
+            shift
+        )
+        apply_columns(
+            source, target, v.n, width, v.stride, u.stride, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE],
+            weight if per_position else NULL, bias
+        )
+
+
+cdef void normalize_strange_columns(
+    const lanes* x, lanes* y, View v, View u, Py_ssize_t width, const Columns* lines, const double* rstd,
+    const double* factor, const double* shift, const lanes* weight, const lanes* bias
+) noexcept nogil:
+    """The result of a tile in which the storage type would leave its range, element by element."""
+    cdef Py_ssize_t i, j
+    cdef double value
+    cdef Exact e
+    for j in range(width):
+        e = Exact(lines.hi[j], lines.lo[j], factor[j], shift[j], is_wide(x, rstd[j], factor[j]))
+        for i in range(v.n):
+            value = applied(x, element(x, i * v.stride + j), &e)
+            if weight and e.wide:
+                value = value * element(weight, i) + element(bias, i)
+            elif weight:
+                value = fused_scalar(x, value, element(weight, i), element(bias, i))
+            set_element(y, i * u.stride + j, value)
 
 
 cdef void affine_columns(
@@ -324,19 +419,26 @@ cdef void affine_columns(
 
     The coefficients are (lines, inner); block o of x has row o % lines.
     """
-    cdef Py_ssize_t o, i, c, j, k, p, width, most = TILE * lane_count(x), pieces = parts(v.n, CHUNK_COLUMNS)
-    cdef lanes tile[4 * TILE]
+    cdef Py_ssize_t o, i, c, k, p, width, most = WIDE * lane_count(x), pieces = parts(v.n, CHUNK_COLUMNS)
+    cdef double nothing[32 * WIDE]
+    cdef lanes tile[4 * WIDE]
+    cdef const double* addends
+    memset(nothing, 0, sizeof(nothing))
     for k in range(start, stop):
         o, i = k // pieces, k % pieces * CHUNK_COLUMNS
         for c from 0 <= c < v.inner by most:
-            width = min(v.inner - c, most)
-            for j in range(width):
-                p = (o % lines) * v.inner + c + j
-                set_line(tile, j, hi[p], lo[p], scale[p], 0.0 if weight else shift[p])
+            width, p = min(v.inner - c, most), (o % lines) * v.inner + c
+            addends = shift + p
+            if weight:
+                addends = nothing
+            set_lines(
+                &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE], width, hi + p, lo + p, scale + p, addends
+            )
             apply_columns(
                 <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
                 at(y, o * u.outer_stride + i * u.stride + c), min(v.n - i, CHUNK_COLUMNS), width, v.stride, u.stride,
-                tile, <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL
+                &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE],
+                <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL
             )
 
 

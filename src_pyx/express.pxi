@@ -8,6 +8,9 @@ from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uintptr_t
 
+import numpy as _numpy
+
+from fastnorm import dtypes as _dtypes
 from fastnorm import memory as _memory
 from fastnorm import settings as _settings
 from fastnorm import tuning as _tuning
@@ -37,9 +40,11 @@ cdef double one64 = 1.0
 cdef float one32 = 1.0
 
 cdef object _scoped = _settings._scoped
+cdef object FLOAT32 = _dtypes.FLOAT32
 cdef Py_ssize_t SERIAL = _tuning.SERIAL_ELEMENTS
 cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES       # larger outputs come from recycled memory
 cdef Py_ssize_t NARROW = _tuning.NARROW_COLUMNS
+cdef Py_ssize_t PACKED = _tuning.PACKED_COLUMNS
 
 
 cdef int bfloat16_type = -1     # ml_dtypes', once an array of it has been seen
@@ -62,6 +67,8 @@ cdef inline Storage storage_of(cnp.ndarray a) noexcept:
         return DOUBLE
     if kind == cnp.NPY_FLOAT32:
         return SINGLE
+    if kind == cnp.NPY_UINT8:
+        return BYTE
     return HALF if kind == NPY_HALF else BFLOAT
 
 
@@ -120,22 +127,25 @@ cdef int threads_for(Py_ssize_t size, Py_ssize_t lines) except -1:
 
 cdef object output_like(cnp.ndarray x, object out, object weight, object bias):
     """Where the result goes: `out` if it is as plain as x, a new array without it; None where neither is right."""
-    cdef cnp.npy_intp size = cnp.PyArray_NBYTES(x)
+    cdef bint bytes_in = cnp.PyArray_TYPE(x) == cnp.NPY_UINT8
+    cdef cnp.npy_intp size = cnp.PyArray_NBYTES(x) * (4 if bytes_in else 1)
+    cdef int kind = cnp.NPY_FLOAT32 if bytes_in else cnp.PyArray_TYPE(x)
+    cdef cnp.PyArray_Descr* dtype = <cnp.PyArray_Descr*> FLOAT32 if bytes_in else cnp.PyArray_DESCR(x)
     cdef cnp.ndarray y, memory
     cdef char* data
     if out is None:
         if size < ALIGNED:
-            return new_array(cnp.PyArray_DESCR(x), cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), NULL, 0)
+            return new_array(dtype, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), NULL, 0)
         if size >= LARGEST:
-            return _memory.empty((<object> x).shape, x.dtype)
+            return _memory.empty((<object> x).shape, <object> dtype)
         size += LINE_BYTES
         memory = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_UINT8)
         data = <char*> cnp.PyArray_DATA(memory)
         data += (LINE_BYTES - <uintptr_t> data % LINE_BYTES) % LINE_BYTES
-        y = new_array(cnp.PyArray_DESCR(x), cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), data, cnp.NPY_ARRAY_CARRAY)
+        y = new_array(dtype, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), data, cnp.NPY_ARRAY_CARRAY)
         cnp.set_array_base(y, memory)
         return y
-    if not (is_plain(out) or is_narrow(out)) or cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x):
+    if not (is_plain(out) or is_narrow(out)) or cnp.PyArray_TYPE(<cnp.ndarray> out) != kind:
         return None
     y = <cnp.ndarray> out
     if not cnp.PyArray_ISWRITEABLE(y) or not same_shape(x, y) or overlaps(y, weight) or overlaps(y, bias):
@@ -265,72 +275,145 @@ cdef inline double number_at(cnp.ndarray a, Py_ssize_t i) noexcept:
     return (<double*> cnp.PyArray_DATA(a))[i]
 
 
+cdef inline void read_numbers(object a, double value, double* numbers, Py_ssize_t length) noexcept:
+    """The elements of a vector as float64; `value` everywhere if it is None."""
+    cdef Py_ssize_t c
+    cdef const float* singles
+    if a is None:
+        for c in range(length):
+            numbers[c] = value
+    elif cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_FLOAT32:
+        singles = <const float*> cnp.PyArray_DATA(<cnp.ndarray> a)
+        for c in range(length):
+            numbers[c] = singles[c]
+    else:
+        memcpy(numbers, cnp.PyArray_DATA(<cnp.ndarray> a), length * sizeof(double))
+
+
+cdef inline bint scale_by(
+    double* rstd, double* shift, Py_ssize_t channels, bint single, object weight, object bias
+) noexcept:
+    """Turn rstd into the scale, rstd * weight, and write the shift; return whether float32 can apply them."""
+    cdef double scale
+    cdef Py_ssize_t c, strange = 0
+    read_numbers(weight, 1.0, shift, channels)
+    for c in range(channels):
+        scale = rstd[c] * shift[c]
+        strange += not (
+            (rstd[c] >= SMALLEST_RSTD) & (rstd[c] <= LARGEST_RSTD) & (scale >= -LARGEST_RSTD) & (scale <= LARGEST_RSTD)
+        )
+        rstd[c] = scale
+    read_numbers(bias, 0.0, shift, channels)
+    return not single or strange == 0
+
+
 cdef inline bint fold(
-    double* coefficients, Py_ssize_t channels, bint single, double eps, cnp.ndarray mean, cnp.ndarray var,
-    object weight, object bias
+    double* coefficients, Py_ssize_t channels, bint single, double eps, object mean, object var, object weight,
+    object bias
 ) noexcept:
     """Write hi, lo, scale and shift of each channel; return whether float32 can apply them."""
-    cdef double rstd, scale
+    cdef double* rstd = coefficients + 2 * channels
     cdef Py_ssize_t c
+    read_numbers(mean, 0.0, coefficients, channels)
+    read_numbers(None, 0.0, coefficients + channels, channels)
+    read_numbers(var, 0.0, rstd, channels)
     for c in range(channels):
-        rstd = 1.0 / sqrt(number_at(var, c) + eps)
-        scale = rstd * number_at(<cnp.ndarray> weight, c) if weight is not None else rstd
-        if single and not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD):
-            return False
-        coefficients[c], coefficients[channels + c] = number_at(mean, c), 0.0
-        coefficients[2 * channels + c] = scale
-        coefficients[3 * channels + c] = number_at(<cnp.ndarray> bias, c) if bias is not None else 0.0
-    return True
+        rstd[c] = 1.0 / sqrt(rstd[c] + eps)
+    return scale_by(rstd, rstd + channels, channels, single, weight, bias)
+
+
+cdef object from_list(object numbers):
+    """A list or a tuple of Python's numbers as float64; anything else, and other lists, as they are."""
+    if type(numbers) is not list and type(numbers) is not tuple:
+        return numbers
+    for number in numbers:
+        if not isinstance(number, (float, int)):
+            return numbers
+    return _numpy.array(numbers, _numpy.float64)
+
+
+cdef inline bint is_bytes(object a) noexcept:
+    return (
+        cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_UINT8
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> a)
+    )
+
+
+cdef inline void repeat(double* numbers, Py_ssize_t length, Py_ssize_t times) noexcept:
+    """Write numbers (length,) again and again behind themselves, `times` in all."""
+    cdef Py_ssize_t i
+    for i in range(1, times):
+        memcpy(numbers + i * length, numbers, length * sizeof(double))
 
 
 def given(
     object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
 ):
-    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None."""
-    cdef Py_ssize_t channels, size, c
+    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None.
+
+    Channels that are last and few are taken several pixels at a time, as one row of many channels.
+    """
+    cdef Py_ssize_t channels, size, c, together = 1, width, rest = 0
     cdef int ndim, threads
     cdef bint last
     cdef object y
     cdef double* coefficients
+    cdef double* folded
     cdef Work w
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not (is_plain(x) or is_bytes(x)) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
         return None
     channels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    mean, var = from_list(mean), from_list(var)
     for vector in (mean, var):
         if not is_vector(vector, -1, channels):
             return None
     for vector in (weight, bias):
         if vector is not None and not is_vector(vector, -1, channels):
             return None
-    if not last and size != cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels:
-        c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
-        w = work_with(AFFINE, x, c, size // c, 1)
-    elif channels > NARROW:
-        w = work_with(AFFINE, x, 1, size // channels, channels)
+    last = last or size == cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
+    if last:
+        if channels <= NARROW:
+            together = min(max(PACKED // channels, 1), size // channels)
+        width = channels * together
+        rest = size % width
+        w = work_with(AFFINE, x, 1, size // width, width)
+        if w.storage == BYTE and width > PIECE:
+            return None
     else:
-        return None
+        c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
+        width = channels
+        w = work_with(AFFINE, x, c, size // c, 1)
     threads = threads_for(size, size)
     if threads == 0:
         return None
-    coefficients = <double*> PyMem_Malloc(4 * channels * sizeof(double))
+    coefficients = <double*> PyMem_Malloc(4 * (channels + width) * sizeof(double))
     if not coefficients:
         raise MemoryError
     try:
-        if not fold(coefficients, channels, w.storage == SINGLE, eps, mean, var, weight, bias):
+        folded = coefficients + 4 * width
+        if not fold(folded, channels, w.storage != DOUBLE, eps, mean, var, weight, bias):
             return None
         y = output_like(x, out, weight, bias)
         if y is None:
             return None
+        for c in range(4):
+            w.coefficients[c] = coefficients + c * width
+            memcpy(w.coefficients[c], folded + c * channels, channels * sizeof(double))
+            repeat(w.coefficients[c], channels, together)
         w.y = w.x
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
-        for c in range(4):
-            w.coefficients[c] = coefficients + c * channels
         w.lines = channels if w.x.inner == 1 else 1
         run(&w, threads)
+        if rest:  # the pixels that do not fill a row
+            w.x.data = <char*> w.x.data + (size - rest) * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x)
+            w.y.data = <char*> w.y.data + (size - rest) * cnp.PyArray_ITEMSIZE(<cnp.ndarray> y)
+            w.x.n = w.y.n = 1
+            w.x.inner = w.y.inner = rest
+            run(&w, 1)
     finally:
         PyMem_Free(coefficients)
     return y
@@ -373,21 +456,14 @@ cdef void pool_channels(
         sums[c], sums[channels + c], sums[2 * channels + c] = all_items.hi, all_items.lo, all_items.m2
 
 
-cdef bint fold_moments(
+cdef inline bint fold_moments(
     double* sums, Py_ssize_t channels, bint single, const Rule* rule, object weight, object bias
 ) noexcept:
     """Turn hi, lo and m2 of each channel into the coefficients hi, lo, scale and shift; m2 moves to a fifth place."""
-    cdef double rstd, scale
-    cdef Py_ssize_t c
-    for c in range(channels):
-        sums[4 * channels + c] = sums[2 * channels + c]
-        rstd = inverse(rule, sums[2 * channels + c])
-        scale = rstd * number_at(<cnp.ndarray> weight, c) if weight is not None else rstd
-        if single and not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD):
-            return False
-        sums[2 * channels + c] = scale
-        sums[3 * channels + c] = number_at(<cnp.ndarray> bias, c) if bias is not None else 0.0
-    return True
+    cdef double* rstd = sums + 2 * channels
+    memcpy(sums + 4 * channels, rstd, channels * sizeof(double))
+    inverses(rule, sums + 4 * channels, rstd, channels)
+    return scale_by(rstd, rstd + channels, channels, single, weight, bias)
 
 
 def train(

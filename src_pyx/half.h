@@ -1,4 +1,4 @@
-/* The 16-bit floats: rounding to float16 for arithmetic that is done in float32 (for +, -, * and / that gives the same
+/* The narrow types: rounding to float16 for arithmetic that is done in float32 (for +, -, * and / that gives the same
  * bits), and conversion of whole runs, by F16C where the instruction set has it. */
 #ifndef FASTNORM_HALF_H
 #define FASTNORM_HALF_H
@@ -102,6 +102,11 @@ static inline void floats_to_bfloats(const float *source, uint16_t *target, ptrd
         uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
         target[i] = (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u | (bits >> 16 & 0x8000u) : rounded);
     }
+}
+
+static inline void bytes_to_floats(const uint8_t *source, float *target, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) target[i] = (float)source[i];
 }
 
 #endif

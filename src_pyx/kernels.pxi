@@ -1,6 +1,6 @@
 # The entry points of one variant. Arrays come as the canonical view (outer, reduce, inner), checked by the engine; they
 # are read through their C struct: acquiring typed memoryviews would cost more than a small norm does.
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 include "lanes.pxi"
 include "moments.pxi"
@@ -27,6 +27,7 @@ cdef enum Storage:
     SINGLE
     HALF                    # 16 bits: computed in float32, see narrow.pxi
     BFLOAT
+    BYTE                    # of pixels
 
 
 cdef struct Work:

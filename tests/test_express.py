@@ -188,6 +188,31 @@ def test_settings_and_keywords_are_obeyed(name: str, calls: list[bool]) -> None:
     assert not calls, "not even asked"
 
 
+PIXELS = [((2, 61, 67, 3), -1), ((1, 5, 7, 3), -1), ((3, 1), -1), ((2, 3, 70001), 1), ((2, 3, 5, 7), 1)]
+
+
+@pytest.mark.parametrize(("shape", "axis"), [*PIXELS, ((9, 300), 1), ((3, 70000, 4), -1)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_pixels_of_bytes_and_few_channels(
+    shape: tuple[int, ...], axis: int, dtype: str, kernels: str, calls: list[bool]
+) -> None:
+    x = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    channels = shape[axis]
+    mean, var, weight = np.linspace(90, 130, channels), np.linspace(3000, 4000, channels), np.linspace(-1, 2, channels)
+    for threads in (1, 3):
+        with fastnorm.config(num_threads=threads):
+            y = fastnorm.normalize(x, list(mean), tuple(var), weight, mean, channel_axis=axis)
+            out = np.empty(shape, y.dtype)
+            assert fastnorm.normalize(x, mean, var, weight, mean, channel_axis=axis, out=out) is out
+            general = fastnorm.normalize(x, mean, var, weight, mean, channel_axis=axis, backend="cython")
+        assert y.dtype == general.dtype == (np.float64 if dtype == "float64" else np.float32)
+        assert y.tobytes() == out.tobytes() == general.tobytes()
+    assert all(calls)
+    for wrong in (["a"] * channels, [None] * channels, [[1.0]] * channels):
+        with pytest.raises((TypeError, ValueError), match="normalize: mean"):
+            fastnorm.normalize(x, wrong, var, channel_axis=axis)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-20, 5e4])
 def test_every_16_bit_number_is_read_and_rounded_as_numpy_does(
