@@ -34,6 +34,7 @@ cdef enum:
     ZEROS = 16384           # elements: longer rows with a weight and no bias go the general way
     ALIGNED = 32768         # bytes: from here on an output begins at a cache line, since a store across two costs twice
     LINE_BYTES = 64
+    FUSED = 1048576         # bytes: what statistics and result of columns may fill to be one pass
 
 cdef double zeros[ZEROS]    # static memory: zero
 cdef double one64 = 1.0
@@ -456,6 +457,22 @@ cdef void pool_channels(
         sums[c], sums[channels + c], sums[2 * channels + c] = all_items.hi, all_items.lo, all_items.m2
 
 
+cdef void join_chunks(Work* w, int threads, double* chunks_hi, double* sums) noexcept:
+    """The same where channels are last, (1, n, channels): from those of chunks down the columns."""
+    cdef Py_ssize_t channels = w.x.inner, chunks = parts(w.x.n, CHUNK_COLUMNS), c, k, place
+    cdef Moments line
+    w.mean, w.lo, w.m2 = chunks_hi, chunks_hi + chunks * channels, chunks_hi + 2 * chunks * channels
+    run(w, threads)
+    for c in range(channels):
+        line = Moments(0.0, 0.0, 0.0, 0.0)
+        for k in range(chunks):
+            place = k * channels + c
+            absorb(
+                &line, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean[place], w.lo[place], w.m2[place]
+            )
+        sums[c], sums[channels + c], sums[2 * channels + c] = line.hi, line.lo, line.m2
+
+
 cdef inline bint fold_moments(
     double* sums, Py_ssize_t channels, bint single, const Rule* rule, object weight, object bias
 ) noexcept:
@@ -473,7 +490,7 @@ def train(
     """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None."""
     cdef Py_ssize_t items, channels, size, count, spatial, c, i
     cdef int ndim, threads
-    cdef bint last, pooled
+    cdef bint last, composed
     cdef object y = None
     cdef double* numbers
     cdef Rule rule
@@ -492,24 +509,31 @@ def train(
         return None
     rule = Rule(VARIANCE, count, eps, False)
     last = last or spatial == 1
-    pooled = not last and items > 1
+    # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
+    composed = items > 1 if not last else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED
     if last:
-        w = work_with(NORMALIZE, x, 1, count, channels)
-        threads = threads_for(size, parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512))
+        w = work_with(AFFINE if composed else NORMALIZE, x, 1, count, channels)
+        c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512)
     else:
-        w = work_with(AFFINE if pooled else NORMALIZE, x, items * channels, spatial, 1)
-        threads = threads_for(size, size if pooled else channels)
+        w = work_with(AFFINE if composed else NORMALIZE, x, items * channels, spatial, 1)
+        c = channels
+    threads = threads_for(size, size if composed else c)
     if threads == 0:
         return None
-    c = 3 * items * channels * parts(spatial, CHUNK) if pooled else 0
+    c = 0
+    if composed:
+        c = 3 * channels * (parts(count, CHUNK_COLUMNS) if last else items * parts(spatial, CHUNK))
     numbers = <double*> PyMem_Malloc((c + 5 * channels) * sizeof(double))
     if not numbers:
         raise MemoryError
     try:
-        if pooled:
+        if composed:
             pool = w
             pool.primitive, pool.rule = MOMENTS, rule
-            pool_channels(&pool, threads, items, channels, numbers + 5 * channels, numbers)
+            if last:
+                join_chunks(&pool, threads, numbers + 5 * channels, numbers)
+            else:
+                pool_channels(&pool, threads, items, channels, numbers + 5 * channels, numbers)
             if not fold_moments(numbers, channels, w.storage == SINGLE, &rule, weight, bias):
                 return None
         y = output_like(x, out, weight, bias)
@@ -517,10 +541,10 @@ def train(
             return None
         w.y = w.x
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
-        if pooled:
+        if composed:
             for i in range(4):
                 w.coefficients[i] = numbers + i * channels
-            w.lines = channels
+            w.lines = 1 if last else channels
         else:
             w.rule, w.segments, w.parameters = rule, 1, 1
             w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
@@ -532,7 +556,10 @@ def train(
         run(&w, threads)
         for i in range(channels):
             if running_mean is not None:
-                update(<cnp.ndarray> running_mean, i, old, numbers[i] + numbers[channels + i] if pooled else numbers[i])
+                update(
+                    <cnp.ndarray> running_mean, i, old,
+                    numbers[i] + numbers[channels + i] if composed else numbers[i]
+                )
             if running_var is not None:
                 update(<cnp.ndarray> running_var, i, old, numbers[4 * channels + i] / (count - unbiased))
     finally:

@@ -12,7 +12,7 @@ cdef inline void deviation_sums(
     const lanes* x, Py_ssize_t n, Measure measure, double shift, bint rescaled, double before, double after,
     double* sum, double* squares
 ) noexcept nogil:
-    """The sum of d, and of d * d, for d = x - shift; or of d, and of |d|."""
+    """The sum of d (for the variance), and of d * d or |d|, for d = x - shift."""
     cdef Py_ssize_t i, j, step = lane_count(x), whole = n - n % step, group = RUN * step
     cdef lanes lanes_before = splat(x, before), lanes_after = splat(x, after)
     cdef lanes centre = splat(x, shift * before)
@@ -21,7 +21,8 @@ cdef inline void deviation_sums(
         e, q = splat(x, 0.0), splat(x, 0.0)
         for j from i <= j < min(i + group, whole) by step:
             d = deviation(load(x, j), centre, lanes_before, lanes_after, rescaled)
-            e = add(e, d)
+            if measure == VARIANCE:
+                e = add(e, d)
             if measure == MAGNITUDES:
                 q = add(q, magnitude(d))
             else:
@@ -30,7 +31,8 @@ cdef inline void deviation_sums(
     if whole < n:
         # Lanes without an element hold the shift: their deviation is 0 and changes no sum.
         d = deviation(load_partial(x, whole, n - whole, shift), centre, lanes_before, lanes_after, rescaled)
-        sum_e = add(sum_e, d)
+        if measure == VARIANCE:
+            sum_e = add(sum_e, d)
         if measure == MAGNITUDES:
             sum_q = add(sum_q, magnitude(d))
         else:

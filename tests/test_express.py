@@ -112,7 +112,15 @@ def test_plain_calls_are_served(name: str, dtype: Any, kernels: str, calls: list
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("shape", "axis"),
-    [((7, 33), 1), ((4, 6, 5), 1), ((1, 6, 50), 1), ((3, 2, 70001), 1), ((4, 5, 6), -1), ((2, 6, 1, 1), 1)],
+    [
+        ((7, 33), 1),
+        ((4, 6, 5), 1),
+        ((1, 6, 50), 1),
+        ((3, 2, 70001), 1),
+        ((4, 5, 6), -1),
+        ((2, 6, 1, 1), 1),
+        ((2500, 130), 1),
+    ],
 )
 def test_training_updates_the_running_statistics_as_the_general_path(
     shape: tuple[int, ...], axis: int, dtype: Any, convention: Any, kernels: str, calls: list[bool]
