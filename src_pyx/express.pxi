@@ -189,6 +189,8 @@ cdef inline object normalized(
         w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_DIM(<cnp.ndarray> weight, 0)
         if bias is not None:
             w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
+        elif per_position:
+            w.bias = NULL
     run(&w, threads)
     return y
 

@@ -140,11 +140,13 @@ cdef inline void apply_scalar_within(const lanes* x, lanes* y, Py_ssize_t n, Coe
 cdef inline void apply_positions(
     const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, const lanes* weight, const lanes* bias
 ) noexcept nogil:
-    """y = (x - centre) * scale * weight + bias with a weight and a bias for each position of the run."""
+    """y = (x - centre) * scale * weight + bias with a weight and a bias (NULL: 0) for each position of the run."""
     cdef Py_ssize_t i
     if e.wide:
         for i in range(n):
-            set_element(y, i, applied(x, element(x, i), e) * element(weight, i) + element(bias, i))
+            set_element(
+                y, i, applied(x, element(x, i), e) * element(weight, i) + (element(bias, i) if bias else 0.0)
+            )
     else:
         apply_positions_within(x, y, n, coefficients(x, e.hi, e.lo, e.scale, e.shift), weight, bias)
 
@@ -156,13 +158,17 @@ cdef inline void apply_positions_within(
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
     cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v
+    cdef lanes b = splat(x, 0.0)
     for i from 0 <= i < whole by step:
         v = apply(load(x, i), centre, scale, scale_rest, shift)
-        store(y, i, fused(v, load(weight, i), load(bias, i)))
+        if bias:
+            b = load(bias, i)
+        store(y, i, fused(v, load(weight, i), b))
     if rest:
         v = apply(load_partial(x, whole, rest, 0.0), centre, scale, scale_rest, shift)
-        v = fused(v, load_partial(weight, whole, rest, 0.0), load_partial(bias, whole, rest, 0.0))
-        store_partial(y, whole, rest, v)
+        if bias:
+            b = load_partial(bias, whole, rest, 0.0)
+        store_partial(y, whole, rest, fused(v, load_partial(weight, whole, rest, 0.0), b))
 
 
 cdef void moments_rows(
