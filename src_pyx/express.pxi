@@ -151,7 +151,9 @@ cdef object output_like(cnp.ndarray x, object out, object weight, object bias):
     y = <cnp.ndarray> out
     if not cnp.PyArray_ISWRITEABLE(y) or not same_shape(x, y) or overlaps(y, weight) or overlaps(y, bias):
         return None
-    return y if cnp.PyArray_DATA(x) == cnp.PyArray_DATA(y) or not overlaps(y, x) else None
+    if overlaps(y, x) and (bytes_in or cnp.PyArray_DATA(x) != cnp.PyArray_DATA(y)):
+        return None
+    return y
 
 
 cdef inline Work work_with(

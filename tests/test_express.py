@@ -286,3 +286,8 @@ def test_an_overlapping_out_gives_the_result_of_no_overlap(kernels: str) -> None
     mean, var = block[0], np.abs(sample(32)) + 1
     expected = fastnorm.batch_norm(block, mean.copy(), var)
     np.testing.assert_array_equal(fastnorm.batch_norm(block, mean, var, out=block), expected)
+    memory = np.zeros(400, np.uint8)
+    pixels, out = memory[:96].reshape(32, 3), memory[:384].view(np.float32).reshape(32, 3)
+    pixels[...] = np.random.default_rng(0).integers(0, 256, (32, 3))
+    expected = fastnorm.normalize(pixels.copy(), [1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    np.testing.assert_array_equal(fastnorm.normalize(pixels, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0], out=out), expected)
