@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 # Before Numba starts: more threads than a small machine has processors, since how work is split must not show.
-os.environ.setdefault("NUMBA_NUM_THREADS", "4")
+os.environ.setdefault("NUMBA_NUM_THREADS", "8")
 
 import pytest
 from hypothesis import HealthCheck, settings

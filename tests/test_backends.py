@@ -259,7 +259,7 @@ def test_all_compiled_backends_and_thread_counts_give_the_same_bits(
             with fastnorm.config(num_threads=1):
                 expected = dict(primitives(backends[0][1], x))
             for label, backend in backends:
-                for threads in (1, 2, 3, 4) if view[1] * view[2] < 40000 else (1, 3):
+                for threads in (1, 2, 3, 8) if view[1] * view[2] < 40000 else (1, 3):
                     with fastnorm.config(num_threads=threads):
                         for name, part in primitives(backend, x):
                             assert_same_bits(part, expected[name], f"{label}, {threads} threads, {kind}: {name}")
@@ -288,7 +288,7 @@ def test_which_backend_served_with_how_many_threads_does_not_show(
 
     expected = served(compiled_labels[0], 1, 1)
     for label in compiled_labels:
-        for threads in (1, 2, 3, 4):
+        for threads in (1, 2, 3, 8):
             for lines_per_thread in (0, 10**9) if threads > 1 else (1,):  # fused; statistics first
                 message = f"{label}, {threads} threads, {lines_per_thread} lines a thread"
                 assert_same_bits(served(label, threads, lines_per_thread), expected, message)
