@@ -152,7 +152,10 @@ def count(variant: str, module: Path) -> dict[str, int]:
         totals = []
         for number in range(2, 2 * len(names) + 1, 2):  # the odd ones end what came before a counted call
             text = Path(folder, f"counts.{number}").read_text(encoding="utf-8")
-            totals.append(int(re.search(r"^totals: (\d+)", text, re.MULTILINE)[1]))  # type: ignore[index]
+            found = re.search(r"^totals: (\d+)", text, re.MULTILINE)
+            if found is None:
+                raise CountingError(f"counts.{number} of {variant} names no total")
+            totals.append(int(found[1]))
     counts = dict(zip(names, totals, strict=True))
     if not all(counts.values()):
         nothing = [name for name, total in counts.items() if not total]
@@ -167,7 +170,7 @@ def surroundings(modules: dict[str, Path]) -> dict[str, str]:
         for module in modules.values()
         for match in re.findall(rb"GCC: \([^\0]*\) [\d.]+|[\w ]*clang version [^\0\n]*", module.read_bytes())
     }
-    kernels = registry.load("cython")._kernels  # type: ignore[attr-defined]
+    kernels = importlib.import_module("fastnorm.backends._kernels_base")
     cython = type(kernels.moments).__module__.removeprefix("_cython_").replace("_", ".")
     valgrind = subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     return {

@@ -123,7 +123,7 @@ def test_reliabilities_by_line() -> None:
 
 def test_the_kind_of_weights_has_a_name() -> None:
     with pytest.raises(ValueError, match=r"moments: weights_kind must be 'frequency' or 'reliability', got 'exact'"):
-        fastnorm.moments([1.0], weights=[1.0], weights_kind="exact")  # type: ignore[arg-type]
+        fastnorm.moments([1.0], weights=[1.0], weights_kind="exact")
 
 
 # Condition and digits

@@ -55,7 +55,7 @@ class ExactMoments:
         """The condition number ``sqrt(1 + count * mean^2 / m2)``; infinite for a constant line."""
         if self.m2 == 0:
             return math.inf
-        return _as_float(square_root(1 + self.count * self.mean**2 / self.m2))
+        return as_float(square_root(1 + self.count * self.mean**2 / self.m2))
 
 
 def exact_moments(values: npt.ArrayLike, ddof: int = 1) -> ExactMoments:
@@ -168,10 +168,11 @@ def relative_error(computed: float, exact: Fraction) -> float:
     difference = abs(Fraction(computed) - exact)
     if exact == 0:
         return 0.0 if difference == 0 else math.inf
-    return _as_float(difference / abs(exact))
+    return as_float(difference / abs(exact))
 
 
-def _as_float(value: Fraction) -> float:
+def as_float(value: Fraction) -> float:
+    """Return the nearest float64; infinite beyond its range."""
     try:
         return float(value)
     except OverflowError:

@@ -258,8 +258,12 @@ def _ceilings(dataset: Dataset, exact: ExactMoments) -> tuple[float, float] | No
     if (mean, sd) == (exact.mean, exact.sd):
         return None
     full = all_digits("float64")
-    errors = abs(exact.mean / mean - 1) if mean else abs(exact.mean), abs(exact.sd / sd - 1) if sd else exact.sd
-    return tuple(full if not error else min(full, max(0.0, -math.log10(error))) for error in errors)  # type: ignore[return-value]
+
+    def digits(stored: Fraction, certified: Fraction) -> float:
+        error = abs(stored / certified - 1) if certified else abs(stored)
+        return full if not error else min(full, max(0.0, -math.log10(error)))
+
+    return digits(exact.mean, mean), digits(exact.sd, sd)
 
 
 def _time(results: Results, dtype: str, peers: list[Peer], *, quick: bool) -> None:

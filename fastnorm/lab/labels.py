@@ -113,13 +113,11 @@ def label_points(
     taken += [_Box(x - POINT_RADIUS, y - POINT_RADIUS, x + POINT_RADIUS, y + POINT_RADIUS) for x, y in spots.values()]
     for name in sorted(spots, key=lambda one: (one != bold, spots[one][0])):
         candidates = {place: _box(spots[name], place, name) for place in PLACES}
-        place = min(
-            PLACES,
-            key=lambda one, boxes=candidates: (  # type: ignore[misc]
-                not boxes[one].inside(area),
-                sum(boxes[one].overlap(other) for other in taken),
-            ),
-        )
+        crowding = {
+            place: (not box.inside(area), sum(box.overlap(other) for other in taken))
+            for place, box in candidates.items()
+        }
+        place = min(PLACES, key=crowding.__getitem__)
         taken.append(candidates[place])
         joined = {"arrowstyle": "-", "color": otherwise, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
         axes.annotate(

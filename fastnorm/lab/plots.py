@@ -31,6 +31,27 @@ ALGORITHM_COLOURS = {
 PEER_COLOUR = "#8c8c8c"
 # In a page both are replaced: by the colour of its text, which follows the reader's light or dark theme.
 INK, FAINT = "#1b1e23", "#7f868f"
+# What all figures of the library look like, and the grid of these.
+LOOK = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.edgecolor": FAINT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+}
+GRID = {"axes.grid": True, "grid.color": FAINT, "grid.alpha": 0.22, "grid.linewidth": 0.7}
 # Errors below have no place on the axis and are drawn at its end, as are those above: no digit is right there.
 SMALLEST_ERROR, LARGEST_ERROR = 1e-18, 10.0
 
@@ -52,30 +73,7 @@ def _import(module: str) -> Any:
 @contextmanager
 def _style() -> Iterator[None]:
     matplotlib = _import("matplotlib")
-    settings = {
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "svg.fonttype": "none",
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.titlecolor": INK,
-        "axes.edgecolor": FAINT,
-        "xtick.color": FAINT,
-        "ytick.color": FAINT,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": FAINT,
-        "grid.alpha": 0.22,
-        "grid.linewidth": 0.7,
-        "legend.frameon": False,
-        "axes.titlesize": 10.5,
-        "axes.titlelocation": "left",
-    }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(LOOK | GRID):
         yield
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm.lab.exact import relative_error
+from fastnorm.lab.exact import as_float, relative_error
 
 __all__ = ["all_digits", "best", "log_relative_error", "unit_in_last_place", "units_in_last_place"]
 
@@ -64,14 +64,7 @@ def units_in_last_place(computed: float, exact: Fraction, dtype: npt.DTypeLike, 
     if not math.isfinite(computed):
         return math.inf
     unit = unit_in_last_place(exact if exact or scale is None else scale, dtype)
-    return _ratio(abs(Fraction(computed) - exact), unit)
-
-
-def _ratio(numerator: Fraction, denominator: Fraction) -> float:
-    try:
-        return float(numerator / denominator)
-    except OverflowError:
-        return math.inf
+    return as_float(abs(Fraction(computed) - exact) / unit)
 
 
 def log_relative_error(
@@ -120,7 +113,7 @@ def log_relative_error(
     if units_in_last_place(computed, exact, dtype, scale) <= 1:
         return full
     if exact == 0:
-        error = _ratio(abs(Fraction(computed)), scale) if scale else math.inf
+        error = as_float(abs(Fraction(computed)) / scale) if scale else math.inf
     else:
         error = relative_error(computed, exact)
     return min(full, max(0.0, -math.log10(error)))

@@ -11,34 +11,15 @@ from fastnorm.cli.benchmark.choices import draw_choices
 from fastnorm.cli.benchmark.libraries import FASTNORM
 from fastnorm.cli.benchmark.results import CellResult, Results, geometric_mean, ratios_of
 from fastnorm.cli.workloads import import_extra
+from fastnorm.lab.plots import FAINT, INK, LOOK
 
 __all__ = ["draw"]
 
 # Told apart also by readers who do not see red or green, and in grey; as in the demo's figure.
 FASTNORM_COLOUR, PEER_COLOUR = "#1f5f8b", "#d08b2e"
-INK, FAINT = "#1b1e23", "#7f868f"
 # Where the numbers beside the bars stand, and how they are aligned.
 COLUMNS = ((0.855, "right"), (1.0, "right"))
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "0.92",
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-}
+STYLE = LOOK | {"font.size": 9.5, "grid.color": "0.92", "axes.titleweight": "bold"}
 
 
 def draw(results: Results, path: str | pathlib.Path) -> None:

@@ -102,7 +102,7 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., An
     except ImportError:
         return None
 
-    @extending.intrinsic  # type: ignore[untyped-decorator]
+    @extending.intrinsic  # type: ignore[untyped-decorator]  # Numba ships no types
     def store_past_cache(typing: Any, y: Any, place: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             data = context.make_array(y)(context, builder, arguments[0]).data
