@@ -48,24 +48,7 @@
 #  else
 #    define FOLD_QUARTERS(q) ((q)[0])
 #  endif
-#  define DEFINE_FOLD(lanes, scalar)                                                                      \
-    typedef scalar scalar##_quarter __attribute__((vector_size(16), aligned(8), may_alias));              \
-    INLINE scalar lanes##_fold_quarters(const scalar##_quarter *quarters) {                               \
-        enum { n = sizeof(scalar##_quarter) / sizeof(scalar) };                                           \
-        scalar##_quarter q = FOLD_QUARTERS(quarters);                                                     \
-        return n == 4 ? (q[0] + q[2 % n]) + (q[1] + q[3 % n]) : q[0] + q[1];                              \
-    }                                                                                                     \
-    INLINE scalar lanes##_fold_part(scalar##_part v) {                                                    \
-        union { scalar##_part whole; scalar##_quarter quarters[sizeof v / 16]; } u = {v};                 \
-        return lanes##_fold_quarters(u.quarters);                                                         \
-    }                                                                                                     \
-    INLINE scalar lanes##_fold_memory(const scalar *p) {                                                  \
-        return lanes##_fold_quarters((const scalar##_quarter *)p);                                        \
-    }
 #else
-#  define DEFINE_FOLD(lanes, scalar)                                                                      \
-    INLINE scalar lanes##_fold_part(scalar##_part v) { return v; }                                        \
-    INLINE scalar lanes##_fold_memory(const scalar *p) { return p[0]; }
 #  define VECTOR(scalar) scalar
 #  define PREFETCH(address) (void)(address)
 #  define UNROLL
@@ -80,6 +63,51 @@ typedef VECTOR(double) double_part;
 #define double_fma fma
 #define float_abs fabsf
 #define double_abs fabs
+
+/* The lanes of a part in memory, folded: of one part, and of several (4 floats or 2 doubles fill a vector) side by side. */
+#if defined(__GNUC__)
+typedef float float_quarter __attribute__((vector_size(16), aligned(8), may_alias));
+typedef double double_quarter __attribute__((vector_size(16), aligned(8), may_alias));
+enum { float_folded = 4, double_folded = 2 };
+
+INLINE float_quarter float_quarters(const float *part) {
+    const float_quarter *q = (const float_quarter *)part;
+    return FOLD_QUARTERS(q);
+}
+INLINE double_quarter double_quarters(const double *part) {
+    const double_quarter *q = (const double_quarter *)part;
+    return FOLD_QUARTERS(q);
+}
+INLINE float float_fold(const float *part) {
+    float_quarter q = float_quarters(part);
+    return (q[0] + q[2]) + (q[1] + q[3]);
+}
+INLINE double double_fold(const double *part) {
+    double_quarter q = double_quarters(part);
+    return q[0] + q[1];
+}
+INLINE void float_fold_several(const float *parts, double *totals) {
+    enum { width = sizeof(float_part) / sizeof(float) };
+    float_quarter a = float_quarters(parts), b = float_quarters(parts + width);
+    float_quarter c = float_quarters(parts + 2 * width), d = float_quarters(parts + 3 * width);
+    float_quarter ab = (float_quarter){a[0], b[0], a[1], b[1]} + (float_quarter){a[2], b[2], a[3], b[3]};
+    float_quarter cd = (float_quarter){c[0], d[0], c[1], d[1]} + (float_quarter){c[2], d[2], c[3], d[3]};
+    float_quarter all = (float_quarter){ab[0], ab[1], cd[0], cd[1]} + (float_quarter){ab[2], ab[3], cd[2], cd[3]};
+    for (int k = 0; k < float_folded; k++) totals[k] = (double)all[k];
+}
+INLINE void double_fold_several(const double *parts, double *totals) {
+    enum { width = sizeof(double_part) / sizeof(double) };
+    double_quarter a = double_quarters(parts), b = double_quarters(parts + width);
+    double_quarter all = (double_quarter){a[0], b[0]} + (double_quarter){a[1], b[1]};
+    for (int k = 0; k < double_folded; k++) totals[k] = all[k];
+}
+#else
+enum { float_folded = 1, double_folded = 1 };
+INLINE float float_fold(const float *part) { return *part; }
+INLINE double double_fold(const double *part) { return *part; }
+INLINE void float_fold_several(const float *parts, double *totals) { *totals = (double)*parts; }
+INLINE void double_fold_several(const double *parts, double *totals) { *totals = *parts; }
+#endif
 
 /* The first n elements of a part, n from below 0 to beyond its width; the others are those of `rest`, or stay. */
 #if defined(__GNUC__) && defined(__AVX512F__)
@@ -168,7 +196,6 @@ DEFINE_SOME(double)
         lanes##_count = BUNDLE_BYTES / sizeof(scalar)                                                     \
     };                                                                                                    \
     typedef struct { scalar##_part part[lanes##_parts]; } lanes;                                           \
-    DEFINE_FOLD(lanes, scalar)                                                                            \
                                                                                                           \
     INLINE lanes lanes##_load(const lanes *base, ptrdiff_t i) {                                           \
         lanes a;                                                                                          \
@@ -245,17 +272,18 @@ DEFINE_SOME(double)
     INLINE double lanes##_total(lanes a) {                                                                \
         UNROLL for (int half = lanes##_parts / 2; half > 0; half /= 2)                                    \
             UNROLL for (int k = 0; k < half; k++) a.part[k] = a.part[k] + a.part[k + half];               \
-        return (double)lanes##_fold_part(a.part[0]);                                                       \
+        return (double)scalar##_fold((const scalar *)&a.part[0]);                                         \
     }                                                                                                     \
-    /* The same for several bundles: each waits in memory as one vector, number i of `base`, until all are folded. */ \
+    /* The same for several bundles: each waits in memory as one vector, number i of `base`, until all are folded; \
+     * `totals` has room for whole vectors of them. */                                                    \
     INLINE void lanes##_hold(lanes *base, ptrdiff_t i, lanes a) {                                         \
         UNROLL for (int half = lanes##_parts / 2; half > 0; half /= 2)                                    \
             UNROLL for (int k = 0; k < half; k++) a.part[k] = a.part[k] + a.part[k + half];               \
         memcpy((scalar *)base + i * lanes##_width, &a.part[0], sizeof a.part[0]);                         \
     }                                                                                                     \
     INLINE void lanes##_totals(const lanes *base, ptrdiff_t count, double *totals) {                      \
-        for (ptrdiff_t i = 0; i < count; i++)                                                             \
-            totals[i] = (double)lanes##_fold_memory((const scalar *)base + i * lanes##_width);            \
+        for (ptrdiff_t i = 0; i < count; i += scalar##_folded)                                            \
+            scalar##_fold_several((const scalar *)base + i * lanes##_width, totals + i);                  \
     }                                                                                                     \
     /* By halves too: which of two zeros remains must not depend on the variant. */                       \
     INLINE double lanes##_least(lanes a) {                                                                \

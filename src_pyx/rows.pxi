@@ -63,34 +63,56 @@ cdef inline lanes head(const lanes* x, Py_ssize_t n, bint rescaled, double befor
     return add(a, b)
 
 
-cdef inline double shifted_sums(
+cdef inline void sums_of(
+    const lanes* x, Py_ssize_t n, Measure measure, double shift, double* sums
+) noexcept nogil:
+    """The sums of an ordinary block: once for each measure, so that the loop need not ask."""
+    if measure == VARIANCE:
+        deviation_sums(x, n, VARIANCE, shift, False, 1.0, 1.0, &sums[0], &sums[1])
+    elif measure == SQUARES:
+        deviation_sums(x, n, SQUARES, shift, False, 1.0, 1.0, &sums[0], &sums[1])
+    else:
+        deviation_sums(x, n, MAGNITUDES, shift, False, 1.0, 1.0, &sums[0], &sums[1])
+
+
+cdef double corrected(
     const lanes* x, Py_ssize_t n, Measure measure, double shift, bint rescaled, double before, double after,
     double* sums
 ) noexcept nogil:
-    """Sums of deviations from a shift near the mean; return the shift that was taken.
-
-    From the mean of the first two bundles, one pass over the block is enough. Where that proves to be further than half
-    a standard deviation from the mean of the block (a trend, an outlier in front), the corrected shift is taken and the
-    pass repeated: the corrected two-pass algorithm.
-    """
-    deviation_sums(x, n, measure, shift, rescaled, before, after, &sums[0], &sums[1])
+    """The sums again about the mean of the block, where the shift was far from it; return the shift that was taken."""
     if measure == VARIANCE and is_far(sums[0], sums[1], n):
         shift = rounded(x, shift + sums[0] / n)
         deviation_sums(x, n, measure, shift, rescaled, before, after, &sums[0], &sums[1])
     return shift
 
 
+cdef double rescaled_sums(
+    const lanes* x, Py_ssize_t n, Measure measure, double shift, double* sums
+) noexcept nogil:
+    """The sums again in a range where squares neither overflow nor lose digits; return the shift that was taken."""
+    cdef double before = 1.0, after = 1.0
+    if sums[1] < SMALLEST_SQUARES:
+        after = RESCALE
+    else:
+        before = 1.0 / RESCALE
+        shift = head_mean(x, n, measure, True, before)
+    deviation_sums(x, n, measure, shift, True, before, after, &sums[0], &sums[1])
+    return corrected(x, n, measure, shift, True, before, after, sums)
+
+
 cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, Measure measure) noexcept nogil:
+    """The moments of a block join those of the line.
+
+    From the mean of the first two bundles, one pass over the block is enough. Where that proves to be further than half
+    a standard deviation from the mean of the block (a trend, an outlier in front), the pass is repeated about the mean:
+    the corrected two-pass algorithm.
+    """
     cdef double sums[2]
-    cdef double shift = shifted_sums(
-        x, n, measure, head_mean(x, n, measure, False, 1.0), False, 1.0, 1.0, sums
-    )
+    cdef double shift = head_mean(x, n, measure, False, 1.0)
+    sums_of(x, n, measure, shift, sums)
+    shift = corrected(x, n, measure, shift, False, 1.0, 1.0, sums)
     if out_of_range(x, sums[1], measure):
-        if sums[1] < SMALLEST_SQUARES:
-            shift = shifted_sums(x, n, measure, shift, True, 1.0, RESCALE, sums)
-        else:
-            shift = head_mean(x, n, measure, True, 1.0 / RESCALE)
-            shift = shifted_sums(x, n, measure, shift, True, 1.0 / RESCALE, 1.0, sums)
+        shift = rescaled_sums(x, n, measure, shift, sums)
     if measure == VARIANCE:
         absorb(line, n, shift, sums[0] / n, sums[1] - sums[0] * (sums[0] / n))
     else:
@@ -155,20 +177,26 @@ cdef inline void apply_positions_within(
     const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias
 ) noexcept nogil:
     """The same in the storage type."""
+    if bias:
+        apply_both(x, y, n, c, weight, bias, True)
+    else:
+        apply_both(x, y, n, c, weight, bias, False)
+
+
+cdef inline void apply_both(
+    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias, bint with_bias
+) noexcept nogil:
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
     cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v
-    cdef lanes b = splat(x, 0.0)
+    cdef lanes zero = splat(x, 0.0)
     for i from 0 <= i < whole by step:
         v = apply(load(x, i), centre, scale, scale_rest, shift)
-        if bias:
-            b = load(bias, i)
-        store(y, i, fused(v, load(weight, i), b))
+        store(y, i, fused(v, load(weight, i), load(bias, i) if with_bias else zero))
     if rest:
         v = apply(load_partial(x, whole, rest, 0.0), centre, scale, scale_rest, shift)
-        if bias:
-            b = load_partial(bias, whole, rest, 0.0)
-        store_partial(y, whole, rest, fused(v, load_partial(weight, whole, rest, 0.0), b))
+        v = fused(v, load_partial(weight, whole, rest, 0.0), load_partial(bias, whole, rest, 0.0) if with_bias else zero)
+        store_partial(y, whole, rest, v)
 
 
 cdef void moments_rows(

@@ -9,7 +9,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm.backends import numba_columns, numba_moments, numba_rows, numba_textbook
+from fastnorm.backends import numba_columns, numba_moments, numba_rows, numba_short_rows, numba_textbook
+from fastnorm.backends.numba_lanes import BUNDLE_BYTES
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.plan import chunk_length, chunks_of
@@ -46,6 +47,11 @@ def threading_layer() -> str:
 
 def _tiles(inner: int, dtype: np.dtype[Any]) -> int:
     return -(-inner // (numba_columns.TILE * (128 // dtype.itemsize)))
+
+
+def is_short(x: Array) -> bool:
+    """Whether the rows of x are so short that several should be in flight."""
+    return x.shape[1] * x.itemsize <= numba_short_rows.SHORT * BUNDLE_BYTES
 
 
 def _share(serial: Callable[..., None], parallel: Callable[..., None], units: int, arguments: tuple[Any, ...]) -> None:
@@ -89,7 +95,10 @@ class Numba(Reference):
         chunks, last = chunks_of(x.shape)
         parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
         arguments = _read_only(x), int(measure), *parts
-        if inner == 1:
+        if inner == 1 and is_short(x):
+            kernels = numba_short_rows.moments_short_rows, numba_short_rows.parallel_moments_short_rows
+            _share(*kernels, outer, arguments)
+        elif inner == 1:
             _share(numba_rows.moments_rows, numba_rows.parallel_moments_rows, outer * chunks, arguments)
         else:
             units = outer * chunks * _tiles(inner, x.dtype)
@@ -147,7 +156,10 @@ class Numba(Reference):
         mean, m2 = np.empty(size), np.empty(size)
         numbers = int(rule.measure), float(rule.divisor(reduce)), float(rule.eps), rule.floor, mean, m2
         arrays = _read_only(x), y, _read_only(weight), _read_only(bias), per_position
-        if inner == 1:
+        if inner == 1 and segments == 1 and is_short(x):
+            kernels = numba_short_rows.normalize_short_rows, numba_short_rows.parallel_normalize_short_rows
+            _share(*kernels, outer, (*arrays, *numbers))
+        elif inner == 1:
             arguments = *arrays, segments, *numbers
             _share(numba_rows.normalize_rows, numba_rows.parallel_normalize_rows, outer, arguments)
         else:

@@ -14,6 +14,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, models, register_model
 
 BUNDLE_BYTES = 128
+CACHE_LINE_BYTES = 64
 
 
 class Lanes(types.Type):
@@ -60,12 +61,17 @@ def pointer(typing_context, array):
 
 @intrinsic(prefer_literal=True)
 def stack(typing_context, like, bundles):
-    """Scratch memory of the storage type of the pointer `like`, on the stack of the function: a constant of bundles."""
+    """Scratch memory of the storage type of the pointer `like`, on the stack: a constant of bundles.
+
+    It lasts until the function that asks for it returns, inlined or not: a helper may use it but not make it.
+    """
     count = bundles.literal_value * Lanes(like.dtype).count
 
     def generate(context, builder, sig, args):
         element_type = context.get_data_type(sig.return_type.dtype)
-        return cgutils.alloca_once(builder, element_type, size=count)
+        memory = cgutils.alloca_once(builder, element_type, size=count)
+        memory.align = CACHE_LINE_BYTES
+        return memory
 
     return like(like, bundles), generate
 
@@ -232,15 +238,19 @@ def fused(typing_context, a, b, c):
     return a(a, b, c), lambda context, builder, sig, args: _fma(builder, *args)
 
 
+def _call_on_bundle(builder, operation, value):
+    """LLVM's function of one argument on every lane."""
+    name = f"llvm.{operation}.v{value.type.count}{'f32' if isinstance(value.type.element, ir.FloatType) else 'f64'}"
+    function_type = ir.FunctionType(value.type, [value.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), [value])
+
+
 @intrinsic
 def magnitude(typing_context, a):
     """The magnitudes of the lanes."""
 
     def generate(context, builder, sig, args):
-        bundle = args[0].type
-        name = f"llvm.fabs.v{bundle.count}{'f32' if isinstance(bundle.element, ir.FloatType) else 'f64'}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(bundle, [bundle]), name)
-        return builder.call(function, args)
+        return _call_on_bundle(builder, "fabs", args[0])
 
     return a(a), generate
 
@@ -294,6 +304,151 @@ def total(typing_context, value):
     return types.float64(value), _folding(lambda builder, a, b: builder.fadd(a, b))
 
 
+_WIDE = Lanes(types.float64)
+
+
+def _as_wide(lanes_type, builder, value, cast):
+    """The float64 bundle of sixteen elements of the storage type, or the other way round."""
+    if lanes_type.dtype == types.float64:
+        return value
+    element = ir.DoubleType() if cast == "fpext" else ir.FloatType()
+    return getattr(builder, cast)(value, ir.VectorType(element, _WIDE.count))
+
+
+@intrinsic
+def elements(typing_context, base, index):
+    """Sixteen elements as a bundle of float64."""
+    lanes_type = Lanes(base.dtype)
+
+    def generate(context, builder, sig, args):
+        stored = ir.VectorType(context.get_value_type(base.dtype), _WIDE.count)
+        value = builder.load(_bundle_address(builder, *args, stored), align=_element_alignment(lanes_type))
+        return _as_wide(lanes_type, builder, value, "fpext")
+
+    return _WIDE(base, types.intp), generate
+
+
+@intrinsic
+def set_elements(typing_context, base, index, value):
+    """Write a bundle of float64 to sixteen elements, each rounded to the storage type."""
+    lanes_type = Lanes(base.dtype)
+
+    def generate(context, builder, sig, args):
+        stored = _as_wide(lanes_type, builder, args[2], "fptrunc")
+        address = _bundle_address(builder, args[0], args[1], stored.type)
+        builder.store(stored, address, align=_element_alignment(lanes_type))
+        return context.get_dummy_value()
+
+    return types.void(base, types.intp, _WIDE), generate
+
+
+@intrinsic
+def rounded_lanes(typing_context, like, value):
+    """A bundle of float64, each lane rounded to the storage type of the pointer `like`."""
+    lanes_type = Lanes(like.dtype)
+
+    def generate(context, builder, sig, args):
+        narrow = _as_wide(lanes_type, builder, args[1], "fptrunc")
+        return _as_wide(lanes_type, builder, narrow, "fpext")
+
+    return _WIDE(like, _WIDE), generate
+
+
+@intrinsic
+def square_root(typing_context, a):
+    """The square roots of the lanes."""
+
+    def generate(context, builder, sig, args):
+        return _call_on_bundle(builder, "sqrt", args[0])
+
+    return a(a), generate
+
+
+@intrinsic
+def one_for_zero(typing_context, a):
+    """The lanes, but 1 for those that are 0."""
+
+    def generate(context, builder, sig, args):
+        zero, one = (ir.Constant(args[0].type, [value] * args[0].type.count) for value in (0.0, 1.0))
+        return builder.select(builder.fcmp_ordered("==", args[0], zero), one, args[0])
+
+    return a(a), generate
+
+
+@intrinsic
+def hold(typing_context, base, index, value):
+    """Keep what `total` needs of a bundle, half of it, as number `index` of `base`."""
+    lanes_type = value
+
+    def generate(context, builder, sig, args):
+        low, high = _halves(builder, args[2])
+        first = builder.mul(args[1], context.get_constant(types.intp, lanes_type.count // 2))
+        address = _bundle_address(builder, args[0], first, low.type)
+        builder.store(builder.fadd(low, high), address, align=_element_alignment(lanes_type))
+        return context.get_dummy_value()
+
+    return types.void(base, types.intp, value), generate
+
+
+def _fold_pair(builder, a, b, parts):
+    """Fold the `parts` equal parts of a, and those of b, by halves each: first of a, first of b, second of a, ..."""
+    width = a.type.count // parts
+    starts = [vector * a.type.count + part * width for part in range(parts) for vector in range(2)]
+    low, high = (
+        ir.Constant(
+            ir.VectorType(ir.IntType(32), a.type.count),
+            [start + half + lane for start in starts for lane in range(width // 2)],
+        )
+        for half in (0, width // 2)
+    )
+    return builder.fadd(builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high))
+
+
+@intrinsic
+def held_totals(typing_context, base):
+    """The `total` of each of the sixteen bundles that `base` holds, as a bundle of float64.
+
+    All are folded together: after each step, half as many vectors hold twice as many bundles, of half the lanes.
+    """
+    lanes_type = Lanes(base.dtype)
+    width = lanes_type.count // 2
+
+    def generate(context, builder, sig, args):
+        held = ir.VectorType(context.get_value_type(base.dtype), width)
+        vectors = []
+        for number in range(_WIDE.count):
+            address = _bundle_address(builder, args[0], context.get_constant(types.intp, number * width), held)
+            vectors.append(builder.load(address, align=_element_alignment(lanes_type)))
+        parts = 1
+        while parts < width:
+            half = len(vectors) // 2
+            vectors = [_fold_pair(builder, *pair, parts) for pair in zip(vectors[:half], vectors[half:], strict=True)]
+            parts *= 2
+        if len(vectors) == 2:
+            in_turn = [start + vector * width for start in range(width) for vector in range(2)]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), _WIDE.count), in_turn)
+            vectors = [builder.shuffle_vector(*vectors, mask)]
+        return _as_wide(lanes_type, builder, vectors[0], "fpext")
+
+    return _WIDE(base), generate
+
+
+@intrinsic
+def prefetch(typing_context, base, index):
+    """A hint that the cache line of element `index` will be read; any address will do."""
+
+    def generate(context, builder, sig, args):
+        address = builder.bitcast(_element_address(builder, *args), ir.IntType(8).as_pointer())
+        flag = ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+        read, keep, data = ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)
+        builder.call(function, [address, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(base, types.intp), generate
+
+
 @intrinsic
 def least(typing_context, value):
     """The least lane; NaN if there is one."""
@@ -325,7 +480,7 @@ class LanesOperator(AbstractTemplate):
         return None
 
 
-for _operator in (operator.add, operator.sub, operator.mul):
+for _operator in (operator.add, operator.sub, operator.mul, operator.truediv):
     infer_global(_operator)(type("LanesOperator", (LanesOperator,), {}))
 
 
@@ -342,3 +497,8 @@ def lower_subtract(context, builder, sig, args):
 @lower_builtin(operator.mul, Lanes, Lanes)
 def lower_multiply(context, builder, sig, args):
     return builder.fmul(*args)
+
+
+@lower_builtin(operator.truediv, Lanes, Lanes)
+def lower_divide(context, builder, sig, args):
+    return builder.fdiv(*args)

@@ -126,14 +126,19 @@ def line_moments(x, n, measure):
 @helper
 def apply_scalar(x, y, n, hi, lo, scale, shift, wide):
     """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
-    step = lane_count(x)
-    whole = n - n % step
     if wide:
         for i in range(n):
             set_element(y, i, applied(x, element(x, i), hi, lo, scale, shift, wide))
-        return
-    a, b, c, d = coefficients(x, hi, lo, scale, shift)
-    centre, head, rest, addend = splat(x, a), splat(x, b), splat(x, c), splat(x, d)
+    else:
+        apply_scalar_within(x, y, n, coefficients(x, hi, lo, scale, shift))
+
+
+@helper
+def apply_scalar_within(x, y, n, c):
+    """The same in the storage type."""
+    step = lane_count(x)
+    whole = n - n % step
+    centre, head, rest, addend = splat(x, c[0]), splat(x, c[1]), splat(x, c[2]), splat(x, c[3])
     for i in range(0, whole, step):
         store(y, i, apply(load(x, i), centre, head, rest, addend))
     if whole < n:
@@ -144,16 +149,21 @@ def apply_scalar(x, y, n, hi, lo, scale, shift, wide):
 @helper
 def apply_positions(x, y, n, hi, lo, scale, shift, wide, weight, bias):
     """y = (x - centre) * scale * weight + bias with a weight and a bias for each position of the run."""
-    step = lane_count(x)
-    whole = n - n % step
-    left = n - whole
     if wide:
         for i in range(n):
             v = applied(x, element(x, i), hi, lo, scale, shift, wide)
             set_element(y, i, v * element(weight, i) + element(bias, i))
-        return
-    a, b, c, d = coefficients(x, hi, lo, scale, shift)
-    centre, head, rest, addend = splat(x, a), splat(x, b), splat(x, c), splat(x, d)
+    else:
+        apply_positions_within(x, y, n, coefficients(x, hi, lo, scale, shift), weight, bias)
+
+
+@helper
+def apply_positions_within(x, y, n, c, weight, bias):
+    """The same in the storage type."""
+    step = lane_count(x)
+    whole = n - n % step
+    left = n - whole
+    centre, head, rest, addend = splat(x, c[0]), splat(x, c[1]), splat(x, c[2]), splat(x, c[3])
     for i in range(0, whole, step):
         v = apply(load(x, i), centre, head, rest, addend)
         store(y, i, fused(v, load(weight, i), load(bias, i)))
