@@ -1,8 +1,9 @@
 """What the accuracy of layer_norm costs: our kernels beside an uncorrected two-pass one over the same lanes.
 
 The uncorrected kernel keeps the mean as one float32, corrects nothing, joins no blocks and has no way out for rows that
-overflow: what a kernel without the accuracy contract would do. It is compiled for the same instruction set as ours. All
-run on one thread, in the same process, in interleaved rounds; the figures are medians of ratios of neighbours in time.
+overflow: what a kernel without the accuracy contract would do. It is compiled for the same instruction set as ours, and
+asks for memory as far ahead. All run on one thread, in the same process, in interleaved rounds; the figures are medians
+of ratios of neighbours in time.
 
     python bench/correction.py [--rounds 41] [--isa avx2] [--json]
 """
@@ -25,12 +26,15 @@ from fastnorm.backends.cython import runnable_variants
 from fastnorm.backends.numba_cpu import is_short
 from fastnorm.backends.numba_jit import helper, kernel
 from fastnorm.backends.numba_lanes import (
+    READ_AHEAD,
+    WRITE_AHEAD,
     at,
     fused,
     lane_count,
     load,
     load_partial,
     pointer,
+    prefetch,
     rounded,
     splat,
     store,
@@ -65,6 +69,7 @@ def uncorrected_line(x, y, n, weight, bias, eps):
     whole = n - n % step
     sums, squares = splat(x, 0.0), splat(x, 0.0)
     for i in range(0, whole, step):
+        prefetch(x, i + READ_AHEAD * step)
         sums = sums + load(x, i)
     if whole < n:
         sums = sums + load_partial(x, whole, n - whole, 0.0)
@@ -78,6 +83,7 @@ def uncorrected_line(x, y, n, weight, bias, eps):
         squares = fused(d, d, squares)
     rstd = splat(x, 1.0 / np.sqrt(total(squares) / n + eps))
     for i in range(0, whole, step):
+        prefetch(y, i + WRITE_AHEAD * step)
         store(y, i, fused((load(x, i) - centre) * rstd, load(weight, i), load(bias, i)))
     if whole < n:
         left = n - whole

@@ -115,9 +115,12 @@ cdef inline void add_group(
 
 cdef inline void column_sums(
     const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, const lanes* shift,
-    bint rescaled, double before, double after, lanes* e, lanes* q
+    bint rescaled, double before, double after, Py_ssize_t next, lanes* e, lanes* q
 ) noexcept nogil:
-    """e = sum of d, q = sum of d * d (or of |d|), for d = x - shift, down the bundles that hold `width` columns."""
+    """e = sum of d, q = sum of d * d (or of |d|), for d = x - shift, down the bundles that hold `width` columns.
+
+    `next` is how many elements further the block begins that will be read from memory after this one, which is in L1.
+    """
     cdef Py_ssize_t i, r, k, c, step = lane_count(x)
     cdef lanes b = splat(x, before), a = splat(x, after)
     cdef lanes d[GROUP]
@@ -129,6 +132,8 @@ cdef inline void column_sums(
         k = 0
         for c from 0 <= c < width by step:
             row = <const lanes*> at(x, i * stride + c)
+            for r in range(GROUP):
+                prefetch(x, next + (i + r) * stride + c)
             if not rescaled and width - c >= step:
                 add_group(row, stride, step, measure, shift[k], &e[k], &q[k])
             elif not rescaled:
@@ -187,14 +192,14 @@ cdef void mend_column(
                 s = splat(x, 0.0)
                 if measure == VARIANCE:
                     column_means(x, stride, n, width, True, before, &s)
-            column_sums(x, stride, n, width, measure, &s, True, before, after, &sums_e, &sums_q)
+            column_sums(x, stride, n, width, measure, &s, True, before, after, 0, &sums_e, &sums_q)
             shift[0] = element(&s, j) / before
             e[0] = element(&sums_e, j) / (before * after)
             q[0] = unscaled(element(&sums_q, j), measure, before * after)
         if measure == VARIANCE and is_far(e[0], q[0], n):
             shift[0] = rounded(x, shift[0] + e[0] / n)
             s = splat(x, shift[0] * before)
-            column_sums(x, stride, n, width, measure, &s, rescaled, before, after, &sums_e, &sums_q)
+            column_sums(x, stride, n, width, measure, &s, rescaled, before, after, 0, &sums_e, &sums_q)
             e[0] = element(&sums_e, j) / (before * after)
             q[0] = unscaled(element(&sums_q, j), measure, before * after)
 
@@ -224,25 +229,29 @@ cdef inline void absorb_columns(
 
 
 cdef inline void absorb_column_block(
-    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
+    Py_ssize_t next
 ) noexcept nogil:
     cdef Py_ssize_t k, j, c, step = lane_count(x)
     cdef lanes shift[TILE]
     cdef lanes sums_e[TILE]
     cdef lanes sums_q[TILE]
     cdef Block block
-    cdef double s, e, q, bad = 0.0, count = n
+    cdef double s, e, q, count = n
+    cdef Py_ssize_t strange = 0
     for k in range(TILE):
         shift[k] = splat(x, 0.0)
     if measure == VARIANCE:
         column_means(x, stride, n, width, False, 1.0, shift)
-    column_sums(x, stride, n, width, measure, shift, False, 1.0, 1.0, sums_e, sums_q)
+    column_sums(x, stride, n, width, measure, shift, False, 1.0, 1.0, next, sums_e, sums_q)
     for j in range(width):
         e = element(sums_e, j) if measure == VARIANCE else 0.0
         q = element(sums_q, j)
         block.hi[j], block.lo[j], block.m2[j] = element(shift, j), e / count, q - e * (e / count)
-        bad += 1.0 if is_far(e, q, count) | out_of_range(x, q, measure) else 0.0
-    if bad != 0.0:
+    for j in range(width):
+        e, q = element(sums_e, j), element(sums_q, j)
+        strange += ((measure == VARIANCE) & is_far(e, q, count)) | out_of_range(x, q, measure)
+    if strange:
         for j in range(width):
             s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
             if (measure == VARIANCE and is_far(e, q, count)) or out_of_range(x, q, measure):
@@ -255,13 +264,16 @@ cdef inline void absorb_column_block(
 
 
 cdef void column_chunk(
-    Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure
+    Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
+    Py_ssize_t next
 ) noexcept nogil:
+    """The moments of a chunk of a tile; `next` is how many elements further the chunk begins that comes after it."""
     cdef Py_ssize_t i
     chunk.count = 0.0
     for i from 0 <= i < n by BLOCK_COLUMNS:
         absorb_column_block(
-            chunk, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, measure
+            chunk, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, measure,
+            BLOCK_COLUMNS * stride if i + BLOCK_COLUMNS < n else next - i * stride
         )
 
 
@@ -277,7 +289,7 @@ cdef void moments_columns(
         p, width = k // tiles * v.inner + c, min(v.inner - c, tile)
         column_chunk(
             &chunk, <const lanes*> at(x, o * v.outer_stride + i * v.stride + c), v.stride,
-            min(v.n - i, CHUNK_COLUMNS), width, measure
+            min(v.n - i, CHUNK_COLUMNS), width, measure, tile
         )
         for j in range(width):
             hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
@@ -305,12 +317,14 @@ cdef void apply_columns(
 ) noexcept nogil:
     """y = (x - centre) * scale + shift down columns; with weight, times it, plus bias, which go with the position."""
     cdef Py_ssize_t i, c, k, step = lane_count(x)
+    cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * y_stride
     cdef lanes v, w, b
     for i in range(n):
         k = 0
         if weight:
             w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
         for c from 0 <= c < width by step:
+            prefetch(y, i * y_stride + c + ahead)
             v = load_columns(x, i * x_stride + c, width - c, 0.0)
             v = apply(v, centre[k], scale[k], scale_rest[k], addend[k])
             if weight:
@@ -360,7 +374,7 @@ cdef void normalize_columns(
         for i from 0 <= i < v.n by CHUNK_COLUMNS:
             column_chunk(
                 &chunk, <const lanes*> at(source, i * v.stride), v.stride, min(v.n - i, CHUNK_COLUMNS), width,
-                rule.measure
+                rule.measure, CHUNK_COLUMNS * v.stride if i + CHUNK_COLUMNS < v.n else lines - i * v.stride
             )
             absorb_columns(&all_chunks, width, chunk.count, chunk.hi, chunk.lo, chunk.m2)
         inverses(rule, all_chunks.m2, rstd, width)

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define BUNDLE_BYTES 128
+#define CACHE_LINE_BYTES 64
 
 #if defined(__GNUC__)
 #  if defined(__AVX512F__)
@@ -305,9 +306,10 @@ DEFINE_SOME(double)
     INLINE lanes *lanes##_at(const lanes *base, ptrdiff_t i) {                                            \
         return (lanes *)((scalar *)base + i);                                                             \
     }                                                                                                     \
-    /* A hint: the cache line of element i will be read; any address will do. */                          \
+    /* A hint: the bundle at element i will be needed; any address will do. */                            \
     INLINE void lanes##_prefetch(const lanes *base, ptrdiff_t i) {                                        \
-        PREFETCH((const scalar *)base + i);                                                               \
+        for (int line = 0; line < BUNDLE_BYTES; line += CACHE_LINE_BYTES)                                 \
+            PREFETCH((const char *)((const scalar *)base + i) + line);                                    \
     }                                                                                                     \
     INLINE double lanes##_element(const lanes *base, ptrdiff_t i) {                                       \
         return (double)((const scalar *)base + i)[0];                                                     \

@@ -57,6 +57,12 @@ ctypedef fused lanes:
     lanes32
     lanes64
 
+cdef enum:
+    # How far ahead of a loop memory is asked for, in bundles: beyond L1 that saves up to a third of the time, since
+    # hardware neither crosses pages nor hides the reading of lines that are to be written.
+    READ_AHEAD = 20
+    WRITE_AHEAD = 10
+
 
 cdef inline Py_ssize_t lane_count(const lanes* like) noexcept nogil:
     if lanes is lanes32:
@@ -206,7 +212,7 @@ cdef inline lanes* at(const lanes* base, Py_ssize_t i) noexcept nogil:
 
 
 cdef inline void prefetch(const lanes* base, Py_ssize_t i) noexcept nogil:
-    """A hint that the cache line of element i will be read; any address will do."""
+    """A hint that the bundle at element i will be needed; any address will do."""
     if lanes is lanes32:
         lanes32_prefetch(base, i)
     else:

@@ -129,9 +129,9 @@ cdef inline lanes apply(lanes x, lanes centre, lanes scale, lanes scale_rest, la
 
 
 cdef inline bint out_of_range(const lanes* like, double squares, Measure measure) noexcept nogil:
-    """Whether a sum of squares has overflowed, or lost digits to underflow."""
+    """Whether a sum of squares has overflowed, or lost digits to underflow; without branches."""
     if lanes is lanes32:
-        return not (squares >= SMALLEST_SQUARES or measure == MAGNITUDES) or not squares <= LARGEST_SQUARES
+        return ((not squares >= SMALLEST_SQUARES) & (measure != MAGNITUDES)) | (not squares <= LARGEST_SQUARES)
     else:
         return False
 

@@ -20,6 +20,7 @@ cdef inline void deviation_sums(
     for i from 0 <= i < whole by group:
         e, q = splat(x, 0.0), splat(x, 0.0)
         for j from i <= j < min(i + group, whole) by step:
+            prefetch(x, j + READ_AHEAD * step)
             d = deviation(load(x, j), centre, lanes_before, lanes_after, rescaled)
             if measure == VARIANCE:
                 e = add(e, d)
@@ -153,6 +154,7 @@ cdef inline void apply_scalar_within(const lanes* x, lanes* y, Py_ssize_t n, Coe
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
     cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v
     for i from 0 <= i < whole by step:
+        prefetch(y, i + WRITE_AHEAD * step)
         store(y, i, apply(load(x, i), centre, scale, scale_rest, shift))
     if whole < n:
         v = load_partial(x, whole, n - whole, 0.0)
@@ -189,14 +191,16 @@ cdef inline void apply_both(
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
     cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v
-    cdef lanes zero = splat(x, 0.0)
+    cdef lanes b = splat(x, 0.0)
     for i from 0 <= i < whole by step:
+        prefetch(y, i + WRITE_AHEAD * step)
         v = apply(load(x, i), centre, scale, scale_rest, shift)
-        store(y, i, fused(v, load(weight, i), load(bias, i) if with_bias else zero))
+        store(y, i, fused(v, load(weight, i), load(bias, i) if with_bias else b))
     if rest:
         v = apply(load_partial(x, whole, rest, 0.0), centre, scale, scale_rest, shift)
-        v = fused(v, load_partial(weight, whole, rest, 0.0), load_partial(bias, whole, rest, 0.0) if with_bias else zero)
-        store_partial(y, whole, rest, v)
+        if with_bias:
+            b = load_partial(bias, whole, rest, 0.0)
+        store_partial(y, whole, rest, fused(v, load_partial(weight, whole, rest, 0.0), b))
 
 
 cdef void moments_rows(
@@ -284,6 +288,7 @@ cdef void extrema_rows(
         low = splat(x, element(source, 0))
         high = low
         for j from 0 <= j < length - rest by step:
+            prefetch(source, j + READ_AHEAD * step)
             values = load(source, j)
             low, high = minimum(low, values), maximum(high, values)
         if rest:

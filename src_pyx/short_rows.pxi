@@ -42,7 +42,7 @@ cdef inline void stage_sums(
     for k in range(count):
         source = <const lanes*> at(x, (start + k) * v.outer_stride)
         centre = splat(x, element(<const lanes*> f.shift, k))
-        for j from 0 <= j < v.n by step // 2:  # the row that comes in this one's place
+        for j from 0 <= j < v.n by step:  # the row that comes in this one's place
             prefetch(x, (start + count + k) * v.outer_stride + j)
         e, q = splat(x, 0.0), splat(x, 0.0)
         for j from 0 <= j < whole by step:

@@ -7,6 +7,7 @@ import numba
 
 from fastnorm.backends.numba_jit import helper, kernel, parallel_kernel
 from fastnorm.backends.numba_lanes import (
+    WRITE_AHEAD,
     at,
     element,
     fused,
@@ -18,6 +19,7 @@ from fastnorm.backends.numba_lanes import (
     maximum,
     minimum,
     pointer,
+    prefetch,
     rounded,
     set_element,
     splat,
@@ -265,7 +267,10 @@ def apply_tile(x, i, width, tile, c):
 def apply_columns(x, y, n, width, x_stride, y_stride, tile, per_position, weight, bias):
     """y = (x - centre) * scale + shift down a tile; per position, times the weight, plus the bias."""
     step = lane_count(x)
+    ahead = (WRITE_AHEAD * step + width - 1) // width * y_stride
     for i in range(n):
+        for c in range(0, width, step):
+            prefetch(y, i * y_stride + c + ahead)
         if per_position:
             w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
             for c in range(0, width, step):

@@ -51,7 +51,7 @@ def _tiles(inner: int, dtype: np.dtype[Any]) -> int:
 
 def is_short(x: Array) -> bool:
     """Whether the rows of x are so short that several should be in flight."""
-    return x.shape[1] * x.itemsize <= numba_short_rows.SHORT * BUNDLE_BYTES
+    return int(x.shape[1] * x.itemsize) <= numba_short_rows.SHORT * BUNDLE_BYTES
 
 
 def _share(serial: Callable[..., None], parallel: Callable[..., None], units: int, arguments: tuple[Any, ...]) -> None:

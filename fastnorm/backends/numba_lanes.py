@@ -15,6 +15,9 @@ from numba.extending import intrinsic, models, register_model
 
 BUNDLE_BYTES = 128
 CACHE_LINE_BYTES = 64
+# How far ahead of a loop memory is asked for, in bundles; see src_pyx/lanes.pxi.
+READ_AHEAD = 20
+WRITE_AHEAD = 10
 
 
 class Lanes(types.Type):
@@ -435,15 +438,17 @@ def held_totals(typing_context, base):
 
 @intrinsic
 def prefetch(typing_context, base, index):
-    """A hint that the cache line of element `index` will be read; any address will do."""
+    """A hint that the bundle at element `index` will be needed; any address will do."""
 
     def generate(context, builder, sig, args):
-        address = builder.bitcast(_element_address(builder, *args), ir.IntType(8).as_pointer())
-        flag = ir.IntType(32)
+        byte, flag = ir.IntType(8), ir.IntType(32)
+        address = builder.bitcast(_element_address(builder, *args), byte.as_pointer())
         function_type = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
         function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
         read, keep, data = ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)
-        builder.call(function, [address, read, keep, data])
+        for offset in range(0, BUNDLE_BYTES, CACHE_LINE_BYTES):
+            line = builder.gep(address, [context.get_constant(types.intp, offset)])
+            builder.call(function, [line, read, keep, data])
         return context.get_dummy_value()
 
     return types.void(base, types.intp), generate

@@ -7,6 +7,8 @@ import numba
 
 from fastnorm.backends.numba_jit import helper, kernel, parallel_kernel
 from fastnorm.backends.numba_lanes import (
+    READ_AHEAD,
+    WRITE_AHEAD,
     at,
     element,
     fused,
@@ -18,6 +20,7 @@ from fastnorm.backends.numba_lanes import (
     maximum,
     minimum,
     pointer,
+    prefetch,
     rounded,
     set_element,
     splat,
@@ -58,6 +61,7 @@ def deviation_sums(x, n, measure, shift, rescaled, before, after):
     for i in range(0, whole, RUN * step):
         e, q = splat(x, 0.0), splat(x, 0.0)
         for j in range(i, min(i + RUN * step, whole), step):
+            prefetch(x, j + READ_AHEAD * step)
             d = deviation(load(x, j), centre, lanes_before, lanes_after, rescaled)
             e = e + d
             q = add_to(q, d, measure)
@@ -74,12 +78,21 @@ def head_mean(x, n, measure, rescaled, before):
     """The mean of the first two bundles, in the storage type; 0 where no mean is wanted."""
     if measure != VARIANCE:
         return 0.0
+    return rounded(x, total(head(x, n, rescaled, before)) / min(n, 2 * lane_count(x))) / before
+
+
+@helper
+def head(x, n, rescaled, before):
+    """The sum of the first two bundles, each element times `before` if rescaled."""
     step = lane_count(x)
     first = min(n, 2 * step)
-    head, more = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
+    if first < 2 * step:
+        a, b = load_partial(x, 0, first, 0.0), load_partial(x, step, first - step, 0.0)
+    else:
+        a, b = load(x, 0), load(x, step)
     if rescaled:
-        head, more = head * splat(x, before), more * splat(x, before)
-    return rounded(x, total(head + more) / first) / before
+        a, b = a * splat(x, before), b * splat(x, before)
+    return a + b
 
 
 @helper
@@ -140,6 +153,7 @@ def apply_scalar_within(x, y, n, c):
     whole = n - n % step
     centre, head, rest, addend = splat(x, c[0]), splat(x, c[1]), splat(x, c[2]), splat(x, c[3])
     for i in range(0, whole, step):
+        prefetch(y, i + WRITE_AHEAD * step)
         store(y, i, apply(load(x, i), centre, head, rest, addend))
     if whole < n:
         v = load_partial(x, whole, n - whole, 0.0)
@@ -165,6 +179,7 @@ def apply_positions_within(x, y, n, c, weight, bias):
     left = n - whole
     centre, head, rest, addend = splat(x, c[0]), splat(x, c[1]), splat(x, c[2]), splat(x, c[3])
     for i in range(0, whole, step):
+        prefetch(y, i + WRITE_AHEAD * step)
         v = apply(load(x, i), centre, head, rest, addend)
         store(y, i, fused(v, load(weight, i), load(bias, i)))
     if left > 0:
@@ -255,6 +270,7 @@ def extrema_rows(x, lows, highs, start, stop):
         low = splat(base, element(source, 0))
         high = low
         for j in range(0, whole, step):
+            prefetch(source, j + READ_AHEAD * step)
             v = load(source, j)
             low, high = minimum(low, v), maximum(high, v)
         if whole < length:

@@ -43,6 +43,7 @@ from fastnorm.backends.numba_moments import (
 from fastnorm.backends.numba_rows import (
     apply_positions_within,
     apply_scalar_within,
+    head,
     moments_rows,
     normalize_rows,
 )
@@ -85,17 +86,14 @@ def stage_sums(x, stride, n, measure, start, count, f):
     """The sums of the rows in flight, as head_mean and deviation_sums make them of a row that is one run."""
     step = lane_count(x)
     whole = n - n % step
-    first = min(n, 2 * step)
     if measure == VARIANCE:
         for k in range(count):
-            source = at(x, (start + k) * stride)
-            head, more = load_partial(source, 0, first, 0.0), load_partial(source, step, first - step, 0.0)
-            hold(f.held_e, k, head + more)
-        set_elements(f.shift, 0, held_totals(f.held_e) / splat(f.e, float(first)))
+            hold(f.held_e, k, head(at(x, (start + k) * stride), n, False, 1.0))
+        set_elements(f.shift, 0, held_totals(f.held_e) / splat(f.e, float(min(n, 2 * step))))
     for k in range(count):
         source = at(x, (start + k) * stride)
         centre = splat(x, element(f.shift, k))
-        for j in range(0, n, step // 2):  # the row that comes in this one's place
+        for j in range(0, n, step):  # the row that comes in this one's place
             prefetch(x, (start + count + k) * stride + j)
         e, q = splat(x, 0.0), splat(x, 0.0)
         for j in range(0, whole, step):
