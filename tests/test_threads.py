@@ -1,0 +1,134 @@
+"""Many callers at once, and processes forked from them: on every layer of Numba, and on the library's own pool."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from processes import output, python
+
+from fastnorm.backends import registry
+
+LAYERS = {"omp": "numba.np.ufunc.omppool", "tbb": "numba.np.ufunc.tbbpool", "workqueue": "numba.np.ufunc.workqueue"}
+# The backend, and the layer under it.
+POOLS = [("cython", "own"), *(("numba", layer) for layer in LAYERS)]
+
+each_pool = pytest.mark.parametrize(("backend", "layer"), POOLS, ids=["-".join(pool) for pool in POOLS])
+
+# Small and large calls of every primitive, and what they gave to one thread alone.
+CALLS = """
+import os, sys, threading, warnings
+import numpy as np, fastnorm
+from fastnorm import tuning
+tuning.SERIAL_ELEMENTS = 4096
+fastnorm.set_num_threads(4)
+rng = np.random.default_rng(0)
+rows = rng.standard_normal((32, 300)).astype(np.float32)
+images = rng.standard_normal((4, 6, 20, 20)).astype(np.float32)
+mean, var = np.arange(6.0), np.ones(6)
+calls = [
+    lambda: fastnorm.layer_norm(rows[:2]),
+    lambda: fastnorm.layer_norm(rows, np.arange(300.0), np.ones(300)),
+    lambda: fastnorm.layer_norm(rows, axis=0),
+    lambda: fastnorm.rms_norm(rows),
+    lambda: fastnorm.batch_norm(images, mean, var),
+    lambda: fastnorm.batch_norm(images, training=True),
+    lambda: fastnorm.group_norm(images, 3),
+    lambda: fastnorm.instance_norm(images, channel_axis=-1),
+    lambda: fastnorm.moments(images, axis=(0, 2, 3)).var,
+    lambda: fastnorm.min_max_scale(rows),
+]
+with fastnorm.config(num_threads=1):
+    expected = [call() for call in calls]
+def check(number):
+    k = number % len(calls)
+    if not np.array_equal(calls[k](), expected[k]):
+        raise SystemExit(f"call {k} gave other bits")
+"""
+
+THREADS = """
+failures = []
+def work(first):
+    try:
+        for number in range(first, first + 1000):
+            check(number)
+    except BaseException as error:
+        failures.append(repr(error))
+threads = [threading.Thread(target=work, args=(first,)) for first in range(16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(failures or "same bits")
+"""
+
+FORKS = """
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork while other threads run, which is the point
+for number in range(100):
+    check(number)
+    child = os.fork()
+    if not child:
+        try:
+            for k in range(len(calls)): check(k)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status: raise SystemExit(f"child {number} ended with {status}")
+for number in range(100): check(number)
+print("same bits")
+"""
+
+POOL_OF_PROCESSES = """
+import multiprocessing
+warnings.simplefilter("ignore", DeprecationWarning)
+for number in range(20): check(number)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    pool.map(check, range(40))
+print("same bits")
+"""
+
+LOKY = """
+import joblib
+for number in range(20): check(number)
+def norm(k):
+    return fastnorm.layer_norm(np.full((200, 300), np.float32(k)) * np.arange(300, dtype=np.float32))
+for k, y in enumerate(joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(norm)(k) for k in range(8))):
+    assert np.array_equal(y, norm(k))
+print("same bits")
+"""
+
+
+def run(code: str, backend: str, layer: str) -> str:
+    reason = registry.why_not(backend)
+    if reason is not None:
+        pytest.skip(reason)
+    variables = {"FASTNORM_BACKEND": backend, "NUMBA_NUM_THREADS": "4"}
+    if layer in LAYERS:
+        # Where pip puts libtbb; the loader does not look there by itself.
+        variables |= {"NUMBA_THREADING_LAYER": layer, "LD_LIBRARY_PATH": str(Path(sys.prefix) / "lib")}
+        loaded = python(f"import {LAYERS[layer]}", **variables)
+        if loaded.returncode:
+            pytest.skip(f"Numba's threading layer {layer} cannot be loaded here: {loaded.stderr.splitlines()[-1]}")
+    return output(CALLS + code, **variables)
+
+
+@each_pool
+def test_sixteen_threads_make_a_thousand_calls_each(backend: str, layer: str) -> None:
+    assert run(THREADS, backend, layer) == "same bits"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this operating system has no fork")
+@each_pool
+def test_a_hundred_forks_after_parallel_calls(backend: str, layer: str) -> None:
+    assert run(FORKS, backend, layer) == "same bits"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this operating system has no fork")
+@each_pool
+def test_a_pool_of_forked_processes(backend: str, layer: str) -> None:
+    assert run(POOL_OF_PROCESSES, backend, layer) == "same bits"
+
+
+@each_pool
+def test_processes_of_loky(backend: str, layer: str) -> None:
+    pytest.importorskip("joblib", reason="joblib is not installed")
+    assert run(LOKY, backend, layer) == "same bits"
