@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastnorm.dispatch import explain
     from fastnorm.engine import Stats
+    from fastnorm.explanation import explain
     from fastnorm.inspection import show_config, warm
     from fastnorm.norms.batch import batch_norm, normalize
     from fastnorm.norms.clip import clip_by_global_norm, clip_by_norm, clip_by_value
@@ -39,7 +39,7 @@ _HOMES = {
     "clip_by_norm": "norms.clip",
     "clip_by_value": "norms.clip",
     "config": "settings",
-    "explain": "dispatch",
+    "explain": "explanation",
     "extrema": "stats.extrema",
     "fold_batch_norm": "norms.weights",
     "get_num_threads": "settings",

@@ -42,8 +42,9 @@ class Lane:
         self.train: Callable[..., Any] = partial(self._first, "train")
 
     def _first(self, name: str, *arguments: Any) -> Any:
-        first = registry.load_first(tuning.LADDER[0].backends)
-        self.bind(first if isinstance(first, Cython) else None)
+        firsts = [registry.load_first(step.backends) for step in tuning.LADDER]
+        preferred = all(step.backends[0] == "cython" for step in tuning.LADDER)
+        self.bind(firsts[0] if preferred and isinstance(firsts[0], Cython) else None)
         return getattr(self, name)(*arguments)
 
     def bind(self, backend: Cython | None) -> None:

@@ -6,9 +6,8 @@ import platform
 import sys
 from typing import Any
 
-import numpy as np
-
 import fastnorm
+from fastnorm import tuning
 from fastnorm.backends import registry
 from fastnorm.settings import cache_directory, current
 
@@ -18,14 +17,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def configuration() -> dict[str, Any]:
@@ -53,7 +44,8 @@ def configuration() -> dict[str, Any]:
         "fastnorm": fastnorm.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": tuning.cpu_model(),
+        "tuned": str(tuning.tuned_file()) if tuning.tuned_file().exists() else "no; `fastnorm tune` does it",
         "cpus": os.cpu_count(),
         "settings": {"backend": settings.backend, "num_threads": settings.num_threads},
         "cache directory": str(cache_directory()),
@@ -97,11 +89,7 @@ def warm() -> None:
     >>> import fastnorm
     >>> fastnorm.warm()
     """
-    served_by_numba = current().backend == "numba" or (
-        current().backend == "auto" and registry.why_not("cython") is not None and registry.why_not("numba") is None
-    )
-    if not served_by_numba:
-        return
-    from fastnorm.backends.numba_cpu import compile_all
-
-    compile_all(np.dtype(np.float32), np.dtype(np.float64))
+    name = current().backend
+    for backends in [(name,)] if name != "auto" else [step.backends for step in tuning.LADDER]:
+        served_by = next((name for name in backends if registry.why_passed_over(name) is None), "reference")
+        registry.load(served_by).warm()

@@ -1,12 +1,78 @@
 """Thresholds of the dispatcher: data with its reason, so that a change is a change of a number.
 
-A ladder is read from the top; the first step whose limit is not exceeded decides.
+A ladder is read from the top; the first step whose limit is not exceeded decides. ``fastnorm tune`` measures what it
+can on the machine at hand and keeps it in the user's cache directory, per processor; what it kept comes before what is
+written here.
 """
 
+import os
+import platform
+import warnings
+from pathlib import Path
 from typing import NamedTuple
 
-# Up to so many elements a call is served by its own thread alone: waking another costs as much as it would save.
-SERIAL_ELEMENTS = 2**16
+from fastnorm.settings import cache_directory
+
+
+def cpu_model() -> str:
+    """Return the name of this processor."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def tuned_file() -> Path:
+    """Return where ``fastnorm tune`` keeps what it measured on this processor (it need not exist)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = "".join(letter if letter.isalnum() else "-" for letter in cpu_model())
+    return cache_directory() / "tuned" / f"{name}-{cpus}.json"
+
+
+class Tuned(NamedTuple):
+    """What ``fastnorm tune`` measures."""
+
+    # Up to so many elements a call is served by its own thread alone: waking another costs as much as it would save.
+    serial_elements: int = 2**16
+    # The order of preference below and above that; the first that can run here serves.
+    small: tuple[str, ...] = ("cython", "numba", "reference")
+    large: tuple[str, ...] = ("cython", "numba", "reference")
+    # Outputs of at least so many bytes come from recycled memory. The C library keeps smaller ones itself: after the
+    # first, np.empty of 3 MiB costs 4 microseconds with its page faults, of 31 MiB 44, but of 40 MiB 2,053 (glibc 2.36,
+    # which maps each block above 32 MiB anew).
+    pool_smallest_bytes: int = 2**24
+
+
+def _tuned() -> Tuned:
+    """Return what was measured here, or the defaults; a file that is not what it should be is reported and ignored."""
+    if os.environ.get("FASTNORM_TUNED", "1") == "0" or not (cache_directory() / "tuned").is_dir():
+        return Tuned()
+    path = tuned_file()
+    if not path.exists():
+        return Tuned()
+    import json  # an import that most processes need not pay for
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["thresholds"]
+        for name in ("serial_elements", "pool_smallest_bytes"):
+            if type(found[name]) is not int or found[name] < 0:
+                raise ValueError(f"{name} must be an integer of at least 0, got {found[name]!r}")
+        for name in ("small", "large"):
+            if sorted(found[name]) != sorted(Tuned().small):
+                raise ValueError(f"{name} must name every backend once, got {found[name]!r}")
+            found[name] = tuple(found[name])
+        return Tuned(**found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"fastnorm: {path} is ignored: {error}", RuntimeWarning, stacklevel=2)
+        return Tuned()
+
+
+TUNED = _tuned()
+SERIAL_ELEMENTS = TUNED.serial_elements
+POOL_SMALLEST_BYTES = TUNED.pool_smallest_bytes
+# How much memory is kept for large outputs; FASTNORM_POOL_MIB changes it, 0 keeps none.
+POOL_BYTES = 2**29
 
 
 class Step(NamedTuple):
@@ -18,8 +84,8 @@ class Step(NamedTuple):
 
 
 LADDER = (
-    Step(SERIAL_ELEMENTS, ("cython", "numba", "reference"), "small: one thread"),
-    Step(float("inf"), ("cython", "numba", "reference"), "large: several threads"),
+    Step(SERIAL_ELEMENTS, TUNED.small, "small: one thread"),
+    Step(float("inf"), TUNED.large, "large: several threads"),
 )
 
 # Rows of up to so many columns do not fill a vector (RGB has 3): where it changes no bit, rows are taken together, so
@@ -30,10 +96,3 @@ PACKED_COLUMNS = 128
 # A long line is shared by threads, its statistics first and its result then, if there are fewer lines than this times
 # the number of threads; above it whole lines are handed out, and each is read from memory once.
 LINES_PER_THREAD = 1
-
-# Outputs of at least so many bytes come from recycled memory. The C library keeps smaller ones itself: after the first,
-# np.empty of 3 MiB costs 4 microseconds with its page faults, of 31 MiB 44, but of 40 MiB 2,053 (glibc 2.36, which maps
-# each block above 32 MiB anew).
-POOL_SMALLEST_BYTES = 2**24
-# How much memory is kept for that; FASTNORM_POOL_MIB changes it, 0 keeps none.
-POOL_BYTES = 2**28

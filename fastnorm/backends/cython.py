@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import platform
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,8 @@ Array = npt.NDArray[Any]
 _NUMBERS = {name: number for number, name in enumerate(ALGORITHMS)}
 
 VARIANTS = ("avx512", "avx2", "base")
+# Whether the base variant is compiled for processors that cannot multiply and add with one rounding.
+WITHOUT_FMA = platform.machine().lower() in ("x86_64", "amd64", "x86", "i386", "i686")
 
 
 def built_variants() -> tuple[str, ...]:
@@ -70,6 +73,11 @@ class Cython(Reference):
 
     def variant(self) -> str:
         return self._variant
+
+    def hindrance(self) -> str | None:
+        if self._variant != "base" or not WITHOUT_FMA or os.environ.get("FASTNORM_ISA"):
+            return None
+        return "is slower than NumPy here: this processor has no fused multiplication and addition"
 
     def threads(self, requested: int) -> int:
         return requested

@@ -2,9 +2,11 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import llvmlite.binding
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +88,12 @@ class Numba(Reference):
 
     def variant(self) -> str:
         return "jit"
+
+    def hindrance(self) -> str | None:
+        features = llvmlite.binding.get_host_cpu_features()
+        if "fma" not in features or features["fma"]:  # other processors than x86 have it without a name
+            return None
+        return "is slower than NumPy here: this processor has no fused multiplication and addition"
 
     def threads(self, requested: int) -> int:
         return 1 if _in_forked_child else min(requested, numba.config.NUMBA_NUM_THREADS)
@@ -172,20 +180,22 @@ class Numba(Reference):
         stats = mean.reshape(outer, inner), m2.reshape(outer, inner)
         return Moments(stats[0], np.zeros_like(stats[0]), stats[1])
 
+    def warm(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Compile every kernel, or load it from the cache, by calling it: serial and parallel, float32 and float64."""
+        for call in self._calls():
+            for num_threads in (1, 2):
+                if not wanted():
+                    return
+                with config(num_threads=num_threads):
+                    call()
 
-def compile_all(*dtypes: np.dtype[Any]) -> None:
-    """Have every kernel compiled, or loaded from the cache, for these dtypes: serial and parallel, by calling it."""
-    backend = Numba()
-    rule = Rule()
-    for dtype in dtypes:
-        row, column = np.ones((2, 8, 1), dtype), np.ones((2, 8, 4), dtype)
-        for num_threads in (1, 2):
-            with config(num_threads=num_threads):
-                for x in (row, column):
-                    y = np.empty_like(x)
-                    zeros = np.zeros((2, x.shape[2]))
-                    ones = np.ones(8, dtype)
-                    backend.extrema(x)
-                    backend.affine(x, y, Affine(*backend.moments(x, Measure.VARIANCE), zeros))
-                    backend.normalize(x, y, ones, ones, True, 1, rule, True)
-        backend.merge(Moments(*(np.zeros((1, 2, 1)) for _ in range(3))), 1, 1)
+    def _calls(self) -> Iterator[Callable[[], object]]:
+        for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+            # Short rows, long ones, columns.
+            for x in (np.ones((2, 8, 1), dtype), np.ones((2, 2048, 1), dtype), np.ones((2, 8, 4), dtype)):
+                y, weight, zeros = np.empty_like(x), np.ones(x.shape[1], dtype), np.zeros((2, x.shape[2]))
+                yield partial(self.normalize, x, y, weight, weight, True, 1, Rule(), True)
+                yield partial(self.moments, x, Measure.VARIANCE)
+                yield partial(self.affine, x, y, Affine(zeros, zeros, zeros, zeros))
+                yield partial(self.extrema, x)
+        yield partial(self.merge, Moments(*(np.zeros((1, 2, 1)) for _ in range(3))), 1, 1)

@@ -4,6 +4,7 @@ Every array is a canonical view (outer, reduce, inner) with a contiguous last ax
 one-dimensional and of the dtype of x. A backend that computes in another order must stay within the accuracy contract.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ class Reference:
     def variant(self) -> str:
         """Return what was chosen inside the backend, for `explain` and `show_config`."""
         return "numpy"
+
+    def hindrance(self) -> str | None:
+        """Return why this backend would be slower than NumPy here, so that it serves only who asks for it; or None."""
+        return None
+
+    def warm(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Have everything compiled that a call may need, for as long as `wanted` says so."""
 
     def threads(self, requested: int) -> int:
         """Return how many threads a call will use if it may use `requested`."""

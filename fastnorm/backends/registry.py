@@ -1,6 +1,7 @@
 """The backends by name. A new one is a row here and a module with a subclass of `Reference`."""
 
 import importlib
+import threading
 from functools import cache
 
 from fastnorm.backends.reference import Reference
@@ -39,17 +40,56 @@ def load(name: str) -> Reference:
     return backend
 
 
-@cache
 def load_first(names: tuple[str, ...]) -> Reference:
-    """Return the first backend of `names` that can run here; `reference` always can."""
+    """Return the first backend of `names` that can run here, and not slower than NumPy; `reference` always can.
+
+    Numba's kernels are imported and compiled in the background while those compiled ahead of time, of the same bits,
+    serve the calls: no call waits for a compiler.
+    """
+    chosen = _chosen.get(names)
+    if chosen is not None:
+        return chosen
     for name in names:
+        if name == "numba" and "cython" in names and why_passed_over("cython") is None and not _numba_is_ready():
+            continue
         backend = _load(name)
-        if not isinstance(backend, str):
+        if not isinstance(backend, str) and backend.hindrance() is None:
+            if _preparing is None or not _preparing.is_alive():
+                _chosen[names] = backend
             return backend
     return load("reference")
+
+
+_chosen: dict[tuple[str, ...], Reference] = {}
+_preparing: threading.Thread | None = None
+_lock = threading.Lock()
+
+
+def _numba_is_ready() -> bool:
+    """Return whether Numba's kernels are compiled; on the first question, have a thread begin with it."""
+    global _preparing
+    with _lock:
+        if _preparing is None:
+            _preparing = threading.Thread(target=_prepare_numba, name="fastnorm: Numba's kernels")
+            _preparing.start()
+    return not _preparing.is_alive()
+
+
+def _prepare_numba() -> None:
+    backend = _load("numba")
+    if not isinstance(backend, str):
+        backend.warm(lambda: threading.main_thread().is_alive())  # a process that ends need not wait for the rest
 
 
 def why_not(name: str) -> str | None:
     """Return why a backend cannot run here, None if it can."""
     backend = _load(name)
     return backend if isinstance(backend, str) else None
+
+
+def why_passed_over(name: str) -> str | None:
+    """Return why `load_first` goes on to the next backend, None if it does not."""
+    backend = _load(name)
+    if isinstance(backend, str):
+        return f"cannot run here: {backend}"
+    return backend.hindrance()

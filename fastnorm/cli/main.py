@@ -1,4 +1,4 @@
-"""``fastnorm demo | bench | stability | info | explain``: one parser, each command in its own module."""
+"""``fastnorm demo | bench | stability | tune | info | explain``: one parser, each command in its own module."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import fastnorm
-from fastnorm.cli import bench, demo, stability
+from fastnorm.cli import bench, demo, stability, tune
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -53,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     experiment = commands.add_parser("stability", help="how right mean and variance come out on hard data")
     stability.add_arguments(experiment)
     experiment.set_defaults(run=stability.run)
+
+    thresholds = commands.add_parser("tune", help="measure this machine and keep the dispatcher's thresholds for it")
+    tune.add_arguments(thresholds)
+    thresholds.set_defaults(run=tune.run)
 
     info = commands.add_parser("info", help="processor, backends, variants, threads, cache, versions")
     info.add_argument("--json", action="store_true", help="print JSON")

@@ -1,0 +1,169 @@
+"""``fastnorm tune``: what is decided from times, where it is kept, and who reads it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import output, python
+
+from fastnorm import tuning
+from fastnorm.backends import registry
+from fastnorm.cli import tune
+from fastnorm.cli.main import main
+
+SIZES = (10, 20, 30)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FASTNORM_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure little, and little of it."""
+    monkeypatch.setattr(tune, "SIZES", (1024, 2048))
+    monkeypatch.setattr(tune, "SMALL", (1024,))
+    monkeypatch.setattr(tune, "LARGE", (4096,))
+    monkeypatch.setattr(tune, "BLOCKS", (2**12, 2**13))
+    monkeypatch.setattr(tune, "SECONDS", 0.001)
+    monkeypatch.setattr(tune, "PROCESSES", 1)
+
+
+def thresholds(**changed: Any) -> dict[str, Any]:
+    return tuning.Tuned()._asdict() | changed
+
+
+def keep(found: object) -> None:
+    tuning.tuned_file().parent.mkdir(parents=True, exist_ok=True)
+    tuning.tuned_file().write_text(json.dumps(found), encoding="utf-8")
+
+
+def test_a_threshold_is_the_largest_size_without_gain() -> None:
+    one = dict.fromkeys(SIZES, 10.0)
+    assert tune._last_without_gain(one, {10: 20.0, 20: 9.5, 30: 5.0}, 0.9) == 20
+    assert tune._last_without_gain(one, {10: 5.0, 20: 9.5, 30: 5.0}, 0.9) == 20
+    assert tune._last_without_gain(one, {10: 5.0, 20: 5.0, 30: 5.0}, 0.9) == 0
+    assert tune._last_without_gain(one, {10: 50.0, 20: 50.0, 30: 50.0}, 0.9) == 30
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ({"cython": 1.0, "numba": 1.0, "reference": 1.0}, ("cython", "numba", "reference")),
+        ({"cython": 1.0, "numba": 0.95, "reference": 9.0}, ("cython", "numba", "reference")),
+        ({"cython": 1.0, "numba": 0.8, "reference": 9.0}, ("numba", "cython", "reference")),
+        ({"cython": 9.0, "numba": 5.0, "reference": 1.0}, ("reference", "numba", "cython")),
+        ({"numba": 9.0, "reference": 1.0}, ("reference", "numba", "cython")),
+    ],
+)
+def test_a_backend_goes_ahead_only_where_it_is_faster_by_a_margin(
+    times: dict[str, float], expected: tuple[str, ...]
+) -> None:
+    assert tune._order({name: dict.fromkeys(SIZES, time) for name, time in times.items()}, SIZES) == expected
+
+
+def test_what_is_measured_is_kept_and_read_by_new_processes(
+    cache: Path, briefly: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune"]) == 0
+    printed = capsys.readouterr().out
+    kept = json.loads(tuning.tuned_file().read_text(encoding="utf-8"))["thresholds"]
+    assert f"{kept['serial_elements']:,}" in printed
+    assert str(tuning.tuned_file()) in printed
+    for name in (name for name in registry.NAMES if registry.why_not(name) is None):
+        assert name in printed
+    code = "from fastnorm import tuning; import json; print(json.dumps(tuning.TUNED._asdict()))"
+    assert json.loads(output(code, FASTNORM_CACHE_DIR=str(cache))) == kept
+    assert main(["tune", "--reset"]) == 0
+    assert not tuning.tuned_file().exists()
+    assert json.loads(output(code, FASTNORM_CACHE_DIR=str(cache))) == json.loads(json.dumps(tuning.Tuned()._asdict()))
+
+
+def test_a_dry_run_keeps_nothing(cache: Path, briefly: None, capsys: pytest.CaptureFixture[str]) -> None:
+    before = tuning.SERIAL_ELEMENTS
+    assert main(["tune", "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["thresholds"].keys() == tuning.Tuned()._asdict().keys()
+    assert set(found["one_thread"]) == {"1024", "2048"}
+    assert before == tuning.SERIAL_ELEMENTS
+    assert not tuning.tuned_file().exists()
+
+
+def test_without_a_writable_directory_the_command_says_so(
+    tmp_path: Path, briefly: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("FASTNORM_CACHE_DIR", str(blocked))
+    assert main(["tune"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_new_processes_dispatch_as_tuned(cache: Path) -> None:
+    keep({"thresholds": thresholds(serial_elements=10, small=("reference", "cython", "numba"))})
+    code = """
+import fastnorm
+print(fastnorm.explain("layer_norm", (2, 5)).backend, fastnorm.explain("layer_norm", (3, 5)).backend != "reference")
+"""
+    assert output(code, FASTNORM_CACHE_DIR=str(cache)) == "reference True"
+    assert output(code, FASTNORM_CACHE_DIR=str(cache), FASTNORM_TUNED="0").split()[0] != "reference"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [],
+        {},
+        {"thresholds": thresholds(serial_elements=-1)},
+        {"thresholds": thresholds(serial_elements="many")},
+        {"thresholds": thresholds(small=("cython",))},
+        {"thresholds": thresholds(other=1)},
+    ],
+    ids=str,
+)
+def test_a_file_that_is_not_right_is_reported_and_ignored(found: object, cache: Path) -> None:
+    keep(found)
+    code = """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from fastnorm import tuning
+print(tuning.TUNED == tuning.Tuned(), [str(warning.message) for warning in caught])
+"""
+    printed = output(code, FASTNORM_CACHE_DIR=str(cache))
+    assert printed.startswith("True")
+    assert "is ignored" in printed
+
+
+def test_kernels_compiled_ahead_serve_while_numba_gets_ready(cache: Path) -> None:
+    for name in ("cython", "numba"):
+        reason = registry.why_passed_over(name)
+        if reason is not None:
+            pytest.skip(f"{name} {reason}")
+    first = ("numba", "cython", "reference")
+    keep({"thresholds": thresholds(small=first, large=first)})
+    code = """
+import threading
+import numpy as np, fastnorm
+x = np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32)
+before = fastnorm.explain("layer_norm", x.shape).backend
+expected = fastnorm.layer_norm(x)
+for thread in threading.enumerate():
+    if "Numba" in thread.name: thread.join()
+print(before, fastnorm.explain("layer_norm", x.shape).backend, np.array_equal(fastnorm.layer_norm(x), expected))
+"""
+    assert output(code, FASTNORM_CACHE_DIR=str(cache)) == "cython numba True"
+
+
+def test_a_process_that_ends_does_not_wait_for_every_kernel(cache: Path) -> None:
+    if registry.why_not("numba") is not None or registry.why_not("cython") is not None:
+        pytest.skip("needs both compiled backends")
+    keep({"thresholds": thresholds(small=("numba", "cython", "reference"))})
+    code = "import fastnorm; fastnorm.layer_norm([1.0, 2.0]); print('over')"
+    done = python(code, FASTNORM_CACHE_DIR=str(cache))
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "over", "")
+    cached = [path for path in cache.rglob("*.nbi") if "normalize_columns" in path.name]
+    assert not cached
