@@ -89,11 +89,14 @@ def _algorithm(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -
     )
 
 
-def _stores(op: str, size: int) -> str:
+def _stores(op: str, size: int, storage_size: int, backend: str) -> str:
     if op in _WITHOUT_OUTPUT:
         return "none"
-    kept = size >= tuning.POOL_SMALLEST_BYTES
-    return f"ordinary, asked for ahead; {'recycled' if kept else 'fresh'} memory"
+    memory = "recycled memory" if size >= tuning.POOL_SMALLEST_BYTES else "fresh memory"
+    if backend == "reference" or op in BY_NUMPY:
+        return f"NumPy's; {memory}"
+    streamed = backend == "cython" and storage_size > 2 and size >= tuning.STREAM_BYTES
+    return f"{'non-temporal, past the caches' if streamed else 'ordinary, asked for ahead'}; {memory}"
 
 
 def _bound(op: str, elements: int, source: int, target: int, error: float) -> str:
@@ -162,7 +165,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
         backend.variant(),
         1 if elements <= tuning.SERIAL_ELEMENTS else backend.threads(settings.num_threads),
         _algorithm(op, shape, treated.compute.itemsize, backend.name != "reference"),
-        _stores(op, elements * treated.result.itemsize),
+        _stores(op, elements * treated.result.itemsize, treated.result.itemsize, backend.name),
         _bound(op, elements, requested.itemsize, treated.result.itemsize, error),
         reason,
     )

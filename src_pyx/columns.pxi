@@ -313,23 +313,28 @@ cdef inline void set_lines(
 cdef void apply_columns(
     const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
     const lanes* centre, const lanes* scale, const lanes* scale_rest, const lanes* addend, const lanes* weight,
-    const lanes* bias
+    const lanes* bias, bint streamed
 ) noexcept nogil:
     """y = (x - centre) * scale + shift down columns; with weight, times it, plus bias, which go with the position."""
     cdef Py_ssize_t i, c, k, step = lane_count(x)
     cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * y_stride
+    cdef bint aligned = streamed and before_aligned(y) == 0 and before_aligned(<const lanes*> at(y, y_stride)) == 0
     cdef lanes v, w, b
     for i in range(n):
         k = 0
         if weight:
             w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
         for c from 0 <= c < width by step:
-            prefetch(y, i * y_stride + c + ahead)
+            if not aligned:
+                prefetch(y, i * y_stride + c + ahead)
             v = load_columns(x, i * x_stride + c, width - c, 0.0)
             v = apply(v, centre[k], scale[k], scale_rest[k], addend[k])
             if weight:
                 v = fused(v, w, b)
-            store_columns(y, i * y_stride + c, width - c, v)
+            if aligned and width - c >= step:
+                stream(y, i * y_stride + c, v)
+            else:
+                store_columns(y, i * y_stride + c, width - c, v)
             k += 1
 
 
@@ -402,7 +407,7 @@ cdef void normalize_columns(
         )
         apply_columns(
             source, target, v.n, width, v.stride, u.stride, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE],
-            weight if per_position else NULL, bias
+            weight if per_position else NULL, bias, u.streamed
         )
 
 
@@ -452,7 +457,8 @@ cdef void affine_columns(
                 <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
                 at(y, o * u.outer_stride + i * u.stride + c), min(v.n - i, CHUNK_COLUMNS), width, v.stride, u.stride,
                 &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE],
-                <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL
+                <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL,
+                u.streamed
             )
 
 

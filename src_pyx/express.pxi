@@ -13,7 +13,6 @@ import numpy as _numpy
 from fastnorm import dtypes as _dtypes
 from fastnorm import memory as _memory
 from fastnorm import settings as _settings
-from fastnorm import tuning as _tuning
 
 cdef extern from "numpy/ndarraytypes.h":
     enum:
@@ -164,7 +163,7 @@ cdef inline Work work_with(
     memset(&w, 0, sizeof(Work))
     w.primitive = primitive
     w.storage = storage_of(x)
-    w.x = View(cnp.PyArray_DATA(x), outer, n, inner, n * inner, inner)
+    w.x = View(cnp.PyArray_DATA(x), outer, n, inner, n * inner, inner, False)
     return w
 
 

@@ -10,6 +10,8 @@ include "columns.pxi"
 
 cimport numpy as cnp
 
+from fastnorm import tuning as _tuning
+
 cnp.import_array()
 
 cdef extern from "pool.h" nogil:
@@ -102,17 +104,21 @@ cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogi
         run_typed(<const lanes32*> w.x.data, w, start, stop)
     else:
         run_narrow(w, start, stop)
+    if w.y.streamed:
+        FENCE()
 
 
 cdef inline void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
     cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
-    cdef Py_ssize_t units = w.x.outer
+    cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner
     if w.primitive != NORMALIZE:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive != AFFINE and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
-    if threads == 1 and w.x.outer * w.x.n * w.x.inner < RELEASE_GIL:
+    if elements >= LEAST_STREAMED and w.y.data and w.storage != HALF and w.storage != BFLOAT:
+        w.y.streamed = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
+    if threads == 1 and elements < RELEASE_GIL:
         run_units(w, 0, units)
         return
     with nogil:
@@ -121,6 +127,7 @@ cdef inline void run(Work* w, int threads) noexcept:
 
 cdef enum:
     RELEASE_GIL = 16384     # elements: below, a call is over sooner than the GIL could be given and taken back
+    LEAST_STREAMED = 1048576    # elements: below, the threshold need not be looked up
 
 
 cdef inline void* data_of(cnp.ndarray a) noexcept:
@@ -131,7 +138,7 @@ cdef inline View view_of(cnp.ndarray a) noexcept:
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
     return View(
         cnp.PyArray_DATA(a), cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1), cnp.PyArray_DIM(a, 2),
-        cnp.PyArray_STRIDE(a, 0) // size, cnp.PyArray_STRIDE(a, 1) // size
+        cnp.PyArray_STRIDE(a, 0) // size, cnp.PyArray_STRIDE(a, 1) // size, False
     )
 
 

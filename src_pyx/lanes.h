@@ -189,6 +189,26 @@ DEFINE_SOME(float)
 DEFINE_SOME(double)
 #endif
 
+/* Stores that go past the caches, into addresses that are multiples of a part's size; FENCE before others may read. */
+#if defined(__GNUC__) && defined(__AVX512F__)
+INLINE void float_stream(float *p, float_part v) { _mm512_stream_ps(p, (__m512)v); }
+INLINE void double_stream(double *p, double_part v) { _mm512_stream_pd(p, (__m512d)v); }
+#  define FENCE() _mm_sfence()
+#elif defined(__GNUC__) && defined(__AVX2__)
+INLINE void float_stream(float *p, float_part v) { _mm256_stream_ps(p, (__m256)v); }
+INLINE void double_stream(double *p, double_part v) { _mm256_stream_pd(p, (__m256d)v); }
+#  define FENCE() _mm_sfence()
+#elif defined(__GNUC__) && defined(__SSE2__)
+#  include <emmintrin.h>
+INLINE void float_stream(float *p, float_part v) { _mm_stream_ps(p, (__m128)v); }
+INLINE void double_stream(double *p, double_part v) { _mm_stream_pd(p, (__m128d)v); }
+#  define FENCE() _mm_sfence()
+#else
+INLINE void float_stream(float *p, float_part v) { memcpy(p, &v, sizeof v); }
+INLINE void double_stream(double *p, double_part v) { memcpy(p, &v, sizeof v); }
+#  define FENCE() (void)0
+#endif
+
 /* One definition for both types: `lanes` is the bundle's name, `scalar` what it holds. */
 #define DEFINE_LANES(lanes, scalar)                                                                       \
     enum {                                                                                                \
@@ -207,6 +227,14 @@ DEFINE_SOME(double)
     INLINE void lanes##_store(lanes *base, ptrdiff_t i, lanes a) {                                        \
         scalar *p = (scalar *)base + i;                                                                   \
         EACH_PART(lanes##_parts, memcpy(p + k * lanes##_width, &a.part[k], sizeof a.part[k]))             \
+    }                                                                                                     \
+    /* How many elements there are before the first that `stream` may begin at. */                        \
+    INLINE ptrdiff_t lanes##_before_aligned(const lanes *base) {                                          \
+        return (ptrdiff_t)(-(size_t)base % sizeof(scalar##_part) / sizeof(scalar));                       \
+    }                                                                                                     \
+    INLINE void lanes##_stream(lanes *base, ptrdiff_t i, lanes a) {                                        \
+        scalar *p = (scalar *)base + i;                                                                   \
+        EACH_PART(lanes##_parts, scalar##_stream(p + k * lanes##_width, a.part[k]))                        \
     }                                                                                                     \
     INLINE lanes lanes##_splat(const lanes *like, double value) {                                         \
         lanes a;                                                                                          \

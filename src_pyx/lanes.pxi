@@ -10,6 +10,11 @@ cdef extern from "lanes.h" nogil:
     lanes64 lanes64_load(const lanes64* base, Py_ssize_t i)
     lanes32 lanes32_load_partial(const lanes32* base, Py_ssize_t i, Py_ssize_t count, double fill)
     lanes64 lanes64_load_partial(const lanes64* base, Py_ssize_t i, Py_ssize_t count, double fill)
+    void FENCE()
+    Py_ssize_t lanes32_before_aligned(const lanes32* base)
+    Py_ssize_t lanes64_before_aligned(const lanes64* base)
+    void lanes32_stream(lanes32* base, Py_ssize_t i, lanes32 a)
+    void lanes64_stream(lanes64* base, Py_ssize_t i, lanes64 a)
     void lanes32_store(lanes32* base, Py_ssize_t i, lanes32 a)
     void lanes64_store(lanes64* base, Py_ssize_t i, lanes64 a)
     void lanes32_store_partial(lanes32* base, Py_ssize_t i, Py_ssize_t count, lanes32 a)
@@ -91,6 +96,31 @@ cdef inline void store(lanes* base, Py_ssize_t i, lanes a) noexcept nogil:
         lanes32_store(base, i, a)
     else:
         lanes64_store(base, i, a)
+
+
+cdef inline Py_ssize_t before_aligned(const lanes* base) noexcept nogil:
+    """How many elements there are before the first that `stream` may begin at."""
+    if lanes is lanes32:
+        return lanes32_before_aligned(base)
+    else:
+        return lanes64_before_aligned(base)
+
+
+cdef inline void stream(lanes* base, Py_ssize_t i, lanes a) noexcept nogil:
+    """`store` past the caches: what is not read again soon need not be read before it is written."""
+    if lanes is lanes32:
+        lanes32_stream(base, i, a)
+    else:
+        lanes64_stream(base, i, a)
+
+
+cdef inline void put(lanes* base, Py_ssize_t i, lanes a, bint streamed) noexcept nogil:
+    """`stream`, or `store` with memory asked for ahead."""
+    if streamed:
+        stream(base, i, a)
+    else:
+        prefetch(base, i + WRITE_AHEAD * lane_count(base))
+        store(base, i, a)
 
 
 cdef inline void store_partial(lanes* base, Py_ssize_t i, Py_ssize_t count, lanes a) noexcept nogil:

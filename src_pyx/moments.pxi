@@ -19,6 +19,7 @@ cdef struct View:
     Py_ssize_t inner
     Py_ssize_t outer_stride
     Py_ssize_t stride
+    bint streamed           # written past the caches
 
 
 cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t size) noexcept nogil:

@@ -48,13 +48,14 @@ cdef void run_bytes(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept n
             for i from 0 <= i < length by PIECE:
                 bytes_to_floats(source + place + i, desk, min(PIECE, length - i))
                 apply_scalar_within(
-                    <const lanes32*> desk, <lanes32*> (target + place + i), min(PIECE, length - i), c
+                    <const lanes32*> desk, <lanes32*> (target + place + i), min(PIECE, length - i), c, w.y.streamed
                 )
             continue
         v.outer = 1
         for i from 0 <= i < length by PIECE // inner:
             v.n = min(PIECE // inner, length - i)
             u = v
+            u.streamed = w.y.streamed
             bytes_to_floats(source + place + i * inner, desk, v.n * inner)
             affine_columns(
                 <const lanes32*> desk, <lanes32*> (target + place + i * inner), v, u, w.coefficients[0],

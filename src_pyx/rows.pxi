@@ -7,6 +7,7 @@ cdef enum:
     RUN = 8                 # bundles: the longest chain of additions; a block's runs are added in a second chain
     BLOCK = 4096            # elements: the longest part that is summed in the storage type; fits in L1
     CHUNK = 16 * BLOCK      # elements: the unit that a thread takes of a long line
+    LONG = 64               # bundles: with shorter runs, streaming what begins in the midst of a part costs more
 
 cdef inline void deviation_sums(
     const lanes* x, Py_ssize_t n, Measure measure, double shift, bint rescaled, double before, double after,
@@ -138,31 +139,50 @@ cdef inline Moments line_moments(const lanes* x, Py_ssize_t n, Measure measure) 
     return line
 
 
-cdef inline void apply_scalar(const lanes* x, lanes* y, Py_ssize_t n, const Exact* e) noexcept nogil:
+cdef inline void apply_scalar(
+    const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, bint streamed
+) noexcept nogil:
     """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
     cdef Py_ssize_t i
     if e.wide:
         for i in range(n):
             set_element(y, i, applied(x, element(x, i), e))
     else:
-        apply_scalar_within(x, y, n, coefficients(x, e.hi, e.lo, e.scale, e.shift))
+        apply_scalar_within(x, y, n, coefficients(x, e.hi, e.lo, e.scale, e.shift), streamed)
 
 
-cdef inline void apply_scalar_within(const lanes* x, lanes* y, Py_ssize_t n, Coefficients c) noexcept nogil:
+cdef inline bint streams(const lanes* y, Py_ssize_t n, bint streamed) noexcept nogil:
+    """Whether a run is written past the caches: if it is short, both of its ends must not be in the midst of a part."""
+    return streamed and (n >= LONG * lane_count(y) or (n >= lane_count(y) and before_aligned(y) == 0))
+
+
+cdef inline void apply_scalar_within(
+    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, bint streamed
+) noexcept nogil:
     """The same in the storage type."""
+    cdef Py_ssize_t before
+    if streams(y, n, streamed):
+        before = before_aligned(y)
+        apply_one(x, y, before, c, False)
+        apply_one(<const lanes*> at(x, before), at(y, before), n - before, c, True)
+    else:
+        apply_one(x, y, n, c, False)
+
+
+cdef inline void apply_one(const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, bint streamed) noexcept nogil:
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
     cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v
     for i from 0 <= i < whole by step:
-        prefetch(y, i + WRITE_AHEAD * step)
-        store(y, i, apply(load(x, i), centre, scale, scale_rest, shift))
+        put(y, i, apply(load(x, i), centre, scale, scale_rest, shift), streamed)
     if whole < n:
         v = load_partial(x, whole, n - whole, 0.0)
         store_partial(y, whole, n - whole, apply(v, centre, scale, scale_rest, shift))
 
 
 cdef inline void apply_positions(
-    const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, const lanes* weight, const lanes* bias
+    const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, const lanes* weight, const lanes* bias,
+    bint streamed
 ) noexcept nogil:
     """y = (x - centre) * scale * weight + bias with a weight and a bias (NULL: 0) for each position of the run."""
     cdef Py_ssize_t i
@@ -172,30 +192,41 @@ cdef inline void apply_positions(
                 y, i, applied(x, element(x, i), e) * element(weight, i) + (element(bias, i) if bias else 0.0)
             )
     else:
-        apply_positions_within(x, y, n, coefficients(x, e.hi, e.lo, e.scale, e.shift), weight, bias)
+        apply_positions_within(x, y, n, coefficients(x, e.hi, e.lo, e.scale, e.shift), weight, bias, streamed)
 
 
 cdef inline void apply_positions_within(
-    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias
+    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias,
+    bint streamed
 ) noexcept nogil:
     """The same in the storage type."""
-    if bias:
-        apply_both(x, y, n, c, weight, bias, True)
+    cdef Py_ssize_t before
+    if streams(y, n, streamed):
+        before = before_aligned(y)
+        apply_both(x, y, before, c, weight, bias, bias != NULL, False)
+        if bias:
+            bias = <const lanes*> at(bias, before)
+        apply_both(
+            <const lanes*> at(x, before), at(y, before), n - before, c, <const lanes*> at(weight, before), bias,
+            bias != NULL, True
+        )
+    elif bias:
+        apply_both(x, y, n, c, weight, bias, True, False)
     else:
-        apply_both(x, y, n, c, weight, bias, False)
+        apply_both(x, y, n, c, weight, bias, False, False)
 
 
 cdef inline void apply_both(
-    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias, bint with_bias
+    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias, bint with_bias,
+    bint streamed
 ) noexcept nogil:
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
     cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v
     cdef lanes b = splat(x, 0.0)
     for i from 0 <= i < whole by step:
-        prefetch(y, i + WRITE_AHEAD * step)
         v = apply(load(x, i), centre, scale, scale_rest, shift)
-        store(y, i, fused(v, load(weight, i), load(bias, i) if with_bias else b))
+        put(y, i, fused(v, load(weight, i), load(bias, i) if with_bias else b), streamed)
     if rest:
         v = apply(load_partial(x, whole, rest, 0.0), centre, scale, scale_rest, shift)
         if with_bias:
@@ -238,13 +269,13 @@ cdef void normalize_rows(
         rstd = inverse(rule, line.m2)
         e = Exact(line.hi, line.lo, rstd, 0.0, is_wide(x, rstd, rstd))
         if per_position:
-            apply_positions(source, target, v.n, &e, weight, bias)
+            apply_positions(source, target, v.n, &e, weight, bias, u.streamed)
         else:
             for j in range(segments):
                 p = (o * segments + j) % parameters
                 e.scale, e.shift = rstd * element(weight, p), element(bias, p)
                 e.wide = is_wide(x, rstd, e.scale)
-                apply_scalar(<const lanes*> at(source, j * length), at(target, j * length), length, &e)
+                apply_scalar(<const lanes*> at(source, j * length), at(target, j * length), length, &e, u.streamed)
         if mean:
             mean[o], m2[o] = line.hi + line.lo, line.m2
 
@@ -268,9 +299,11 @@ cdef void affine_rows(
         source, target = <const lanes*> at(x, o * v.outer_stride + i), at(y, o * u.outer_stride + i)
         e = Exact(hi[p], lo[p], scale[p], 0.0 if weight else shift[p], False)
         if weight:
-            apply_positions(source, target, length, &e, <const lanes*> at(weight, i), <const lanes*> at(bias, i))
+            apply_positions(
+                source, target, length, &e, <const lanes*> at(weight, i), <const lanes*> at(bias, i), u.streamed
+            )
         else:
-            apply_scalar(source, target, length, &e)
+            apply_scalar(source, target, length, &e, u.streamed)
 
 
 cdef void extrema_rows(

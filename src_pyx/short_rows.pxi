@@ -144,9 +144,9 @@ cdef inline void fly(
                 element(<const lanes*> f.scale_rest, k), element(<const lanes*> f.addend, k)
             )
             if per_position:
-                apply_positions_within(source, target, v.n, c, weight, bias)
+                apply_positions_within(source, target, v.n, c, weight, bias, u.streamed)
             else:
-                apply_scalar_within(source, target, v.n, c)
+                apply_scalar_within(source, target, v.n, c, u.streamed)
             if mean:
                 mean[o + k], m2[o + k] = element(<const lanes*> f.shift, k) + f.lo[k], f.m2[k]
 

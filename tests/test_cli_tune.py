@@ -33,6 +33,7 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "SMALL", (1024,))
     monkeypatch.setattr(tune, "LARGE", (4096,))
     monkeypatch.setattr(tune, "BLOCKS", (2**12, 2**13))
+    monkeypatch.setattr(tune, "OUTPUTS", (2**12, 2**13))
     monkeypatch.setattr(tune, "SECONDS", 0.001)
     monkeypatch.setattr(tune, "PROCESSES", 1)
 

@@ -70,6 +70,27 @@ def test_memory_alignment_does_not_show(name: str, dtype: Any, compiled: str) ->
         np.testing.assert_array_equal(BY_ITEM[name](moved, out=out, backend=compiled), y)
 
 
+@each_dtype
+@pytest.mark.parametrize("shape", [(2, 6, 1030, 90), (1, 6, 60, 3001), (550, 6, 64, 5)], ids=str)
+@pytest.mark.parametrize(
+    "name", ["layer_norm, weights", "instance_norm", "instance_norm, last", "batch_norm, inference"]
+)
+def test_stores_past_the_caches_do_not_show(
+    name: str, shape: tuple[int, ...], dtype: Any, compiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = data(shape, dtype)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 2**62)
+    expected = BY_ITEM[name](x, backend=compiled)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
+    for elements in (0, 1, 5):
+        out = np.full(x.size + 64, 7, dtype)
+        aligned = -out.ctypes.data % 64 // out.itemsize + elements
+        within = out[aligned : aligned + x.size].reshape(shape)
+        np.testing.assert_array_equal(BY_ITEM[name](x, out=within, backend=compiled), expected)
+        assert (out[:aligned] == 7).all()
+        assert (out[aligned + x.size :] == 7).all()
+
+
 @pytest.mark.parametrize("shape", [(67, 40), (1030, 7), (3, 5000), (2, 3, 70, 9)], ids=str)
 @pytest.mark.parametrize("strange", [np.nan, np.inf, 1e-39, 1e38])
 @pytest.mark.parametrize("threads", [1, 2, 4])

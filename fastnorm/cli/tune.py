@@ -21,10 +21,11 @@ from fastnorm.backends import registry
 from fastnorm.cli.printing import print_table
 from fastnorm.cli.progress import Progress, progress_bar
 from fastnorm.lab.timing import interleaved
+from fastnorm.memory import empty
 
 __all__ = ["add_arguments", "run"]
 
-# Rows of 256: what one thread and all of them take, from 4,096 elements to 2**20.
+# What one thread and all of them take, from 4,096 elements to 2**20, in rows of 256.
 SIZES = tuple(2**k for k in range(12, 21))
 ROW = 256
 # A second thread, or another backend, has to be so much faster to be worth it: less is noise.
@@ -34,6 +35,8 @@ SMALL, LARGE = (2**10, 2**13, 2**15), (2**18, 2**20, 2**22)
 # A fresh output is slow where writing it takes so many times as long as writing recycled memory.
 SLOW = 1.25
 BLOCKS = tuple(2**k for k in range(20, 28))
+# Bytes of outputs that are stored as usual, or past the caches.
+OUTPUTS = tuple(2**k for k in range(24, 29))
 SECONDS = 0.4  # for one comparison
 PROCESSES = 3
 
@@ -48,6 +51,8 @@ class Measured:
     backends: dict[str, dict[int, float]]
     fresh: dict[int, float]
     recycled: dict[int, float]
+    stored: dict[int, float]
+    streamed: dict[int, float]
     first_calls: dict[str, list[float]]  # import, first call, second call, in a new process
     thresholds: tuning.Tuned
 
@@ -62,20 +67,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def _threads_for_all() -> Iterator[None]:
-    """Have every call use as many threads as the settings say."""
-    before = tuning.SERIAL_ELEMENTS
-    tuning.SERIAL_ELEMENTS = 0
+def _threshold(name: str, value: int) -> Iterator[None]:
+    """Have a threshold in force for a while."""
+    before = getattr(tuning, name)
+    setattr(tuning, name, value)
     try:
         yield
     finally:
-        tuning.SERIAL_ELEMENTS = before
+        setattr(tuning, name, before)
 
 
 def _call(elements: int, backend: str, num_threads: int) -> Callable[[], object]:
     """Return a call of layer_norm in the general path, whose output exists already."""
     x = np.random.default_rng(0).standard_normal((elements // ROW, ROW), dtype=np.float32)
-    y = np.empty_like(x)
+    y = empty(x.shape, x.dtype)  # as the library makes its outputs
 
     def call() -> None:
         with fastnorm.config(backend=backend, num_threads=num_threads):
@@ -105,6 +110,20 @@ def _blocks(size: int) -> dict[str, float]:
         fresh.append(middle - start)
         recycled.append(time.perf_counter() - middle)
     return {"fresh": statistics.median(fresh[1:]) * 1e6, "recycled": statistics.median(recycled[1:]) * 1e6}
+
+
+def _streams(size: int, backend: str, num_threads: int) -> dict[str, float]:
+    """Return the microseconds of a call whose output of `size` bytes is stored as usual, and past the caches."""
+    call = _call(size // 4, backend, num_threads)
+
+    def with_threshold(value: int) -> Callable[[], object]:
+        def timed() -> None:
+            with _threshold("STREAM_BYTES", value):
+                call()
+
+        return timed
+
+    return _microseconds({"stored": with_threshold(2**62), "streamed": with_threshold(0)})
 
 
 def _order(times: dict[str, dict[int, float]], sizes: tuple[int, ...]) -> tuple[str, ...]:
@@ -149,13 +168,13 @@ def measure(progress: Progress) -> Measured:
     threads = fastnorm.get_num_threads()
     names = [name for name in tuning.Tuned().small if registry.why_not(name) is None]
     first = registry.load_first(tuning.Tuned().small).name
-    total, done = len(SIZES) + len(SMALL + LARGE) + len(BLOCKS) + len(names), 0
+    total, done = len(SIZES) + len(SMALL + LARGE) + len(BLOCKS) + len(OUTPUTS) + len(names), 0
     one: dict[int, float] = {}
     every: dict[int, float] = {}
     backends: dict[str, dict[int, float]] = {name: {} for name in names}
     fresh: dict[int, float] = {}
     recycled: dict[int, float] = {}
-    with _threads_for_all():
+    with _threshold("SERIAL_ELEMENTS", 0):
         for size in SIZES:
             progress(done, total, f"threads, {size:,} elements")
             found = _microseconds({"one": _call(size, first, 1), "all": _call(size, first, threads)})
@@ -171,6 +190,13 @@ def measure(progress: Progress) -> Measured:
         found = _blocks(size)
         fresh[size], recycled[size] = found["fresh"], found["recycled"]
         done += 1
+    stored: dict[int, float] = {}
+    streamed: dict[int, float] = {}
+    for size in OUTPUTS:
+        progress(done, total, f"stores, {size / 2**20:g} MiB")
+        found = _streams(size, first, threads)
+        stored[size], streamed[size] = found["stored"], found["streamed"]
+        done += 1
     first_calls = {}
     for name in names:
         progress(done, total, f"first call, {name}")
@@ -180,8 +206,13 @@ def measure(progress: Progress) -> Measured:
     serial = _last_without_gain(one, every, MARGIN) if threads > 1 else tuning.Tuned().serial_elements
     # Blocks of up to `quick` bytes come from the C library as fast as from the pool.
     quick = max((size for size in BLOCKS if fresh[size] <= SLOW * recycled[size]), default=BLOCKS[0] // 2)
-    thresholds = tuning.Tuned(serial, _order(backends, SMALL), _order(backends, LARGE), 2 * quick)
-    return Measured(threads, one, every, backends, fresh, recycled, first_calls, thresholds)
+    # The default where this processor has no such stores, or none was faster.
+    cached = _last_without_gain(stored, streamed, MARGIN)
+    stream = 2 * cached if cached < max(OUTPUTS) else max(tuning.Tuned().stream_bytes, 2 * max(OUTPUTS))
+    thresholds = tuning.Tuned(
+        serial, _order(backends, SMALL), _order(backends, LARGE), 2 * quick, max(stream, min(OUTPUTS))
+    )
+    return Measured(threads, one, every, backends, fresh, recycled, stored, streamed, first_calls, thresholds)
 
 
 def _print(found: Measured) -> None:
@@ -199,6 +230,11 @@ def _print(found: Measured) -> None:
         [f"{size / 2**20:g}", f"{taken:.0f}", f"{found.recycled[size]:.0f}"] for size, taken in found.fresh.items()
     ]
     print_table(["MiB", "fresh memory", "recycled"], cells, text_columns=())
+    print()
+    cells = [
+        [f"{size / 2**20:g}", f"{taken:.0f}", f"{found.streamed[size]:.0f}"] for size, taken in found.stored.items()
+    ]
+    print_table(["MiB of output", "stored", "past the caches"], cells, text_columns=())
     print()
     cells = [[name, *(f"{taken:,.0f}" for taken in times)] for name, times in found.first_calls.items()]
     print_table(["in a new process", "import", "first call", "second call"], cells, text_columns=(0,))
