@@ -155,7 +155,8 @@ print((imported - start) * 1e6, (first - imported) * 1e6, (time.perf_counter() -
 
 def _first_calls(name: str) -> list[float]:
     """Return microseconds of a new process: of the import, of its first call, and of its second, by a backend."""
-    command = [sys.executable, "-c", FIRST_CALL.format(name=name)]
+    # Not from the current directory: there may lie a source tree without compiled modules.
+    command = [sys.executable, "-P", "-c", FIRST_CALL.format(name=name)]
     samples = [
         [float(word) for word in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()]
         for _ in range(PROCESSES)
