@@ -173,9 +173,10 @@ cdef inline object normalized(
 ):
     """The result of NORMALIZE over the lines of x, (lines, n); None for the general path."""
     cdef Work w = work_with(NORMALIZE, x, lines, n, 1)
-    cdef int threads = threads_for(lines * n, lines)
+    cdef int threads = threads_for(lines * n, lines * n)
+    cdef bint few = threads > 1 and lines < threads * <double> _tuning.LINES_PER_THREAD
     cdef object y
-    if threads == 0:
+    if threads == 0 or (few and (w.storage == HALF or w.storage == BFLOAT or not (per_position or weight is None))):
         return None
     y = output_like(x, out, weight, bias)
     if y is None:
@@ -192,16 +193,59 @@ cdef inline object normalized(
             w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
         elif per_position:
             w.bias = NULL
+    if few:
+        return y if few_lines(&w, threads) else None
     run(&w, threads)
     return y
 
 
-cdef inline bint parameters_fit(cnp.ndarray x, object weight, object bias, Py_ssize_t length) noexcept:
-    """Whether weight and bias are both missing, or plain and (length,); zeros stand for a bias that is missing."""
+cdef bint few_lines(Work* w, int threads) except -1:
+    """NORMALIZE of lines too few for the threads: these share the chunks of every line, first for its statistics.
+
+    Return False, having written nothing, where float32 cannot apply them.
+    """
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), lines = w.x.outer, k, o
+    cdef double* numbers = <double*> PyMem_Malloc((3 * chunks + 4) * lines * sizeof(double))
+    cdef double* part = numbers + 4 * lines
+    cdef Work pool = w[0]
+    cdef Moments line
+    if not numbers:
+        raise MemoryError
+    pool.primitive, pool.y.data = MOMENTS, NULL
+    pool.mean, pool.lo, pool.m2 = part, part + chunks * lines, part + 2 * chunks * lines
+    run(&pool, threads)
+    for o in range(lines):
+        line = Moments(0.0, 0.0, 0.0, 0.0)
+        for k in range(o * chunks, (o + 1) * chunks):
+            absorb(
+                &line, min(w.x.n - k % chunks * CHUNK, CHUNK), pool.mean[k], pool.lo[k], pool.m2[k]
+            )
+        numbers[o], numbers[lines + o], numbers[3 * lines + o] = line.hi, line.lo, 0.0
+        numbers[2 * lines + o] = inverse(&w.rule, line.m2)
+        if w.storage == SINGLE and not SMALLEST_RSTD <= numbers[2 * lines + o] <= LARGEST_RSTD:
+            PyMem_Free(numbers)
+            return False
+    for k in range(4):
+        w.coefficients[k] = numbers + k * lines
+    w.primitive, w.lines = AFFINE, lines
+    if not w.per_position:
+        w.weight = NULL
+    run(w, threads)
+    PyMem_Free(numbers)
+    return True
+
+
+cdef inline bint vectors_fit(cnp.ndarray x, object weight, object bias, Py_ssize_t length) noexcept:
+    """Whether weight and bias are both missing, or plain and (length,), the bias perhaps missing."""
     cdef int kind = cnp.PyArray_TYPE(x)
     if weight is None:
         return bias is None
-    return is_vector(weight, kind, length) and (length <= ZEROS if bias is None else is_vector(bias, kind, length))
+    return is_vector(weight, kind, length) and (bias is None or is_vector(bias, kind, length))
+
+
+cdef inline bint parameters_fit(cnp.ndarray x, object weight, object bias, Py_ssize_t length) noexcept:
+    """The same where zeros stand for a bias that is missing."""
+    return vectors_fit(x, weight, bias, length) and (weight is None or bias is not None or length <= ZEROS)
 
 
 cdef object widened(cnp.ndarray x, object parameter, Py_ssize_t length):
@@ -243,7 +287,7 @@ def lines(
         weight, bias = widened(x, weight, n), widened(x, bias, n)
         if weight is False or bias is False or (weight is None and bias is not None):
             return None
-    elif not parameters_fit(x, weight, bias, n):
+    elif not vectors_fit(x, weight, bias, n):
         return None
     return normalized(x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule)
 

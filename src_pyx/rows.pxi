@@ -7,6 +7,8 @@ cdef enum:
     RUN = 8                 # bundles: the longest chain of additions; a block's runs are added in a second chain
     BLOCK = 4096            # elements: the longest part that is summed in the storage type; fits in L1
     CHUNK = 16 * BLOCK      # elements: the unit that a thread takes of a long line
+    OVERLAPPED = 64         # bundles: x and y of two rows of that length stay in L1
+    RESIDENT = 131072       # elements: x and y of so many are in L2; from farther away rows had better come one by one
     LONG = 64               # bundles: with shorter runs, streaming what begins in the midst of a part costs more
 
 cdef inline void deviation_sums(
@@ -256,28 +258,38 @@ cdef void normalize_rows(
     Per position, weight and bias have n elements. Otherwise a line is `segments` runs of n // segments elements, and
     run j of line o has the weight and the bias (o * segments + j) % parameters.
     """
-    cdef Py_ssize_t o, j, p, length = v.n // segments
-    cdef double rstd
-    cdef Moments line
+    cdef Py_ssize_t o, j, p, row, length = v.n // segments
+    cdef bint lag = v.n <= OVERLAPPED * lane_count(x) and (stop - start) * v.n <= RESIDENT
+    cdef double rstd, next_rstd = 0.0
+    cdef Moments line, next_line = Moments(0.0, 0.0, 0.0, 0.0)
     cdef Exact e
     cdef const lanes* source
     cdef lanes* target
-    for o in range(start, stop):
-        source = <const lanes*> at(x, o * v.outer_stride)
-        target = at(y, o * u.outer_stride)
-        line = line_moments(source, v.n, rule.measure)
-        rstd = inverse(rule, line.m2)
+    for o in range(start, stop + lag):
+        # A short row's result waits for divisions and a root: the next row's sums are made meanwhile.
+        line, rstd, row = next_line, next_rstd, o - lag
+        if o < stop:
+            next_line = line_moments(<const lanes*> at(x, o * v.outer_stride), v.n, rule.measure)
+            next_rstd = inverse(rule, next_line.m2)
+        if row < start:
+            continue
+        if not lag:
+            line, rstd = next_line, next_rstd
+        source = <const lanes*> at(x, row * v.outer_stride)
+        target = at(y, row * u.outer_stride)
         e = Exact(line.hi, line.lo, rstd, 0.0, is_wide(x, rstd, rstd))
         if per_position:
             apply_positions(source, target, v.n, &e, weight, bias, u.streamed)
         else:
             for j in range(segments):
-                p = (o * segments + j) % parameters
+                p = (row * segments + j) % parameters
                 e.scale, e.shift = rstd * element(weight, p), element(bias, p)
                 e.wide = is_wide(x, rstd, e.scale)
-                apply_scalar(<const lanes*> at(source, j * length), at(target, j * length), length, &e, u.streamed)
+                apply_scalar(
+                    <const lanes*> at(source, j * length), at(target, j * length), length, &e, u.streamed
+                )
         if mean:
-            mean[o], m2[o] = line.hi + line.lo, line.m2
+            mean[row], m2[row] = line.hi + line.lo, line.m2
 
 
 cdef void affine_rows(
@@ -300,7 +312,8 @@ cdef void affine_rows(
         e = Exact(hi[p], lo[p], scale[p], 0.0 if weight else shift[p], False)
         if weight:
             apply_positions(
-                source, target, length, &e, <const lanes*> at(weight, i), <const lanes*> at(bias, i), u.streamed
+                source, target, length, &e, <const lanes*> at(weight, i),
+                <const lanes*> at(bias, i) if bias else NULL, u.streamed
             )
         else:
             apply_scalar(source, target, length, &e, u.streamed)

@@ -101,7 +101,8 @@ cdef inline bint is_near(
 ) noexcept nogil:
     """Whether the sums of the row need neither a second pass nor more than the storage type's range."""
     cdef bint near = measure != VARIANCE or not is_far(f.e[k], f.q[k], n)
-    return near & (not out_of_range(like, f.q[k], measure))
+    cdef bint single = (measure == VARIANCE) & (n == 1.0) & (f.q[k] == 0.0)  # 0 is right there, not an underflow
+    return single | (near & (not out_of_range(like, f.q[k], measure)))
 
 
 cdef inline bint is_ordinary(

@@ -293,3 +293,45 @@ def test_an_overlapping_out_gives_the_result_of_no_overlap(kernels: str) -> None
     pixels[...] = np.random.default_rng(0).integers(0, 256, (32, 3))
     expected = fastnorm.normalize(pixels.copy(), [1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
     np.testing.assert_array_equal(fastnorm.normalize(pixels, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0], out=out), expected)
+
+
+# More elements than one thread serves, in fewer lines than there are threads.
+FEW_LINES = [(1, 140_000), (3, 65_537), (2, 65_536 * 2 + 1), (1, 2, 70_001)]
+
+
+@pytest.mark.parametrize("shape", FEW_LINES, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("parameters", [0, 1, 2])
+def test_threads_share_lines_that_are_few(
+    shape: tuple[int, ...], dtype: Any, parameters: int, kernels: str, calls: list[bool]
+) -> None:
+    x = sample(*shape, dtype=dtype) + 3
+    given = [sample(shape[-1], dtype=dtype) for _ in range(parameters)]
+    for norm, vectors in ((fastnorm.layer_norm, given), (fastnorm.rms_norm, given[:1])):
+        with fastnorm.config(num_threads=1):
+            alone = norm(x, *vectors)
+        with fastnorm.config(num_threads=4):
+            del calls[:]
+            np.testing.assert_array_equal(norm(x, *vectors), alone)
+            assert calls == [True]
+            np.testing.assert_array_equal(norm(x, *vectors, backend="cython"), alone)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30, 0.0, np.nan])
+def test_few_lines_beyond_the_range_of_float32(scale: float, kernels: str) -> None:
+    x = sample(1, 140_000) * np.float32(scale)
+    with fastnorm.config(num_threads=1):
+        expected = fastnorm.layer_norm(x, eps=0.0), fastnorm.rms_norm(x, eps=0.0)
+    with fastnorm.config(num_threads=4):
+        for y, other in zip((fastnorm.layer_norm(x, eps=0.0), fastnorm.rms_norm(x, eps=0.0)), expected, strict=True):
+            np.testing.assert_array_equal(y, other)
+
+
+@pytest.mark.parametrize("x", [[[3.0], [np.nan], [np.inf], [1e38]], [[1e-45], [0.0], [-5.0]]], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lines_of_one_element(x: Any, dtype: Any, backend: str) -> None:
+    lines = np.array(x, dtype)
+    expected = np.where(np.isfinite(lines), 0.5, np.nan).astype(dtype)
+    np.testing.assert_array_equal(
+        fastnorm.layer_norm(lines, np.full(1, 2, dtype), np.full(1, 0.5, dtype), backend=backend), expected
+    )

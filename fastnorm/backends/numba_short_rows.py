@@ -116,7 +116,8 @@ def stage_sums(x, stride, n, measure, start, count, f):
 def is_near(x, e, q, n, measure):
     """Whether the sums of a row need neither a second pass nor more than the storage type's range."""
     near = measure != VARIANCE or not is_far(e, q, n)
-    return near & (not out_of_range(x, q, measure))
+    single = (measure == VARIANCE) & (n == 1.0) & (q == 0.0)  # 0 is right there, not an underflow
+    return single | (near & (not out_of_range(x, q, measure)))
 
 
 @helper
