@@ -1,6 +1,7 @@
 """``fastnorm tune``: what is decided from times, where it is kept, and who reads it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,24 @@ def test_a_process_that_ends_does_not_wait_for_every_kernel(tmp_path: Path, monk
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "over", "")
     cached = [path for path in tmp_path.rglob("*.nbi") if "normalize_columns" in path.name]
     assert not cached
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this operating system has no fork")
+def test_a_process_forked_while_numba_gets_ready_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if registry.why_not("numba") is not None or registry.why_not("cython") is not None:
+        pytest.skip("needs both compiled backends")
+    monkeypatch.setenv("FASTNORM_CACHE_DIR", str(tmp_path))
+    keep({"thresholds": thresholds(small=("numba", "cython", "reference"))})
+    code = """
+import os, warnings
+import numpy as np, fastnorm
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork while another thread runs, which is the point
+x = np.arange(300, dtype=np.float32)
+expected = fastnorm.layer_norm(x)
+child = os.fork()
+if not child:
+    same = all(np.array_equal(fastnorm.layer_norm(x), expected) for _ in range(100))
+    os._exit(0 if same else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert output(code, FASTNORM_CACHE_DIR=str(tmp_path)) == "0"

@@ -54,7 +54,7 @@ def load_first(names: tuple[str, ...]) -> Reference:
             continue
         backend = _load(name)
         if not isinstance(backend, str) and backend.hindrance() is None:
-            if _preparing is None or not _preparing.is_alive():
+            if _preparing is None or _prepared.is_set():
                 _chosen[names] = backend
             return backend
     return load("reference")
@@ -62,6 +62,7 @@ def load_first(names: tuple[str, ...]) -> Reference:
 
 _chosen: dict[tuple[str, ...], Reference] = {}
 _preparing: threading.Thread | None = None
+_prepared = threading.Event()
 _lock = threading.Lock()
 
 
@@ -72,13 +73,15 @@ def _numba_is_ready() -> bool:
         if _preparing is None:
             _preparing = threading.Thread(target=_prepare_numba, name="fastnorm: Numba's kernels")
             _preparing.start()
-    return not _preparing.is_alive()
+    # Never so in a process forked meanwhile, which may hold the compiler's lock and has no such thread.
+    return _prepared.is_set()
 
 
 def _prepare_numba() -> None:
     backend = _load("numba")
     if not isinstance(backend, str):
         backend.warm(lambda: threading.main_thread().is_alive())  # a process that ends need not wait for the rest
+    _prepared.set()
 
 
 def why_not(name: str) -> str | None:
