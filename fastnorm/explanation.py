@@ -26,6 +26,10 @@ _REDUCED: dict[str, Callable[[int], Axes]] = {
     **dict.fromkeys(("weight_norm", "weight_standardize"), lambda ndim: tuple(range(1, ndim))),
     **dict.fromkeys(("moments", "extrema", "clip_by_norm", "clip_by_global_norm"), lambda ndim: tuple(range(ndim))),
 }
+_SQUARES = (
+    "rms_norm", "l2_normalize", "lp_normalize", "pixel_norm", "weight_norm", "clip_by_norm", "clip_by_global_norm",
+)  # fmt: skip
+_EXTREMA = ("extrema", "min_max_scale", "max_abs_scale")
 _WITHOUT_OUTPUT = ("moments", "extrema")
 _SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time
 
@@ -73,20 +77,22 @@ class Explanation:
 def _algorithm(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -> str:
     if op in BY_NUMPY or op in BY_BLAS:
         return "NumPy"
-    if op == "normalize":
+    if op in ("normalize", "batch_norm"):
         return "none: the statistics are given"
+    if op in _EXTREMA:
+        return "one pass for the least and the largest"
     if not compiled:
         return "two passes in float64"
     axes = _REDUCED[op](len(shape)) if shape else ()
     outer, reduce, inner = plan_reduction(shape, axes).view
-    lines = f"{outer * inner:,} lines of {reduce:,}"
+    lines = "a line for each group" if op == "group_norm" else f"{outer * inner:,} lines of {reduce:,}"
+    squares = op in _SQUARES
     if inner > 1:
-        return f"columns, {lines}: blocks of 64 rows, read twice from L1, joined by Chan's formula in float64"
-    if reduce * itemsize <= _SHORT_BYTES:
-        return f"short rows, {lines}: 16 in flight, one pass about a shift near the mean"
-    return (
-        f"rows, {lines}: one pass over blocks of 4,096 about a shift near the mean, joined by Chan's formula in float64"
-    )
+        return f"columns, {lines}: blocks of 64 rows, read {'once' if squares else 'twice'}, joined in float64"
+    how = "the squares in one pass" if squares else "one pass about a shift near the mean, repeated where it is far"
+    if op != "group_norm" and reduce * itemsize <= _SHORT_BYTES:
+        return f"short rows, {lines}: 16 in flight, {how}"
+    return f"rows, {lines}: {how}; blocks of 4,096 joined in float64"
 
 
 def _stores(op: str, size: int, storage_size: int, backend: str) -> str:

@@ -42,9 +42,9 @@ class Lane:
         self.train: Callable[..., Any] = partial(self._first, "train")
 
     def _first(self, name: str, *arguments: Any) -> Any:
-        firsts = [registry.load_first(step.backends) for step in tuning.LADDER]
+        first = registry.load_first(tuning.LADDER[0].backends)
         preferred = all(step.backends[0] == "cython" for step in tuning.LADDER)
-        self.bind(firsts[0] if preferred and isinstance(firsts[0], Cython) else None)
+        self.bind(first if preferred and isinstance(first, Cython) else None)
         return getattr(self, name)(*arguments)
 
     def bind(self, backend: Cython | None) -> None:

@@ -130,6 +130,36 @@ def test_explain_names_the_backend_that_serves(backend: str) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("op", "shape", "expected"),
+    [
+        ("layer_norm", (8, 768), "rows, 8 lines of 768: one pass about a shift"),
+        ("layer_norm", (8, 64), "short rows, 8 lines of 64: 16 in flight"),
+        ("rms_norm", (8, 768), "the squares in one pass"),
+        ("standardize", (100, 30), "columns, 30 lines of 100: blocks of 64 rows, read twice"),
+        ("pixel_norm", (2, 8, 5, 5), "columns, 50 lines of 8: blocks of 64 rows, read once"),
+        ("group_norm", (2, 8, 5, 5), "a line for each group"),
+        ("batch_norm", (2, 8, 5, 5), "none: the statistics are given"),
+        ("min_max_scale", (100, 30), "one pass for the least and the largest"),
+    ],
+)
+def test_explain_tells_the_algorithm(op: str, shape: tuple[int, ...], expected: str, compiled: str) -> None:
+    with fastnorm.config(backend=compiled):
+        assert expected in fastnorm.explain(op, shape).algorithm
+
+
+def test_explain_tells_the_stores_and_what_is_moved() -> None:
+    small, large = fastnorm.explain("layer_norm", (8, 1000)), fastnorm.explain("layer_norm", (2**15, 2**10))
+    assert "fresh memory" in small.stores
+    assert "recycled memory" in large.stores
+    assert "0.064 MB" in small.bound
+    assert "268 MB" in large.bound
+    assert "2.4e-07" in small.bound
+    assert fastnorm.explain("moments", (8, 1000)).stores == "none"
+    assert "0.032 MB" in fastnorm.explain("moments", (8, 1000)).bound
+    assert fastnorm.explain("local_response_norm", (2, 8, 5, 5)).algorithm == "NumPy"
+
+
 def test_explain_of_sizes_and_dtypes() -> None:
     small, large = fastnorm.explain("batch_norm", (2, 3)), fastnorm.explain("batch_norm", (512, 64, 56, 56))
     assert small.reason != large.reason

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore] # it ships no types
+from sklearn.datasets import load_digits
 
 Array = NDArray[np.float32]
 Parameters = dict[str, Array]

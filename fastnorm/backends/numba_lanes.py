@@ -241,21 +241,23 @@ def fused(typing_context, a, b, c):
     return a(a, b, c), lambda context, builder, sig, args: _fma(builder, *args)
 
 
-def _call_on_bundle(builder, operation, value):
-    """LLVM's function of one argument on every lane."""
-    name = f"llvm.{operation}.v{value.type.count}{'f32' if isinstance(value.type.element, ir.FloatType) else 'f64'}"
-    function_type = ir.FunctionType(value.type, [value.type])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), [value])
+def _on_every_lane(operation):
+    """An intrinsic's code that calls LLVM's function of one argument."""
+
+    def generate(context, builder, sig, args):
+        bundle = args[0].type
+        name = f"llvm.{operation}.v{bundle.count}{'f32' if isinstance(bundle.element, ir.FloatType) else 'f64'}"
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(bundle, [bundle]), name), args
+        )
+
+    return generate
 
 
 @intrinsic
 def magnitude(typing_context, a):
     """The magnitudes of the lanes."""
-
-    def generate(context, builder, sig, args):
-        return _call_on_bundle(builder, "fabs", args[0])
-
-    return a(a), generate
+    return a(a), _on_every_lane("fabs")
 
 
 @intrinsic
@@ -360,11 +362,7 @@ def rounded_lanes(typing_context, like, value):
 @intrinsic
 def square_root(typing_context, a):
     """The square roots of the lanes."""
-
-    def generate(context, builder, sig, args):
-        return _call_on_bundle(builder, "sqrt", args[0])
-
-    return a(a), generate
+    return a(a), _on_every_lane("sqrt")
 
 
 @intrinsic

@@ -207,7 +207,7 @@ def measure(progress: Progress) -> Measured:
     serial = _last_without_gain(one, every, MARGIN) if threads > 1 else tuning.Tuned().serial_elements
     # Blocks of up to `quick` bytes come from the C library as fast as from the pool.
     quick = max((size for size in BLOCKS if fresh[size] <= SLOW * recycled[size]), default=BLOCKS[0] // 2)
-    # The default where this processor has no such stores, or none was faster.
+    # Beyond all that was measured where this processor has no such stores, or none was faster.
     cached = _last_without_gain(stored, streamed, MARGIN)
     stream = 2 * cached if cached < max(OUTPUTS) else max(tuning.Tuned().stream_bytes, 2 * max(OUTPUTS))
     thresholds = tuning.Tuned(

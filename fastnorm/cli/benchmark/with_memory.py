@@ -102,8 +102,7 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., An
     except ImportError:
         return None
 
-    @extending.intrinsic  # type: ignore[untyped-decorator]  # Numba ships no types
-    def store_past_cache(typing: Any, y: Any, place: Any, value: Any) -> Any:
+    def stored_past_cache(typing: Any, y: Any, place: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             data = context.make_array(y)(context, builder, arguments[0]).data
             store = builder.store(arguments[2], builder.gep(data, [arguments[1]]))
@@ -111,6 +110,8 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., An
             return context.get_dummy_value()
 
         return numba.types.void(y, place, value), generate
+
+    store_past_cache = extending.intrinsic(stored_past_cache)
 
     def copy_part(x: Any, y: Any, first: int, end: int) -> None:
         for i in range(first, end):
