@@ -137,7 +137,13 @@ def entry_points(variant: str, module: Path) -> list[str]:
 def count(variant: str, module: Path) -> dict[str, int]:
     """Return the instructions of each case in one variant of the kernels."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FASTNORM_", "NUMBA_"))}
-    environment.update(FASTNORM_ISA=variant, FASTNORM_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONHASHSEED="0")
+    environment.update(
+        FASTNORM_ISA=variant,
+        FASTNORM_NUM_THREADS="1",
+        FASTNORM_PREFETCH="1",
+        OPENBLAS_NUM_THREADS="1",
+        PYTHONHASHSEED="0",
+    )
     with tempfile.TemporaryDirectory(prefix="fastnorm-instructions-") as folder:
         command = [
             "valgrind", "--tool=callgrind", "--collect-atstart=no", f"--dump-before={MARKER}",

@@ -79,6 +79,17 @@ STREAM_BYTES = TUNED.stream_bytes
 POOL_BYTES = 2**29
 
 
+def _prefetch() -> int:
+    choice = os.environ.get("FASTNORM_PREFETCH") or "-1"
+    if choice not in ("-1", "0", "1"):
+        raise ValueError(f"FASTNORM_PREFETCH must be 0 or 1, or -1 for the library's choice, got {choice!r}")
+    return int(choice)
+
+
+# Whether compiled loops ask for memory ahead: 1, 0, or -1, by the maker of the processor (see src_pyx/lanes.h).
+PREFETCH = _prefetch()
+
+
 class Step(NamedTuple):
     """One step of a ladder."""
 

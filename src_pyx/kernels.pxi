@@ -13,6 +13,7 @@ cimport numpy as cnp
 from fastnorm import tuning as _tuning
 
 cnp.import_array()
+choose_prefetching(_tuning.PREFETCH)
 
 cdef extern from "pool.h" nogil:
     void pool_run(void (*task)(void*, Py_ssize_t, Py_ssize_t) noexcept nogil, void* work, Py_ssize_t units, int threads)

@@ -209,6 +209,18 @@ INLINE void double_stream(double *p, double_part v) { memcpy(p, &v, sizeof v); }
 #  define FENCE() (void)0
 #endif
 
+/* Whether loops ask for memory ahead. Where the processor does that well itself, asking only takes the place of loads:
+ * on AMD (Zen 4) calls take 4 % less without, up to 20 %; on Intel (Sapphire Rapids) up to twice as long. */
+static int prefetching = 1;
+/* 1: yes; 0: no; -1: by the maker of the processor. */
+INLINE void choose_prefetching(int choice) {
+    prefetching = choice != 0;
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    __builtin_cpu_init();
+    if (choice < 0) prefetching = !__builtin_cpu_is("amd");
+#endif
+}
+
 /* One definition for both types: `lanes` is the bundle's name, `scalar` what it holds. */
 #define DEFINE_LANES(lanes, scalar)                                                                       \
     enum {                                                                                                \
@@ -336,6 +348,7 @@ INLINE void double_stream(double *p, double_part v) { memcpy(p, &v, sizeof v); }
     }                                                                                                     \
     /* A hint: the bundle at element i will be needed; any address will do. */                            \
     INLINE void lanes##_prefetch(const lanes *base, ptrdiff_t i) {                                        \
+        if (!prefetching) return;                                                                         \
         for (int line = 0; line < BUNDLE_BYTES; line += CACHE_LINE_BYTES)                                 \
             PREFETCH((const char *)((const scalar *)base + i) + line);                                    \
     }                                                                                                     \
