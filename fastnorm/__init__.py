@@ -12,15 +12,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fastnorm.engine import Stats
     from fastnorm.explanation import explain
+    from fastnorm.gradients import Gradients
     from fastnorm.inspection import show_config, warm
-    from fastnorm.norms.batch import batch_norm, normalize
+    from fastnorm.norms.batch import batch_norm, batch_norm_backward, normalize
     from fastnorm.norms.clip import clip_by_global_norm, clip_by_norm, clip_by_value
-    from fastnorm.norms.group import group_norm, instance_norm
-    from fastnorm.norms.layer import layer_norm
+    from fastnorm.norms.group import group_norm, group_norm_backward, instance_norm, instance_norm_backward
+    from fastnorm.norms.layer import layer_norm, layer_norm_backward
     from fastnorm.norms.local_response import local_response_norm
     from fastnorm.norms.lp import lp_normalize
-    from fastnorm.norms.pixel import l2_normalize, pixel_norm
-    from fastnorm.norms.rms import rms_norm
+    from fastnorm.norms.pixel import l2_normalize, l2_normalize_backward, pixel_norm, pixel_norm_backward
+    from fastnorm.norms.rms import rms_norm, rms_norm_backward
     from fastnorm.norms.scalers import max_abs_scale, min_max_scale, standardize
     from fastnorm.norms.switchable import switchable_norm
     from fastnorm.norms.weights import fold_batch_norm, spectral_norm, weight_norm, weight_standardize
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
 # Where each public name lives.
 _HOMES = {
+    "Gradients": "gradients",
     "Moments": "stats.moments",
     "Stats": "engine",
     "Welford": "stats.welford",
     "batch_norm": "norms.batch",
+    "batch_norm_backward": "norms.batch",
     "clip_by_global_norm": "norms.clip",
     "clip_by_norm": "norms.clip",
     "clip_by_value": "norms.clip",
@@ -44,9 +47,13 @@ _HOMES = {
     "fold_batch_norm": "norms.weights",
     "get_num_threads": "settings",
     "group_norm": "norms.group",
+    "group_norm_backward": "norms.group",
     "instance_norm": "norms.group",
+    "instance_norm_backward": "norms.group",
     "l2_normalize": "norms.pixel",
+    "l2_normalize_backward": "norms.pixel",
     "layer_norm": "norms.layer",
+    "layer_norm_backward": "norms.layer",
     "local_response_norm": "norms.local_response",
     "lp_normalize": "norms.lp",
     "max_abs_scale": "norms.scalers",
@@ -54,7 +61,9 @@ _HOMES = {
     "moments": "stats.moments",
     "normalize": "norms.batch",
     "pixel_norm": "norms.pixel",
+    "pixel_norm_backward": "norms.pixel",
     "rms_norm": "norms.rms",
+    "rms_norm_backward": "norms.rms",
     "set_num_threads": "settings",
     "show_config": "inspection",
     "spectral_norm": "norms.weights",
@@ -66,10 +75,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "Gradients",
     "Moments",
     "Stats",
     "Welford",
     "batch_norm",
+    "batch_norm_backward",
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
@@ -79,9 +90,13 @@ __all__ = [
     "fold_batch_norm",
     "get_num_threads",
     "group_norm",
+    "group_norm_backward",
     "instance_norm",
+    "instance_norm_backward",
     "l2_normalize",
+    "l2_normalize_backward",
     "layer_norm",
+    "layer_norm_backward",
     "local_response_norm",
     "lp_normalize",
     "max_abs_scale",
@@ -90,7 +105,9 @@ __all__ = [
     "nn",
     "normalize",
     "pixel_norm",
+    "pixel_norm_backward",
     "rms_norm",
+    "rms_norm_backward",
     "set_num_threads",
     "show_config",
     "spectral_norm",

@@ -82,13 +82,13 @@ def as_compute(array: Array, dtype: np.dtype[Any]) -> Array:
         return converted
 
 
-def _usable_as_output(out: Array, x: Array, dtype: np.dtype[Any], others: tuple[Array | None, ...]) -> bool:
-    """Whether the kernels may write to `out` while they read x and the other arrays."""
+def usable_as_output(out: Array, x: Array | None, dtype: np.dtype[Any], others: tuple[Array | None, ...]) -> bool:
+    """Whether the kernels may write to `out` while they read x, of which each element goes first, and the others."""
     if out.dtype != dtype or not out.flags.c_contiguous or not out.flags.aligned:
         return False
     if any(other is not None and np.may_share_memory(out, other) for other in others):
         return False
-    if not np.may_share_memory(out, x):
+    if x is None or not np.may_share_memory(out, x):
         return True
     return out.ctypes.data == x.ctypes.data and out.strides == x.strides and x.dtype == dtype
 
@@ -127,7 +127,7 @@ def begin(
         check_out(out, x.shape, result, function)
     chosen = choose(x.size, backend, function)
     source = as_compute(x, compute)
-    if out is not None and _usable_as_output(out, source, compute, others):
+    if out is not None and usable_as_output(out, source, compute, others):
         return Call(source, out, result, out, chosen)
     if source is not x and result == compute and source.flags.c_contiguous:
         return Call(source, source, result, out, chosen)  # converted input is scratch memory: normalised in place

@@ -91,6 +91,15 @@ def leaves_range(rstd: Array, scale: Array, dtype: np.dtype[Any]) -> bool:
     return not (within and (scale is rstd or (scale.min() >= -LARGEST_RSTD and scale.max() <= LARGEST_RSTD)))
 
 
+def line_terms(rule: Rule, sums: Array, products: Array, count: int, rstd: Array) -> tuple[Array, Array]:
+    """Return A and B of dx = rstd * (g - A - xhat * B), from the sums of g and of g * xhat over lines of `count`."""
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        b = products / rule.divisor(count)
+        if rule.floor:  # a line that is divided by eps is divided by a constant
+            b = np.where(rstd * rule.eps >= 1.0, 0.0, b)
+        return (sums / count if rule.measure == Measure.VARIANCE else np.zeros_like(sums)), b
+
+
 def merge(parts: Moments, count: float, last: float) -> Moments:
     """Join the parts (a, b, c) along the middle axis, in order, by the formula of Chan, Golub and LeVeque (1979).
 

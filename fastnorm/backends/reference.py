@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm.backends.textbook import ALGORITHMS
-from fastnorm.recipe import Affine, Measure, Moments, Rule, merge, reciprocal_root
+from fastnorm.recipe import Affine, Measure, Moments, Rule, line_terms, merge, reciprocal_root
 
 Array = npt.NDArray[Any]
 
@@ -113,3 +113,57 @@ class Reference:
         self.affine(x.reshape(parts), result, coefficients)
         np.copyto(y, result.reshape(y.shape))
         return stats if want_stats else None
+
+    def dots(self, x: Array, dy: Array, mean: Array) -> tuple[Array, Array]:
+        """Return the sums of dy and of dy * (x - mean) over each line, (outer, inner) float64.
+
+        The means are (lines, inner); block o of x has row o % lines.
+        """
+        repeats = x.shape[0] // mean.shape[0]
+        centre = np.tile(mean, (repeats, 1))[:, np.newaxis]
+        with np.errstate(invalid="ignore", over="ignore"):
+            upstream = dy.astype(np.float64)
+            return upstream.sum(axis=1), (upstream * (x - centre)).sum(axis=1)
+
+    def affine_grad(
+        self, x: Array, dy: Array, dx: Array, mean: Array, scale: Array, slope: Array, shift: Array
+    ) -> None:
+        """Write dx = scale * dy + slope * (x - mean) + shift, coefficients (lines, inner) as in `dots`."""
+        repeats = x.shape[0] // mean.shape[0]
+        centre, a, k, e = (np.tile(part, (repeats, 1))[:, np.newaxis] for part in (mean, scale, slope, shift))
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            np.copyto(dx, a * dy + k * (x - centre) + e, casting="unsafe")
+
+    def normalize_grad(
+        self, x: Array, dy: Array, dx: Array, weight: Array, per_position: bool, segments: int, rule: Rule,
+        given: tuple[Array, Array] | None, parameters: bool,
+    ) -> tuple[Array, Array] | None:  # fmt: skip
+        """Write dx of rows, (outer, reduce, 1), and with `parameters` return sums of dy * xhat and of dy, float64.
+
+        Per position, weight has `reduce` elements and the sums go over the lines. Otherwise weight is as in
+        `normalize`, without a bias, and the sums are those of each of the `segments` runs of each line. `given` are
+        mean and rstd of each line.
+        """
+        outer, reduce, _ = x.shape
+        if given is None:
+            stats = self.moments(x, rule.measure)
+            mean, rstd = stats.hi + stats.lo, reciprocal_root(stats.m2, reduce, rule)
+        else:
+            mean, rstd = (part.reshape(outer, 1) for part in given)
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            upstream = dy[..., 0].astype(np.float64)
+            xhat = (x[..., 0] - mean) * rstd
+            if per_position or weight.size == 1:
+                g = upstream * weight
+            else:
+                number = np.arange(outer * segments) % weight.size
+                g = upstream * np.repeat(weight[number].reshape(outer, segments), reduce // segments, axis=1)
+            sums, products = g.sum(axis=1, keepdims=True), (g * xhat).sum(axis=1, keepdims=True)
+            a, b = line_terms(rule, sums, products, reduce, rstd)
+            np.copyto(dx[..., 0], rstd * (g - a - xhat * b), casting="unsafe")
+            if not parameters:
+                return None
+            if per_position:
+                return (upstream * xhat).sum(axis=0), upstream.sum(axis=0)
+            runs = outer, segments, reduce // segments
+            return (upstream * xhat).reshape(runs).sum(axis=2).ravel(), upstream.reshape(runs).sum(axis=2).ravel()

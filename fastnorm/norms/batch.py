@@ -5,9 +5,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, engine, gradients
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import lane
+from fastnorm.gradients import Gradients
 from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
 from fastnorm.recipe import Moments, Rule
 
@@ -173,6 +174,91 @@ def batch_norm(
         return result
     update_running(mean_to_update, var_to_update, found, count, momentum, convention)
     return (result, engine.stats_of(found, count, rule, stats_shape)) if return_stats else result
+
+
+def batch_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    rstd: npt.ArrayLike | None = None,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    training: bool = False,
+    eps: float = 1e-5,
+    channel_axis: int = 1,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Gradients:
+    """Return the gradients of `batch_norm`.
+
+    With ``xhat = (x - mean) * rstd``: ``dweight = sum(dy * xhat)`` and ``dbias = sum(dy)`` over all but the channels.
+    In training, where mean and rstd depend on x, ``dx = rstd * weight * (dy - mean(dy) - xhat * mean(dy * xhat))``
+    (Ioffe and Szegedy, 2015, section 3); in inference ``dx = rstd * weight * dy``.
+
+    Parameters
+    ----------
+    dy : array_like
+        The gradient of the result, of the shape of x.
+    x, weight, training, eps, channel_axis
+        As in `batch_norm`.
+    mean, rstd : array_like, optional
+        The statistics that ``batch_norm(..., return_stats=True)`` returned; computed again if not given.
+    running_mean, running_var : array_like, optional
+        (C,); needed in inference without mean and rstd. Not changed.
+    out, dtype, backend
+        As in `layer_norm_backward`.
+
+    Returns
+    -------
+    Gradients
+        ``(dx, dweight, dbias)``; the last two, (C,), in the dtype of weight, or of dx without it.
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        A shape, axis or eps that does not fit; no statistics in inference; in training one value per channel.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> x, dy = [[1.0], [2.0], [3.0]], [[1.0], [0.0], [0.0]]
+    >>> dx, dweight, dbias = fastnorm.batch_norm_backward(dy, x, training=True)
+    >>> dx.ravel().round(4), dweight.round(4), dbias
+    (array([ 0.2041, -0.4082,  0.2041]), array([-1.2247]), array([1.]))
+    """
+    function = "batch_norm_backward"
+    array = engine.take(x, function)
+    axis = arguments.channel_index(array, channel_axis, function)
+    channels = array.shape[axis]
+    rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
+    weight = arguments.parameter(weight, (channels,), function, "weight")
+    layout = plan_channels(array.shape, axis)
+    stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(array.shape))
+    given = gradients.given_statistics(mean, rstd, stats_shape, function)
+    if training:
+        check_count(layout.batch * layout.spatial, function)
+    elif given is None:
+        if running_mean is None or running_var is None:
+            raise ValueError(
+                f"{function}: mean and rstd, or running_mean and running_var, are needed unless training=True"
+            )
+        centre = arguments.statistic(running_mean, channels, function, "running_mean")
+        var = arguments.statistic(running_var, channels, function, "running_var")
+        given = gradients.Given(centre, given_statistics(centre, var, rule.eps)[1])
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
+    if not array.size:
+        return gradients.nothing(call, weight, channels)
+    if training or given is None:
+        plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
+        found = gradients.of_channels(call, upstream, layout, plan, rule, weight, given, 1)
+    else:
+        found = gradients.of_given(call, upstream, layout, weight, given)
+    return gradients.finish(call, found, weight)
 
 
 def normalize(

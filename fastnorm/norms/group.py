@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, engine, gradients
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import lane
-from fastnorm.plan import plan_channels, plan_groups_last, plan_reduction
+from fastnorm.gradients import Given, Gradients
+from fastnorm.plan import ChannelLayout, Plan, plan_channels, plan_groups_last, plan_reduction
 from fastnorm.recipe import Rule
 
 Array = npt.NDArray[Any]
@@ -27,9 +28,7 @@ def _normalize_groups(
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
-    per_group = 1 if num_groups is None else channels // num_groups
-    if num_groups is not None and channels % num_groups:
-        raise ValueError(f"{function}: num_groups must divide the {channels} channels, got {num_groups}")
+    per_group = _per_group(channels, num_groups, function)
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
@@ -39,16 +38,28 @@ def _normalize_groups(
         empty = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan))
         return (call.finish(), empty) if return_stats else call.finish()
     layout = plan_channels(array.shape, axis)
-    split = layout.channels // per_group, per_group
-    if layout.last:
-        plan = plan_groups_last(layout.batch, layout.spatial, *split)
-    else:
-        plan = plan_reduction((layout.batch, *split, layout.spatial), (2, 3))
+    plan = _plan_groups(layout, per_group)
     moments = engine.normalize_channels(call, layout, plan, rule, weight, bias, per_group, return_stats)
     result = call.finish()
     if moments is None:
         return result
     return result, engine.stats_of(moments, plan.count, rule, stats_shape, per_group)
+
+
+def _per_group(channels: int, num_groups: int | None, function: str) -> int:
+    """Return how many channels a group has; without `num_groups` one."""
+    if num_groups is None:
+        return 1
+    if channels % num_groups:
+        raise ValueError(f"{function}: num_groups must divide the {channels} channels, got {num_groups}")
+    return channels // num_groups
+
+
+def _plan_groups(layout: ChannelLayout, per_group: int) -> Plan:
+    split = layout.channels // per_group, per_group
+    if layout.last:
+        return plan_groups_last(layout.batch, layout.spatial, *split)
+    return plan_reduction((layout.batch, *split, layout.spatial), (2, 3))
 
 
 def group_norm(
@@ -155,4 +166,125 @@ def instance_norm(
     """
     return _normalize_groups(
         "instance_norm", x, None, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
+    )
+
+
+def _groups_backward(
+    function: str, dy: npt.ArrayLike, x: npt.ArrayLike, num_groups: int | None, weight: npt.ArrayLike | None,
+    mean: npt.ArrayLike | None, rstd: npt.ArrayLike | None, channel_axis: int, eps: float, out: Array | None,
+    dtype: npt.DTypeLike | None, backend: str | None,
+) -> Gradients:  # fmt: skip
+    array = engine.take(x, function)
+    axis = arguments.channel_index(array, channel_axis, function)
+    channels = array.shape[axis]
+    per_group = _per_group(channels, num_groups, function)
+    rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
+    weight = arguments.parameter(weight, (channels,), function, "weight")
+    stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
+    given = gradients.given_statistics(mean, rstd, stats_shape, function)
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
+    if not array.size:
+        return gradients.nothing(call, weight, channels)
+    if given is not None:  # one number for each group, of those for each of its channels
+        given = Given(*(np.ascontiguousarray(part[::per_group]) for part in given))
+    layout = plan_channels(array.shape, axis)
+    plan = _plan_groups(layout, per_group)
+    found = gradients.of_channels(call, upstream, layout, plan, rule, weight, given, per_group)
+    return gradients.finish(call, found, weight)
+
+
+def group_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    num_groups: int,
+    weight: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    rstd: npt.ArrayLike | None = None,
+    channel_axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Gradients:
+    """Return the gradients of `group_norm`.
+
+    With ``xhat = (x - mean) * rstd`` and ``g = weight * dy``: ``dx = rstd * (g - mean(g) - xhat * mean(g * xhat))``,
+    the means over a group; ``dweight = sum(dy * xhat)`` and ``dbias = sum(dy)`` over the items and the positions.
+
+    Parameters
+    ----------
+    dy : array_like
+        The gradient of the result, of the shape of x.
+    x, num_groups, weight, channel_axis, eps
+        As in `group_norm`.
+    mean, rstd : array_like, optional
+        The statistics that ``group_norm(..., return_stats=True)`` returned; computed again if not given.
+    out, dtype, backend
+        As in `layer_norm_backward`.
+
+    Returns
+    -------
+    Gradients
+        ``(dx, dweight, dbias)``; the last two, (C,), in the dtype of weight, or of dx without it.
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        num_groups does not divide C, or a shape, axis or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> dx, dweight, dbias = fastnorm.group_norm_backward([[1.0, 0.0, 0.0]], [[1.0, 2.0, 3.0]], 1)
+    >>> dx.round(4), dweight.round(4), dbias
+    (array([[ 0.2041, -0.4082,  0.2041]]), array([-1.2247,  0.    ,  0.    ]), array([1., 0., 0.]))
+    """
+    function = "group_norm_backward"
+    groups = arguments.integer(num_groups, function, "num_groups", minimum=1)
+    return _groups_backward(function, dy, x, groups, weight, mean, rstd, channel_axis, eps, out, dtype, backend)
+
+
+def instance_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    rstd: npt.ArrayLike | None = None,
+    channel_axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Gradients:
+    """Return the gradients of `instance_norm`: those of `group_norm` where each channel is a group.
+
+    Parameters
+    ----------
+    dy, x, weight, mean, rstd, channel_axis, eps, out, dtype, backend
+        As in `group_norm_backward`.
+
+    Returns
+    -------
+    Gradients
+        ``(dx, dweight, dbias)``; the last two, (C,), in the dtype of weight, or of dx without it.
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        A shape, axis or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.instance_norm_backward([[[1.0, 0.0, 0.0]]], [[[1.0, 2.0, 3.0]]]).dx.round(4)
+    array([[[ 0.2041, -0.4082,  0.2041]]])
+    """
+    return _groups_backward(
+        "instance_norm_backward", dy, x, None, weight, mean, rstd, channel_axis, eps, out, dtype, backend
     )

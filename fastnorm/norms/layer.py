@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, engine, gradients
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import VARIANCE, lane
+from fastnorm.gradients import Gradients
 from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Rule
+from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
 
@@ -97,3 +98,91 @@ def layer_norm(
             return y
     rule = Rule(eps=arguments.number(eps, "layer_norm", "eps", minimum=0))
     return normalize_lines("layer_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend)
+
+
+def lines_backward(
+    function: str, dy: npt.ArrayLike, x: npt.ArrayLike, weight: npt.ArrayLike | None, mean: npt.ArrayLike | None,
+    rstd: npt.ArrayLike | None, axis: Any, rule: Rule, out: Array | None, dtype: npt.DTypeLike | None,
+    backend: str | None, parameters: bool = True,
+) -> Gradients:  # fmt: skip
+    """The common path of the backward passes of norms whose lines are one axis, or the trailing ones, of x."""
+    array = engine.take(x, function)
+    axes = arguments.trailing_axes(axis, array.ndim, function)
+    shape = tuple(array.shape[a] for a in axes)
+    weight = arguments.parameter(weight, shape, function, "weight")
+    plan = plan_reduction(array.shape, axes)
+    needs_mean = rule.measure == Measure.VARIANCE
+    given = gradients.given_statistics(mean, rstd, plan.stats, function, needs_mean)
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
+    sums = None
+    if array.size:
+        sums = gradients.of_lines(call, upstream, plan, rule, weight, given, parameters)
+    elif parameters:
+        sums = np.zeros(shape), np.zeros(shape)
+    dx = call.finish()
+    if sums is None:
+        return Gradients(dx, None, None)
+    dweight, dbias = (gradients.rounded(part.reshape(shape), weight, call.result) for part in sums)
+    return Gradients(dx, dweight, dbias)
+
+
+def layer_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    rstd: npt.ArrayLike | None = None,
+    axis: int | tuple[int, ...] = -1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Gradients:
+    """Return the gradients of `layer_norm`.
+
+    With ``xhat = (x - mean) * rstd`` and ``g = weight * dy``: ``dx = rstd * (g - mean(g) - xhat * mean(g * xhat))``,
+    ``dweight = sum(dy * xhat)`` and ``dbias = sum(dy)`` over all lines. These two are added up in float64, in an order
+    that depends on the shape alone.
+
+    Parameters
+    ----------
+    dy : array_like
+        The gradient of the result, of the shape of x.
+    x : array_like
+        What `layer_norm` was given.
+    weight : array_like, optional
+        Of the shape of the normalised axes.
+    mean, rstd : array_like, optional
+        The statistics that ``layer_norm(..., return_stats=True)`` returned; computed again if not given.
+    axis, eps
+        As in `layer_norm`.
+    out : ndarray, optional
+        Where to put dx.
+    dtype : dtype, optional
+        A floating dtype for dx. Default: as in `layer_norm`.
+    backend : str, optional
+        As in `layer_norm`.
+
+    Returns
+    -------
+    Gradients
+        ``(dx, dweight, dbias)``; the last two in the dtype of weight, or of dx without it.
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        A shape, axis or eps that does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm
+    >>> x, dy = np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 0.0, 0.0]])
+    >>> dx, dweight, dbias = fastnorm.layer_norm_backward(dy, x)
+    >>> dx.round(4), dweight.round(4), dbias
+    (array([[ 0.2041, -0.4082,  0.2041]]), array([-1.2247,  0.    ,  0.    ]), array([1., 0., 0.]))
+    """
+    rule = Rule(eps=arguments.number(eps, "layer_norm_backward", "eps", minimum=0))
+    return lines_backward("layer_norm_backward", dy, x, weight, mean, rstd, axis, rule, out, dtype, backend)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from fastnorm import arguments, engine
 from fastnorm.engine import ArrayOrStats
 from fastnorm.express import SQUARES, lane
-from fastnorm.norms.layer import normalize_lines
+from fastnorm.norms.layer import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
@@ -109,3 +109,94 @@ def l2_normalize(
     least = arguments.number(eps, "l2_normalize", "eps", minimum=0)
     rule = Rule(measure=Measure.SQUARES, eps=least, floor=True, summed=True)
     return normalize_lines("l2_normalize", x, None, None, axis, rule, out, dtype, return_stats, backend)
+
+
+def pixel_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    *,
+    mean: npt.ArrayLike | None = None,
+    rstd: npt.ArrayLike | None = None,
+    channel_axis: int = 1,
+    eps: float = 1e-8,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Return the gradient of x in `pixel_norm`: ``rstd * (dy - xhat * mean(dy * xhat))``, ``xhat = x * rstd``.
+
+    Parameters
+    ----------
+    dy, x, mean, rstd, out, dtype, backend
+        As in `rms_norm_backward`.
+    channel_axis, eps
+        As in `pixel_norm`.
+
+    Returns
+    -------
+    ndarray of the shape of x
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        A shape, axis or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.pixel_norm_backward([[[1.0], [0.0]]], [[[1.0], [7.0]]]).ravel().round(4)
+    array([ 0.196, -0.028])
+    """
+    function = "pixel_norm_backward"
+    array = engine.take(x, function)
+    axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
+    rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, function, "eps", minimum=0))
+    return lines_backward(function, dy, array, None, mean, rstd, axis, rule, out, dtype, backend, False).dx
+
+
+def l2_normalize_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    *,
+    mean: npt.ArrayLike | None = None,
+    rstd: npt.ArrayLike | None = None,
+    axis: int = -1,
+    eps: float = 1e-12,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Return the gradient of x in `l2_normalize`: ``rstd * (dy - xhat * sum(dy * xhat))``, ``xhat = x * rstd``.
+
+    A line that is no longer than eps was divided by a constant: its gradient is ``dy / eps``.
+
+    Parameters
+    ----------
+    dy, x, mean, rstd, out, dtype, backend
+        As in `rms_norm_backward`.
+    axis, eps
+        As in `l2_normalize`.
+
+    Returns
+    -------
+    ndarray of the shape of x
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        A shape, axis or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.l2_normalize_backward([1.0, 0.0], [3.0, 4.0]).round(4)
+    array([ 0.128, -0.096])
+    """
+    function = "l2_normalize_backward"
+    least = arguments.number(eps, function, "eps", minimum=0)
+    rule = Rule(measure=Measure.SQUARES, eps=least, floor=True, summed=True)
+    return lines_backward(function, dy, x, None, mean, rstd, axis, rule, out, dtype, backend, False).dx

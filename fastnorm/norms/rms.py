@@ -7,7 +7,8 @@ import numpy.typing as npt
 from fastnorm import arguments
 from fastnorm.engine import ArrayOrStats
 from fastnorm.express import SQUARES, lane
-from fastnorm.norms.layer import normalize_lines
+from fastnorm.gradients import Gradients
+from fastnorm.norms.layer import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
@@ -65,3 +66,51 @@ def rms_norm(
             return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
     return normalize_lines("rms_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend)
+
+
+def rms_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    rstd: npt.ArrayLike | None = None,
+    axis: int | tuple[int, ...] = -1,
+    eps: float = 1e-6,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Gradients:
+    """Return the gradients of `rms_norm`.
+
+    With ``xhat = x * rstd`` and ``g = weight * dy``: ``dx = rstd * (g - xhat * mean(g * xhat))`` and
+    ``dweight = sum(dy * xhat)`` over all lines.
+
+    Parameters
+    ----------
+    dy, x, weight, rstd, axis, eps, out, dtype, backend
+        As in `layer_norm_backward`.
+    mean : array_like, optional
+        Ignored: nothing was subtracted.
+
+    Returns
+    -------
+    Gradients
+        ``(dx, dweight, None)``.
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        A shape, axis or eps that does not fit.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.rms_norm_backward([1.0, 0.0], [3.0, 4.0], eps=0).dx.round(4)
+    array([ 0.181 , -0.1358])
+    """
+    rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm_backward", "eps", minimum=0))
+    found = lines_backward("rms_norm_backward", dy, x, weight, mean, rstd, axis, rule, out, dtype, backend)
+    return found._replace(dbias=None)

@@ -1,0 +1,231 @@
+"""Backward passes: from the gradient of a norm's result to those of x, weight and bias.
+
+With xhat = (x - mean) * rstd and y = xhat * weight + bias, and g = weight * dy, every norm has
+
+    dbias = sum of dy,    dweight = sum of dy * xhat    over all that a parameter touches,
+    dx = rstd * (g - A - xhat * B),    A = mean of g,    B = mean of g * xhat    over all that a statistic is made of;
+
+A is 0 where no mean was subtracted, A and B are 0 where the statistics were given. So x and dy are read for two sums a
+line, `dots`, and once more for dx, which is affine in both: a line that is in cache is read from memory once.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.backends import registry
+from fastnorm.backends.reference import Reference
+from fastnorm.dispatch import choose
+from fastnorm.dtypes import result_dtype, storage
+from fastnorm.engine import Call
+from fastnorm.memory import empty
+from fastnorm.plan import ChannelLayout, Plan
+from fastnorm.recipe import Rule, line_terms, reciprocal_root
+
+Array = npt.NDArray[Any]
+
+# rstd beyond these makes float32 coefficients, which hold its square, leave their range.
+SMALLEST_RSTD = 2.0**-50
+LARGEST_RSTD = 2.0**50
+
+
+class Gradients(NamedTuple):
+    """The gradients of x, of weight and of bias; None for what a norm does not have."""
+
+    dx: Array
+    dweight: Array | None
+    dbias: Array | None
+
+
+class Given(NamedTuple):
+    """The statistics of the forward pass, float64, flat."""
+
+    mean: Array
+    rstd: Array
+
+
+def begin(
+    dy: npt.ArrayLike, x: Array, out: Array | None, dtype: npt.DTypeLike | None, backend: str | None, function: str,
+    others: tuple[Array | None, ...] = (),
+) -> tuple[Call, Array]:  # fmt: skip
+    """Check `dy`, `out`, `dtype` and `backend`; return the call, whose y is where dx goes, and dy to compute with."""
+    gradient = engine.take(dy, function, "dy")
+    if gradient.shape != x.shape:
+        raise ValueError(f"{function}: dy must have the shape of x, {x.shape}, got {gradient.shape}")
+    result = result_dtype(dtype, storage(x.dtype, function, "x").result, function)
+    compute = engine.compute_dtype(x, dtype, function)
+    if out is not None:
+        engine.check_out(out, x.shape, result, function)
+    source, upstream = engine.as_compute(x, compute), engine.as_compute(gradient, compute)
+    chosen = choose(x.size, backend, function)
+    usable = out is not None and engine.usable_as_output(out, None, compute, (source, upstream, *others))
+    target = out if usable and out is not None else empty(x.shape, compute)
+    return Call(source, target, result, out, chosen), upstream
+
+
+def given_statistics(
+    mean: npt.ArrayLike | None, rstd: npt.ArrayLike | None, shape: tuple[int, ...], function: str,
+    needs_mean: bool = True,
+) -> Given | None:  # fmt: skip
+    """Return the statistics of the forward pass, of `shape`; None if they are to be computed again."""
+    if rstd is None or (mean is None and needs_mean):
+        if mean is not None or rstd is not None:
+            raise ValueError(f"{function}: mean and rstd must be given together, or neither")
+        return None
+    rstd = _statistic(rstd, shape, function, "rstd")
+    mean = np.zeros_like(rstd) if mean is None or not needs_mean else _statistic(mean, shape, function, "mean")
+    return Given(mean, rstd)
+
+
+def _statistic(value: npt.ArrayLike, shape: tuple[int, ...], function: str, name: str) -> Array:
+    array = engine.take(value, function, name)
+    if array.shape != shape:
+        raise ValueError(f"{function}: {name} must have shape {shape}, got {array.shape}")
+    return array.astype(np.float64).reshape(-1)
+
+
+def of_lines(
+    call: Call, dy: Array, plan: Plan, rule: Rule, weight: Array | None, given: Given | None, parameters: bool
+) -> tuple[Array, Array] | None:
+    """Write dx of lines; with `parameters`, one a position, return dweight and dbias, float64, (reduce,)."""
+    outer, reduce, inner = plan.view
+    if inner > 1 and not parameters:
+        _compose_lines(call, dy, plan, rule, given)
+        return None
+    w = engine.parameter(weight, 1.0, reduce if parameters else 1, call.x.dtype)
+    x, upstream, dx = (engine.viewed(array, plan.view) for array in (call.x, dy, call.y))
+    if inner > 1:  # a weight goes with the position: lines are made contiguous
+        x, upstream = (_rows(array) for array in (x, upstream))
+        target = np.empty_like(x)
+    else:
+        target = dx
+    sums = call.backend.normalize_grad(x, upstream, target, w, parameters, 1, rule, given, parameters)
+    if inner > 1:
+        np.copyto(dx, target.reshape(outer, inner, reduce).transpose(0, 2, 1))
+    return sums
+
+
+def _rows(array: Array) -> Array:
+    return np.ascontiguousarray(array.transpose(0, 2, 1)).reshape(-1, array.shape[1], 1)
+
+
+def _compose_lines(call: Call, dy: Array, plan: Plan, rule: Rule, given: Given | None) -> None:
+    """Lines side by side in memory, without a weight."""
+    outer, reduce, inner = plan.view
+    x, upstream = engine.viewed(call.x, plan.view), engine.viewed(dy, plan.view)
+    found = given or _recomputed(call, plan, rule)
+    mean, rstd = (part.reshape(outer, inner) for part in found)
+    backend = _backend_for(call, rstd)
+    sums, dots = backend.dots(x, upstream, mean)
+    a, b = line_terms(rule, sums, dots * rstd, reduce, rstd)
+    backend.affine_grad(x, upstream, call.y.reshape(plan.view), mean, rstd, -rstd * rstd * b, -rstd * a)
+
+
+def _recomputed(call: Call, plan: Plan, rule: Rule) -> Given:
+    stats = engine.statistics(call.x, plan, rule.measure, call.backend)
+    return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
+
+
+def _backend_for(call: Call, rstd: Array) -> Reference:
+    """The backend of the call, or float64 where the coefficients would leave the range of float32."""
+    if call.x.dtype != np.float32 or (rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD):
+        return call.backend
+    return registry.load("reference")
+
+
+class ChannelSums(NamedTuple):
+    """Sums over the positions of a channel, of dy and of dy * xhat, float64, (items, C): of each item, or of all."""
+
+    sums: Array
+    products: Array
+
+
+def channel_statistics(call: Call, layout: ChannelLayout, plan: Plan, rule: Rule) -> Given:
+    """Compute the statistics of the forward pass again, flat."""
+    ordered = call.x if layout.order is None else call.x.transpose(layout.order)
+    stats = engine.statistics(ordered, plan, rule.measure, call.backend)
+    return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
+
+
+def channel_dots(call: Call, dy: Array, layout: ChannelLayout, mean: Array, rstd: Array) -> ChannelSums:
+    """Return the sums for statistics (items, C), where items is 1 or N."""
+    view = layout.apply_view(len(mean))
+    x, upstream = engine.viewed(call.x, view, layout.order), engine.viewed(dy, view, layout.order)
+    sums, dots = _backend_for(call, rstd).dots(x, upstream, mean.reshape(-1, view[2]))
+    shape = -1, layout.channels
+    sums, dots = sums.reshape(shape), dots.reshape(shape)
+    if len(sums) > len(mean):
+        sums, dots = sums.sum(axis=0, keepdims=True), dots.sum(axis=0, keepdims=True)
+    return ChannelSums(sums, dots * rstd)
+
+
+def apply_channels(
+    call: Call, dy: Array, layout: ChannelLayout, mean: Array, scale: Array, slope: Array, shift: Array
+) -> None:
+    """Write dx = scale * dy + slope * (x - mean) + shift, coefficients (items, C)."""
+    view = layout.apply_view(len(mean))
+    x, upstream = engine.viewed(call.x, view, layout.order), engine.viewed(dy, view, layout.order)
+    target = call.y if layout.order is None else call.y.transpose(layout.order)
+    dx = target.reshape(view)
+    coefficients = (np.ascontiguousarray(part).reshape(-1, view[2]) for part in (mean, scale, slope, shift))
+    with np.errstate(invalid="ignore"):
+        extreme = np.abs(scale).max() > LARGEST_RSTD**2 or np.abs(slope).max() > LARGEST_RSTD**2
+    backend = registry.load("reference") if extreme and call.x.dtype == np.float32 else call.backend
+    backend.affine_grad(x, upstream, dx, *coefficients)
+    if not np.may_share_memory(dx, call.y):  # the transposition could not be seen as a view
+        np.copyto(target, dx.reshape(target.shape))
+
+
+def of_channels(
+    call: Call, dy: Array, layout: ChannelLayout, plan: Plan, rule: Rule, weight: Array | None, given: Given | None,
+    per_group: int,
+) -> ChannelSums:  # fmt: skip
+    """Write dx of channels whose statistics, (1 or N) x groups, are those of x itself; return the sums."""
+    channels = layout.channels
+    w = np.ones(channels) if weight is None else weight.astype(np.float64)
+    if plan.pool is None and layout.order is None and not layout.last:
+        x, upstream, dx = (engine.viewed(array, plan.view) for array in (call.x, dy, call.y))
+        scale = engine.parameter(weight, 1.0, channels if weight is not None else 1, call.x.dtype)
+        found = call.backend.normalize_grad(x, upstream, dx, scale, False, per_group, rule, given, True)
+        assert found is not None
+        products, sums = found
+        return ChannelSums(sums.reshape(-1, channels), products.reshape(-1, channels))
+    mean, rstd = given or channel_statistics(call, layout, plan, rule)
+    mean, rstd = (np.repeat(part, per_group).reshape(-1, channels) for part in (mean, rstd))
+    found_sums = channel_dots(call, dy, layout, mean, rstd)
+    items = len(mean)
+    pooled = (part.reshape(items, -1, per_group) for part in (found_sums.sums * w, found_sums.products * w))
+    a, b = (np.repeat(part.sum(axis=2), per_group, axis=1) / plan.count for part in pooled)
+    apply_channels(call, dy, layout, mean, rstd * w, -rstd * rstd * b, -rstd * a)
+    return found_sums
+
+
+def of_given(call: Call, dy: Array, layout: ChannelLayout, weight: Array | None, given: Given) -> ChannelSums:
+    """Write dx of channels whose statistics did not come from x; return the sums."""
+    mean, rstd = (part.reshape(1, -1) for part in given)
+    found = channel_dots(call, dy, layout, mean, rstd)
+    scale = rstd if weight is None else rstd * weight.astype(np.float64)
+    apply_channels(call, dy, layout, np.zeros_like(scale), scale, np.zeros_like(scale), np.zeros_like(scale))
+    return found
+
+
+def rounded(values: Array, like: Array | None, fallback: np.dtype[Any]) -> Array:
+    """Return a parameter's gradient in the dtype of the parameter."""
+    dtype = fallback if like is None or like.dtype.kind in "iub" else like.dtype
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(dtype.newbyteorder("="))
+
+
+def finish(call: Call, found: ChannelSums, weight: Array | None) -> Gradients:
+    """Return dx where the caller wants it, and the gradients of parameters of a channel."""
+    dx = call.finish()
+    dweight, dbias = (rounded(part.sum(axis=0), weight, call.result) for part in (found.products, found.sums))
+    return Gradients(dx, dweight, dbias)
+
+
+def nothing(call: Call, weight: Array | None, channels: int) -> Gradients:
+    """Return the gradients of an empty batch: zeros for the parameters."""
+    zeros = np.zeros((1, channels))
+    return finish(call, ChannelSums(zeros, zeros), weight)
