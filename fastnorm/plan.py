@@ -28,6 +28,14 @@ def chunks_of(view: Shape) -> tuple[int, int]:
     return count, view[1] - (count - 1) * chunk_length(view)
 
 
+def rows_of_unit(rows: int) -> int:
+    """Return how many rows have one sum a position, before those of all units are added up, in order.
+
+    By the number of rows alone: results do not depend on that of threads, nor does their memory grow with the rows.
+    """
+    return max(64, -(-rows // 256))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How an array is seen.

@@ -7,6 +7,7 @@ include "moments.pxi"
 include "rows.pxi"
 include "short_rows.pxi"
 include "columns.pxi"
+include "gradients.pxi"
 
 cimport numpy as cnp
 
@@ -23,6 +24,9 @@ cdef enum Primitive:
     EXTREMA
     NORMALIZE
     AFFINE
+    DOTS
+    AFFINE_GRAD
+    NORMALIZE_GRAD
 
 
 cdef enum Storage:
@@ -50,8 +54,13 @@ cdef struct Work:
     Py_ssize_t parameters
     bint per_position
     Py_ssize_t segments
-    double* coefficients[4]     # hi, lo, scale, shift
+    double* coefficients[4]     # hi, lo, scale, shift; backward: mean, scale, slope, shift
     Py_ssize_t lines
+    View dy                     # backward; dx is y
+    double* rstd
+    double* products            # sums of dy * (x - mean), or of dy * xhat
+    double* sums                # of dy
+    Py_ssize_t rows             # to a unit of work
 
 
 cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -59,6 +68,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     cdef lanes* y = <lanes*> w.y.data
     cdef const lanes* weight = <const lanes*> w.weight
     cdef const lanes* bias = <const lanes*> w.bias
+    cdef const lanes* dy = <const lanes*> w.dy.data
     cdef bint rows = w.x.inner == 1
     if w.primitive == MOMENTS and rows and w.x.n <= SHORT * lane_count(x):
         moments_short_rows(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)
@@ -81,6 +91,25 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     elif w.primitive == NORMALIZE:
         normalize_columns(
             x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, &w.rule, w.mean, w.m2, start, stop
+        )
+    elif w.primitive == DOTS and rows:
+        dots_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, start, stop)
+    elif w.primitive == DOTS:
+        dots_columns(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, start, stop)
+    elif w.primitive == AFFINE_GRAD and rows:
+        affine_grad_rows(
+            x, dy, y, w.x, w.dy, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3],
+            w.lines, start, stop
+        )
+    elif w.primitive == AFFINE_GRAD:
+        affine_grad_columns(
+            x, dy, y, w.x, w.dy, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3],
+            w.lines, start, stop
+        )
+    elif w.primitive == NORMALIZE_GRAD:
+        normalize_grad_rows(
+            x, dy, y, w.x, w.dy, w.y, weight, w.parameters, w.per_position, w.segments, &w.rule, w.mean, w.rstd,
+            w.products, w.sums, w.rows, start, stop
         )
     elif rows:
         affine_rows(
@@ -113,11 +142,13 @@ cdef inline void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
     cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
     cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner
-    if w.primitive != NORMALIZE:
+    if w.primitive == NORMALIZE_GRAD:
+        units = parts(units, w.rows)
+    elif w.primitive != NORMALIZE:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
-    if w.primitive != AFFINE and w.x.inner > 1:
+    if w.primitive != AFFINE and w.primitive != AFFINE_GRAD and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
-    if elements >= LEAST_STREAMED and w.y.data and w.storage != HALF and w.storage != BFLOAT:
+    if elements >= LEAST_STREAMED and w.y.data and w.primitive <= AFFINE and w.storage != HALF and w.storage != BFLOAT:
         w.y.streamed = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
     if threads == 1 and elements < RELEASE_GIL:
         run_units(w, 0, units)
@@ -191,6 +222,48 @@ def affine(
     w.coefficients[0], w.coefficients[1] = <double*> data_of(hi), <double*> data_of(lo)
     w.coefficients[2], w.coefficients[3] = <double*> data_of(scale), <double*> data_of(shift)
     w.lines, w.weight, w.bias = cnp.PyArray_DIM(hi, 0), data_of(weight), data_of(bias)
+    run(&w, threads)
+
+
+def dots(
+    cnp.ndarray x, cnp.ndarray dy, cnp.ndarray mean, cnp.ndarray products, cnp.ndarray sums, int threads
+):
+    """Write the sums of dy * (x - mean) and of dy over each chunk of each line, (outer, chunks, inner) float64."""
+    cdef Work w = work_on(DOTS, x)
+    w.dy, w.mean, w.lines = view_of(dy), <double*> data_of(mean), cnp.PyArray_DIM(mean, 0)
+    w.products, w.sums = <double*> data_of(products), <double*> data_of(sums)
+    run(&w, threads)
+
+
+def affine_grad(
+    cnp.ndarray x, cnp.ndarray dy, cnp.ndarray dx, cnp.ndarray mean, cnp.ndarray scale, cnp.ndarray slope,
+    cnp.ndarray shift, int threads
+):
+    """dx = scale * dy + slope * (x - mean) + shift, coefficients (lines, inner) float64."""
+    cdef Work w = work_on(AFFINE_GRAD, x)
+    w.dy, w.y = view_of(dy), view_of(dx)
+    w.coefficients[0], w.coefficients[1] = <double*> data_of(mean), <double*> data_of(scale)
+    w.coefficients[2], w.coefficients[3] = <double*> data_of(slope), <double*> data_of(shift)
+    w.lines = cnp.PyArray_DIM(mean, 0)
+    run(&w, threads)
+
+
+def normalize_grad(
+    cnp.ndarray x, cnp.ndarray dy, cnp.ndarray dx, cnp.ndarray weight, bint per_position, Py_ssize_t segments,
+    Measure measure, double divisor, double eps, bint floor, cnp.ndarray mean, cnp.ndarray rstd,
+    cnp.ndarray products, cnp.ndarray sums, Py_ssize_t rows, int threads
+):
+    """dx of rows; mean and rstd, (outer,), are made if None. Products and sums, if not None, are filled.
+
+    Per position they are (units, reduce), zeros to begin with, a unit being `rows` rows; else (outer, segments).
+    """
+    cdef Work w = work_on(NORMALIZE_GRAD, x)
+    w.dy, w.y = view_of(dy), view_of(dx)
+    w.rule = Rule(measure, divisor, eps, floor)
+    w.weight, w.parameters = data_of(weight), cnp.PyArray_SIZE(weight)
+    w.per_position, w.segments, w.rows = per_position, segments, rows
+    w.mean, w.rstd = <double*> data_of(mean), <double*> data_of(rstd)
+    w.products, w.sums = <double*> data_of(products), <double*> data_of(sums)
     run(&w, threads)
 
 

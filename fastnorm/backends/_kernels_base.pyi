@@ -20,6 +20,35 @@ def merge(
     merged_lo: _Doubles,
     merged_m2: _Doubles,
 ) -> None: ...
+def dots(x: _Array, dy: _Array, mean: _Doubles, products: _Doubles, sums: _Doubles, threads: int) -> None: ...
+def affine_grad(
+    x: _Array,
+    dy: _Array,
+    dx: _Array,
+    mean: _Doubles,
+    scale: _Doubles,
+    slope: _Doubles,
+    shift: _Doubles,
+    threads: int,
+) -> None: ...
+def normalize_grad(
+    x: _Array,
+    dy: _Array,
+    dx: _Array,
+    weight: _Array,
+    per_position: bool,
+    segments: int,
+    measure: int,
+    divisor: float,
+    eps: float,
+    floor: bool,
+    mean: _Doubles | None,
+    rstd: _Doubles | None,
+    products: _Doubles | None,
+    sums: _Doubles | None,
+    rows: int,
+    threads: int,
+) -> None: ...
 def lines(
     x: object,
     weight: object,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastnorm import tuning
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
-from fastnorm.plan import chunk_length, chunks_of
+from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
 from fastnorm.recipe import Affine, Measure, Moments, Rule
 from fastnorm.settings import current
 
@@ -139,3 +139,35 @@ class Cython(Reference):
             mean, m2, self._threads_for(x),
         )  # fmt: skip
         return None if mean is None or m2 is None else Moments(mean, np.zeros_like(mean), m2)
+
+    def dots(self, x: Array, dy: Array, mean: Array) -> tuple[Array, Array]:
+        outer, _, inner = x.shape
+        shape = outer, chunks_of(x.shape)[0], inner
+        products, sums = np.empty(shape), np.empty(shape)
+        self._kernels.dots(x, dy, np.ascontiguousarray(mean), products, sums, self._threads_for(x))
+        return sums.sum(axis=1), products.sum(axis=1)
+
+    def affine_grad(
+        self, x: Array, dy: Array, dx: Array, mean: Array, scale: Array, slope: Array, shift: Array
+    ) -> None:
+        coefficients = (np.ascontiguousarray(part) for part in (mean, scale, slope, shift))
+        self._kernels.affine_grad(x, dy, dx, *coefficients, self._threads_for(x))
+
+    def normalize_grad(
+        self, x: Array, dy: Array, dx: Array, weight: Array, per_position: bool, segments: int, rule: Rule,
+        given: tuple[Array, Array] | None, parameters: bool,
+    ) -> tuple[Array, Array] | None:  # fmt: skip
+        outer, reduce, _ = x.shape
+        rows = rows_of_unit(outer) if per_position else 1
+        products = sums = None
+        if parameters:
+            shape = (-(-outer // rows), reduce) if per_position else (outer, segments)
+            products, sums = np.zeros(shape), np.zeros(shape)
+        mean, rstd = given or (None, None)
+        self._kernels.normalize_grad(
+            x, dy, dx, weight, per_position, segments, rule.measure, rule.divisor(reduce), rule.eps, rule.floor,
+            mean, rstd, products, sums, rows, self._threads_for(x),
+        )  # fmt: skip
+        if products is None or sums is None:
+            return None
+        return (products.sum(axis=0), sums.sum(axis=0)) if per_position else (products.ravel(), sums.ravel())

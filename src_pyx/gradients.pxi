@@ -1,0 +1,352 @@
+# Backward passes. With d = x - mean and g = weight * dy, a line needs the sums of g and of g * d; then its gradient is
+#
+#     dx = scale * g + slope * d + shift
+#
+# where scale = rstd * weight, slope = -rstd^2 * B and shift = -rstd * A (fastnorm/gradients.py says what A and B are).
+
+cdef extern from "gradients.h" nogil:
+    enum:
+        GRADIENT_ROWS
+    void lanes32_position_sums(
+        const lanes32* x, Py_ssize_t x_stride, const lanes32* dy, Py_ssize_t dy_stride, Py_ssize_t rows, Py_ssize_t n,
+        const double* mean, const double* rstd, double* products, double* sums
+    )
+    void lanes64_position_sums(
+        const lanes64* x, Py_ssize_t x_stride, const lanes64* dy, Py_ssize_t dy_stride, Py_ssize_t rows, Py_ssize_t n,
+        const double* mean, const double* rstd, double* products, double* sums
+    )
+    void lanes32_column_dots(
+        const lanes32* x, Py_ssize_t x_stride, const lanes32* dy, Py_ssize_t dy_stride, Py_ssize_t rows, Py_ssize_t n,
+        const double* mean, double* products, double* sums
+    )
+    void lanes64_column_dots(
+        const lanes64* x, Py_ssize_t x_stride, const lanes64* dy, Py_ssize_t dy_stride, Py_ssize_t rows, Py_ssize_t n,
+        const double* mean, double* products, double* sums
+    )
+
+cdef enum:
+    GRADIENT_CACHE = 32768      # elements: x and dy of the rows that are read again for the sums of positions, in L2
+
+# Beyond these, float32 coefficients, which hold the square of rstd, or sums of products would leave their range.
+cdef double SMALLEST_SLOPED = 2.0 ** -50
+cdef double LARGEST_SLOPED = 2.0 ** 50
+
+
+cdef struct Slope:
+    # dx = scale * g + slope * (x - centre) + shift
+    double centre
+    double scale
+    double slope
+    double shift
+
+
+cdef inline bint is_finite(double value) noexcept nogil:
+    return value - value == 0.0
+
+
+cdef inline bint has_range(const lanes* like, double rstd, double scale) noexcept nogil:
+    """Whether the storage type can hold the gradient's coefficients and products."""
+    if lanes is lanes32:
+        return SMALLEST_SLOPED <= rstd <= LARGEST_SLOPED and -LARGEST_RSTD <= scale <= LARGEST_RSTD
+    else:
+        return True
+
+
+cdef inline void block_dots(
+    const lanes* x, const lanes* dy, const lanes* weight, bint weighted, Py_ssize_t n, double centre, double* sums
+) noexcept nogil:
+    """Add the sums of g and of g * (x - centre) over a block, for a centre in the storage type."""
+    cdef Py_ssize_t i, j, step = lane_count(x), whole = n - n % step, group = RUN * step
+    cdef lanes middle = splat(x, centre)
+    cdef lanes s, p, g, sum_s = splat(x, 0.0), sum_p = splat(x, 0.0)
+    for i from 0 <= i < whole by group:
+        s, p = splat(x, 0.0), splat(x, 0.0)
+        for j from i <= j < min(i + group, whole) by step:
+            prefetch(x, j + READ_AHEAD * step)
+            prefetch(dy, j + READ_AHEAD * step)
+            g = load(dy, j)
+            if weighted:
+                g = multiply(g, load(weight, j))
+            s = add(s, g)
+            p = fused(g, subtract(load(x, j), middle), p)
+        sum_s, sum_p = add(sum_s, s), add(sum_p, p)
+    if whole < n:
+        # Lanes without an element hold dy = 0.
+        g = load_partial(dy, whole, n - whole, 0.0)
+        if weighted:
+            g = multiply(g, load_partial(weight, whole, n - whole, 0.0))
+        sum_s = add(sum_s, g)
+        sum_p = fused(g, subtract(load_partial(x, whole, n - whole, centre), middle), sum_p)
+    sums[0] += total(sum_s)
+    sums[1] += total(sum_p)
+
+
+cdef void wide_dots(
+    const lanes* x, const lanes* dy, const lanes* weight, Py_ssize_t n, double mean, double* sums
+) noexcept nogil:
+    """The same in float64, element by element."""
+    cdef Py_ssize_t i
+    cdef double g
+    sums[0] = sums[1] = 0.0
+    for i in range(n):
+        g = element(dy, i) * (element(weight, i) if weight else 1.0)
+        sums[0] += g
+        sums[1] += g * (element(x, i) - mean)
+
+
+cdef inline void line_dots(
+    const lanes* x, const lanes* dy, const lanes* weight, Py_ssize_t n, double mean, bint narrow_range, double* sums
+) noexcept nogil:
+    """The sums of g and of g * (x - mean) over a line, or a part of it; NULL for a weight of 1."""
+    cdef Py_ssize_t i
+    cdef double centre = rounded(x, mean)
+    sums[0] = sums[1] = 0.0
+    if narrow_range:
+        for i from 0 <= i < n by BLOCK:
+            if weight:
+                block_dots(
+                    <const lanes*> at(x, i), <const lanes*> at(dy, i), <const lanes*> at(weight, i), True,
+                    min(n - i, BLOCK), centre, sums
+                )
+            else:
+                block_dots(<const lanes*> at(x, i), <const lanes*> at(dy, i), x, False, min(n - i, BLOCK), centre, sums)
+        sums[1] -= (mean - centre) * sums[0]
+    if not narrow_range or not is_finite(sums[0]) or not is_finite(sums[1]):
+        wide_dots(x, dy, weight, n, mean, sums)
+
+
+cdef inline void slope_run(
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, bint weighted, Py_ssize_t n, Slope c
+) noexcept nogil:
+    cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
+    cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
+    cdef lanes slope = splat(x, c.slope), shift = splat(x, c.shift), g
+    for i from 0 <= i < whole by step:
+        g = load(dy, i)
+        if weighted:
+            g = multiply(g, load(weight, i))
+        put(dx, i, fused(g, scale, fused(subtract(load(x, i), centre), slope, shift)), False)
+    if rest:
+        g = load_partial(dy, whole, rest, 0.0)
+        if weighted:
+            g = multiply(g, load_partial(weight, whole, rest, 0.0))
+        centre = subtract(load_partial(x, whole, rest, 0.0), centre)
+        store_partial(dx, whole, rest, fused(g, scale, fused(centre, slope, shift)))
+
+
+cdef inline void apply_slope(
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, double mean, double scale,
+    double slope, double shift, bint narrow_range
+) noexcept nogil:
+    """dx = scale * g + slope * (x - mean) + shift; NULL for a weight of 1."""
+    cdef Py_ssize_t i
+    cdef double centre = rounded(x, mean)
+    cdef Slope c = Slope(centre, scale, slope, shift - slope * (mean - centre))
+    if not narrow_range:
+        for i in range(n):
+            set_element(
+                dx, i, scale * element(dy, i) * (element(weight, i) if weight else 1.0)
+                + (slope * (element(x, i) - mean) + shift)
+            )
+    elif weight:
+        slope_run(x, dy, dx, weight, True, n, c)
+    else:
+        slope_run(x, dy, dx, x, False, n, c)
+
+
+cdef void dots_rows(
+    const lanes* x, const lanes* dy, View v, View w, const double* mean, Py_ssize_t lines, double* products,
+    double* sums, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The sums of dy and of dy * (x - mean) over the chunks `start` to `stop`, counted over (outer, chunks)."""
+    cdef Py_ssize_t i, k, o, chunks = parts(v.n, CHUNK)
+    cdef double found[2]
+    for k in range(start, stop):
+        o, i = k // chunks, k % chunks * CHUNK
+        line_dots(
+            <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
+            <const lanes*> NULL, min(v.n - i, CHUNK), mean[o % lines], True, found
+        )
+        sums[k], products[k] = found[0], found[1]
+
+
+cdef void dots_columns(
+    const lanes* x, const lanes* dy, View v, View w, const double* mean, Py_ssize_t lines, double* products,
+    double* sums, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The same down columns: the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
+    cdef Py_ssize_t o, i, c, j, k, p, width, n, tile = TILE * lane_count(x)
+    cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
+    cdef const lanes* source
+    cdef const lanes* upstream
+    for k in range(start, stop):
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
+        p, width, n = k // tiles * v.inner + c, min(v.inner - c, tile), min(v.n - i, CHUNK_COLUMNS)
+        source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
+        upstream = <const lanes*> at(dy, o * w.outer_stride + i * w.stride + c)
+        for j in range(p, p + width):
+            sums[j] = products[j] = 0.0
+        c += o % lines * v.inner
+        if lanes is lanes32:
+            lanes32_column_dots(
+                source, v.stride, upstream, w.stride, n, width, mean + c, products + p, sums + p
+            )
+        else:
+            lanes64_column_dots(
+                source, v.stride, upstream, w.stride, n, width, mean + c, products + p, sums + p
+            )
+
+
+cdef void affine_grad_rows(
+    const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const double* mean, const double* scale,
+    const double* slope, const double* shift, Py_ssize_t lines, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """dx = scale * dy + slope * (x - mean) + shift for the pieces `start` to `stop`, counted over (outer, chunks)."""
+    cdef Py_ssize_t o, i, k, p, pieces = parts(v.n, CHUNK)
+    for k in range(start, stop):
+        o, i = k // pieces, k % pieces * CHUNK
+        p = o % lines
+        apply_slope(
+            <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
+            at(dx, o * u.outer_stride + i), <const lanes*> NULL, min(v.n - i, CHUNK), mean[p], scale[p], slope[p],
+            shift[p], True
+        )
+
+
+cdef void affine_grad_columns(
+    const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const double* mean, const double* scale,
+    const double* slope, const double* shift, Py_ssize_t lines, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The same down columns: the pieces `start` to `stop`, counted over (outer, chunks)."""
+    cdef Py_ssize_t o, i, c, j, k, p, q, width, first, last, step = lane_count(x), wide = WIDE * step
+    cdef Py_ssize_t pieces = parts(v.n, CHUNK_COLUMNS)
+    cdef lanes tile[4 * WIDE]
+    cdef double centre
+    cdef lanes d, g
+    for k in range(start, stop):
+        o, first = k // pieces, k % pieces * CHUNK_COLUMNS
+        last = min(first + CHUNK_COLUMNS, v.n)
+        for c from 0 <= c < v.inner by wide:
+            width = min(wide, v.inner - c)
+            for j in range(width):
+                p = o % lines * v.inner + c + j
+                centre = rounded(x, mean[p])
+                set_element(&tile[0], j, centre)
+                set_element(&tile[WIDE], j, scale[p])
+                set_element(&tile[2 * WIDE], j, slope[p])
+                set_element(&tile[3 * WIDE], j, shift[p] - slope[p] * (mean[p] - centre))
+            for i in range(first, last):
+                q = 0
+                for j from 0 <= j < width by step:
+                    d = load_columns(x, o * v.outer_stride + i * v.stride + c + j, width - j, 0.0)
+                    g = load_columns(dy, o * w.outer_stride + i * w.stride + c + j, width - j, 0.0)
+                    d = fused(subtract(d, tile[q]), tile[2 * WIDE + q], tile[3 * WIDE + q])
+                    store_columns(
+                        dx, o * u.outer_stride + i * u.stride + c + j, width - j, fused(g, tile[WIDE + q], d)
+                    )
+                    q += 1
+
+
+cdef inline void line_terms(
+    const Rule* rule, double sum_g, double sum_gx, double n, double rstd, double* slope, double* shift
+) noexcept nogil:
+    """Slope and shift of a line from its sums of g and of g * xhat."""
+    cdef double b = sum_gx / rule.divisor
+    if rule.floor and rstd * rule.eps >= 1.0:  # divided by eps: a constant
+        b = 0.0
+    slope[0] = -rstd * rstd * b
+    shift[0] = -rstd * (sum_g / n) if rule.measure == VARIANCE else 0.0
+
+
+cdef void normalize_grad_rows(
+    const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const lanes* weight, Py_ssize_t parameters,
+    bint per_position, Py_ssize_t segments, const Rule* rule, const double* mean, const double* rstd,
+    double* products, double* sums, Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """dx of rows and the sums for their parameters, in units of `rows` rows, each row while it is in cache.
+
+    Statistics that are not given are made on the way. Sums of positions are one row of n for each unit.
+    """
+    cdef Py_ssize_t o, j, r, unit, count, first, together = max(1, min(rows, GRADIENT_CACHE // v.n))
+    cdef double centre[256]
+    cdef double inverse_root[256]
+    cdef Moments line
+    together = min(together, 256)
+    for unit in range(start, stop):
+        for first from unit * rows <= first < min((unit + 1) * rows, v.outer) by together:
+            count = min(together, min((unit + 1) * rows, v.outer) - first)
+            for r in range(count):
+                o = first + r
+                if mean:
+                    centre[r], inverse_root[r] = mean[o], rstd[o]
+                else:
+                    line = line_moments(<const lanes*> at(x, o * v.outer_stride), v.n, rule.measure)
+                    centre[r], inverse_root[r] = line.hi + line.lo, inverse(rule, line.m2)
+                if per_position:
+                    position_row(
+                        <const lanes*> at(x, o * v.outer_stride), <const lanes*> at(dy, o * w.outer_stride),
+                        at(dx, o * u.outer_stride), weight, v.n, rule, centre[r], inverse_root[r]
+                    )
+                else:
+                    segmented_row(
+                        <const lanes*> at(x, o * v.outer_stride), <const lanes*> at(dy, o * w.outer_stride),
+                        at(dx, o * u.outer_stride), weight, o * segments, parameters, segments, v.n, rule, centre[r],
+                        inverse_root[r], products, sums
+                    )
+            if per_position and sums:
+                j = unit * v.n
+                if lanes is lanes32:
+                    lanes32_position_sums(
+                        <const lanes*> at(x, first * v.outer_stride), v.outer_stride,
+                        <const lanes*> at(dy, first * w.outer_stride), w.outer_stride, count, v.n, centre,
+                        inverse_root, products + j, sums + j
+                    )
+                else:
+                    lanes64_position_sums(
+                        <const lanes*> at(x, first * v.outer_stride), v.outer_stride,
+                        <const lanes*> at(dy, first * w.outer_stride), w.outer_stride, count, v.n, centre,
+                        inverse_root, products + j, sums + j
+                    )
+
+
+cdef inline void position_row(
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, const Rule* rule, double mean,
+    double rstd
+) noexcept nogil:
+    """dx of a row with a weight for each position."""
+    cdef double found[2]
+    cdef double slope, shift
+    cdef bint narrow_range = has_range(x, rstd, rstd)
+    line_dots(x, dy, weight, n, mean, narrow_range, found)
+    line_terms(rule, found[0], found[1] * rstd, n, rstd, &slope, &shift)
+    apply_slope(x, dy, dx, weight, n, mean, rstd, slope, shift, narrow_range)
+
+
+cdef inline void segmented_row(
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t number, Py_ssize_t parameters,
+    Py_ssize_t segments, Py_ssize_t n, const Rule* rule, double mean, double rstd, double* products, double* sums
+) noexcept nogil:
+    """dx of a row whose run j has the weight (number + j) % parameters, and the run's sums as number + j."""
+    cdef Py_ssize_t j, i, length = n // segments
+    cdef double found[2]
+    cdef double slope, shift, scale, sum_g = 0.0, sum_gx = 0.0
+    cdef bint narrow_range = has_range(x, rstd, rstd)
+    for j in range(segments):
+        i = j * length
+        line_dots(
+            <const lanes*> at(x, i), <const lanes*> at(dy, i), <const lanes*> NULL, length, mean, narrow_range, found
+        )
+        found[1] = found[1] * rstd
+        scale = element(weight, (number + j) % parameters)
+        sum_g += scale * found[0]
+        sum_gx += scale * found[1]
+        if sums:
+            sums[number + j], products[number + j] = found[0], found[1]
+    line_terms(rule, sum_g, sum_gx, n, rstd, &slope, &shift)
+    for j in range(segments):
+        i = j * length
+        scale = rstd * element(weight, (number + j) % parameters)
+        apply_slope(
+            <const lanes*> at(x, i), <const lanes*> at(dy, i), at(dx, i), <const lanes*> NULL, length, mean, scale,
+            slope, shift, has_range(x, rstd, scale)
+        )
