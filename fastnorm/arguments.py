@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm.dtypes import is_floating
-from fastnorm.engine import take
+from fastnorm.engine import as_compute, compute_dtype, take
 
 Array = npt.NDArray[Any]
 
@@ -103,3 +103,31 @@ def running(value: Any, length: int, function: str, name: str) -> Array | None:
     if not value.flags.writeable:
         raise ValueError(f"{function}: {name} is read-only and cannot be updated in training")
     return value
+
+
+def residual(
+    value: npt.ArrayLike | None, wanted: bool, x: Array, dtype: npt.DTypeLike | None, function: str
+) -> Array | None:
+    """Return what is added to x, in the dtype that is computed in; None stays None."""
+    if value is None:
+        if wanted:
+            raise ValueError(f"{function}: return_residual needs a residual")
+        return None
+    array = take(value, function, "residual")
+    if array.shape != x.shape:
+        raise ValueError(f"{function}: residual must have the shape of x, {x.shape}, got {array.shape}")
+    return as_compute(array, compute_dtype(x, dtype, function))
+
+
+def quantization(
+    value: str | None, axes: tuple[int, ...], x: Array, out: Array | None, dtype: npt.DTypeLike | None, function: str
+) -> None:
+    """Check that lines can be quantised."""
+    if value is None:
+        return
+    if value != "int8":
+        raise ValueError(f"{function}: quantize must be 'int8' or None, got {value!r}")
+    if out is not None or dtype is not None:
+        raise ValueError(f"{function}: out and dtype must be None with quantize")
+    if axes[-1] != x.ndim - 1:
+        raise ValueError(f"{function}: quantize needs lines along the last axes, got axis {axes}")

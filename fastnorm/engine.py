@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import tuning
+from fastnorm.activations import Activation
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, result_dtype, storage
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
-from fastnorm.recipe import Affine, Measure, Moments, Rule, fold, leaves_range, reciprocal_root
+from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, fold, leaves_range, reciprocal_root
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
@@ -54,6 +55,11 @@ class Call:
                 return self.y.astype(self.result)
             np.copyto(self.out, self.y, casting="unsafe")
         return self.out
+
+    def total(self) -> Array:
+        """Return x, rounded once to the dtype of the result: the sum with a residual, see `fuse`."""
+        with np.errstate(over="ignore"):
+            return self.x if self.x.dtype == self.result else self.x.astype(self.result)
 
 
 def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
@@ -175,9 +181,39 @@ def statistics(x: Array, plan: Plan, measure: Measure, backend: Reference) -> Mo
     return Moments(*(part.reshape(-1) for part in stats))
 
 
+def fuse(
+    call: Call, residual: Array | None, activation: Activation | None, keep: bool, quantize: Plan | None = None
+) -> tuple[Call, Fusion | None]:
+    """Return the call whose x will be x + residual, and what its kernels are to do besides.
+
+    The sum goes where the result will be, or with `keep` to an array of its own. `quantize` is the plan whose lines are
+    to be int8.
+    """
+    quantized = None
+    if quantize is not None:
+        quantized = empty(call.x.shape, np.dtype(np.int8)), np.empty(quantize.stats, np.float32)
+    if residual is None:
+        if activation is None and quantized is None:
+            return call, None
+        return call, Fusion(None, None, activation, quantized)
+    total = empty(call.x.shape, call.x.dtype) if keep else call.y
+    fused = Call(total, call.y, call.result, call.out, call.backend)
+    return fused, Fusion(np.ascontiguousarray(call.x), np.ascontiguousarray(residual), activation, quantized)
+
+
+def results(call: Call, stats: Stats | None, with_total: bool, fusion: Fusion | None = None) -> Any:
+    """Return the result, then the statistics and the sum with a residual, if wanted: a tuple if there are several."""
+    found: tuple[Any, ...] = (call.finish(),) if fusion is None or fusion.quantized is None else fusion.quantized
+    if stats is not None:
+        found += (stats,)
+    if with_total:
+        found += (call.total(),)
+    return found if len(found) > 1 else found[0]
+
+
 def apply(
     call: Call, view: tuple[int, int, int], order: tuple[int, ...] | None, coefficients: Affine, rstd: Array,
-    weight: Array | None = None, bias: Array | None = None,
+    weight: Array | None = None, bias: Array | None = None, fusion: Fusion | None = None,
 ) -> None:  # fmt: skip
     """Write y = (x - centre) * scale + shift in a view in which each line has one set of coefficients.
 
@@ -188,12 +224,23 @@ def apply(
     flat = Affine(*(part.reshape(-1, columns) for part in coefficients))
     x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)
     y = target.reshape(view)
-    if weight is None and 1 < columns <= tuning.NARROW_COLUMNS and x.flags.c_contiguous and y.flags.c_contiguous:
+    contiguous = x.flags.c_contiguous and y.flags.c_contiguous
+    narrow = weight is None and 1 < columns <= tuning.NARROW_COLUMNS and contiguous
+    at_once = fusion is not None and weight is None and order is None and contiguous and not narrow
+    if fusion is not None and at_once:
+        backend.affine_fused(fusion, x, y, flat)
+        return
+    if fusion is not None:
+        backend.before(fusion, call.x)
+        x = viewed(call.x, view, order)
+    if narrow:
         _apply_narrow(backend, x, y, flat)
     else:
         backend.affine(x, y, flat, weight, bias)
     if not np.may_share_memory(y, call.y):  # the transposition could not be seen as a view
         np.copyto(target, y.reshape(target.shape))
+    if fusion is not None:
+        backend.after(fusion, call.y)
 
 
 def _apply_narrow(backend: Reference, x: Array, y: Array, coefficients: Affine) -> None:
@@ -217,16 +264,25 @@ def _enough_lines(view: tuple[int, int, int], call: Call, backend: Reference) ->
 
 
 def normalize_positions(
-    call: Call, plan: Plan, rule: Rule, weight: Array | None, bias: Array | None, want_stats: bool
-) -> Moments | None:
+    call: Call, plan: Plan, rule: Rule, weight: Array | None, bias: Array | None, want_stats: bool,
+    fusion: Fusion | None = None,
+) -> Moments | None:  # fmt: skip
     """Normalise lines with a weight and a bias for each position of a line; return the moments if wanted."""
     view, dtype = plan.view, call.x.dtype
+    if fusion is not None and (view[2] > 1 or not _enough_lines(view, call, call.backend)):
+        call.backend.before(fusion, call.x)
+        stats = normalize_positions(call, plan, rule, weight, bias, want_stats)
+        call.backend.after(fusion, call.y)
+        return stats
     x = viewed(call.x, view)
     if _enough_lines(view, call, call.backend):
         affine = weight is not None or bias is not None
         w = parameter(weight, 1.0, view[1] if affine else 1, dtype)
         b = parameter(bias, 0.0, view[1] if affine else 1, dtype)
-        return call.backend.normalize(x, call.y.reshape(view), w, b, affine, 1, rule, want_stats)
+        y = call.y.reshape(view)
+        if fusion is not None:
+            return call.backend.normalize_fused(fusion, x, y, w, b, affine, 1, rule, want_stats)
+        return call.backend.normalize(x, y, w, b, affine, 1, rule, want_stats)
     stats = call.backend.moments(x, rule.measure)
     rstd = reciprocal_root(stats.m2, view[1], rule)
     coefficients = fold(stats.hi, stats.lo, rstd)
@@ -279,7 +335,7 @@ def extrema(x: Array, plan: Plan, backend: Reference) -> tuple[Array, Array]:
 
 def normalize_channels(
     call: Call, layout: ChannelLayout, plan: Plan, rule: Rule, weight: Array | None, bias: Array | None,
-    per_group: int, want_stats: bool,
+    per_group: int, want_stats: bool, fusion: Fusion | None = None,
 ) -> Moments | None:  # fmt: skip
     """Normalise with a weight and a bias a channel; each statistic belongs to `per_group` adjacent channels.
 
@@ -287,14 +343,24 @@ def normalize_channels(
     """
     dtype, channels = call.x.dtype, layout.channels
     fused = plan.pool is None and layout.order is None and (per_group == 1 or not layout.last)
-    if fused and _enough_lines(plan.view, call, call.backend):
+    fused = fused and _enough_lines(plan.view, call, call.backend)
+    if fusion is not None and not (fused and plan.view[2] == 1):
+        call.backend.before(fusion, call.x)
+        stats = normalize_channels(call, layout, plan, rule, weight, bias, per_group, want_stats)
+        call.backend.after(fusion, call.y)
+        return stats
+    if fused:
         affine = weight is not None or bias is not None
         w = parameter(weight, 1.0, channels if affine else 1, dtype)
         b = parameter(bias, 0.0, channels if affine else 1, dtype)
         x, y = viewed(call.x, plan.view), call.y.reshape(plan.view)
         # Without weights the whole line is one run.
-        stats = call.backend.normalize(x, y, w, b, False, per_group if affine else 1, rule, want_stats)
-        return None if stats is None else Moments(*(part.reshape(-1) for part in stats))
+        segments = per_group if affine else 1
+        if fusion is None:
+            found = call.backend.normalize(x, y, w, b, False, segments, rule, want_stats)
+        else:
+            found = call.backend.normalize_fused(fusion, x, y, w, b, False, segments, rule, want_stats)
+        return None if found is None else Moments(*(part.reshape(-1) for part in found))
     ordered = call.x if layout.order is None else call.x.transpose(layout.order)
     stats = statistics(ordered, plan, rule.measure, call.backend)
     rstd = reciprocal_root(stats.m2, plan.count, rule)
@@ -304,7 +370,7 @@ def normalize_channels(
 
 def apply_channels(
     call: Call, layout: ChannelLayout, stats: Moments, rstd: Array, weight: Array | None, bias: Array | None,
-    per_group: int,
+    per_group: int, fusion: Fusion | None = None,
 ) -> None:  # fmt: skip
     """Write y from statistics (1 or N) x groups, a weight and a bias a channel."""
     shape = -1, layout.channels
@@ -312,7 +378,7 @@ def apply_channels(
         (part if per_group == 1 else np.repeat(part, per_group)).reshape(shape) for part in (stats.hi, stats.lo, rstd)
     )
     coefficients = fold(hi, lo, scale, weight, bias)
-    apply(call, layout.apply_view(len(hi)), layout.order, coefficients, rstd)
+    apply(call, layout.apply_view(len(hi)), layout.order, coefficients, rstd, fusion=fusion)
 
 
 def stats_of(moments: Moments, count: int, rule: Rule, shape: tuple[int, ...], repeats: int = 1) -> Stats:

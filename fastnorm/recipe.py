@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm.activations import Activation
+
 Array = npt.NDArray[Any]
 
 # Beyond these a float32 rstd, or a deviation of such a line, comes near the ends of the range.
@@ -60,6 +62,20 @@ class Affine(NamedTuple):
     lo: Array
     scale: Array
     shift: Array
+
+
+class Fusion(NamedTuple):
+    """What is done in the same pass: the norm's x is addend + residual, if given; an activation is applied to y.
+
+    `quantized` are the int8 lines that y is turned into, and the float32 scale of each.
+
+    Arrays are C-contiguous, of the dtype that the kernels compute in.
+    """
+
+    addend: Array | None
+    residual: Array | None
+    activation: Activation | None
+    quantized: tuple[Array, Array] | None = None
 
 
 def reciprocal_root(m2: Array, count: int, rule: Rule) -> Array:

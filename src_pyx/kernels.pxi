@@ -27,6 +27,7 @@ cdef enum Primitive:
     DOTS
     AFFINE_GRAD
     NORMALIZE_GRAD
+    ACTIVATE
 
 
 cdef enum Storage:
@@ -61,6 +62,11 @@ cdef struct Work:
     double* products            # sums of dy * (x - mean), or of dy * xhat
     double* sums                # of dy
     Py_ssize_t rows             # to a unit of work
+    void* addend                # fusion: x is addend + residual
+    void* residual
+    void (*activate)(void* y, Py_ssize_t n) noexcept nogil
+    signed char* quantized      # int8 lines of y, and the scale of each
+    float* scales
 
 
 cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -124,12 +130,18 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
 
 
 include "narrow.pxi"
+include "fusion.pxi"
 
 
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     cdef Work* w = <Work*> work
-    if w.storage == DOUBLE:
+    cdef bint fused = w.residual or w.activate or w.quantized
+    if w.storage == DOUBLE and fused:
+        run_fused(<const lanes64*> w.x.data, w, start, stop)
+    elif w.storage == DOUBLE:
         run_typed(<const lanes64*> w.x.data, w, start, stop)
+    elif w.storage == SINGLE and fused:
+        run_fused(<const lanes32*> w.x.data, w, start, stop)
     elif w.storage == SINGLE:
         run_typed(<const lanes32*> w.x.data, w, start, stop)
     else:
@@ -148,7 +160,7 @@ cdef inline void run(Work* w, int threads) noexcept:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive != AFFINE and w.primitive != AFFINE_GRAD and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
-    if elements >= LEAST_STREAMED and w.y.data and w.primitive <= AFFINE and w.storage != HALF and w.storage != BFLOAT:
+    if elements >= LEAST_STREAMED and w.y.data and w.primitive <= AFFINE and not w.residual and not w.activate and w.storage != HALF and w.storage != BFLOAT:
         w.y.streamed = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
     if threads == 1 and elements < RELEASE_GIL:
         run_units(w, 0, units)
@@ -200,28 +212,51 @@ def extrema(cnp.ndarray x, cnp.ndarray lows, cnp.ndarray highs, int threads):
 
 def normalize(
     cnp.ndarray x, cnp.ndarray y, cnp.ndarray weight, cnp.ndarray bias, bint per_position, Py_ssize_t segments,
-    Measure measure, double divisor, double eps, bint floor, cnp.ndarray mean, cnp.ndarray m2, int threads
+    Measure measure, double divisor, double eps, bint floor, cnp.ndarray mean, cnp.ndarray m2, cnp.ndarray addend,
+    cnp.ndarray residual, object activation, cnp.ndarray lines, cnp.ndarray scales,
+    int threads
 ):
-    """Statistics and y = (x - mean) * rstd * weight + bias, line by line; mean and m2, (outer, inner), if not None."""
+    """Statistics and y = (x - mean) * rstd * weight + bias, line by line; mean and m2, (outer, inner), if not None.
+
+    With a residual, x becomes addend + residual first; an activation is applied to y, and `lines` and `scales`, if not
+    None, are y quantised.
+    """
     cdef Work w = work_on(NORMALIZE, x)
     w.y = view_of(y)
     w.rule = Rule(measure, divisor, eps, floor)
     w.weight, w.bias, w.parameters = data_of(weight), data_of(bias), cnp.PyArray_SIZE(weight)
     w.per_position, w.segments = per_position, segments
     w.mean, w.m2 = <double*> data_of(mean), <double*> data_of(m2)
+    fuse(&w, addend, residual, activation, lines, scales)
     run(&w, threads)
 
 
 def affine(
     cnp.ndarray x, cnp.ndarray y, cnp.ndarray hi, cnp.ndarray lo, cnp.ndarray scale, cnp.ndarray shift,
-    cnp.ndarray weight, cnp.ndarray bias, int threads
+    cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray addend, cnp.ndarray residual, object activation, cnp.ndarray lines, cnp.ndarray scales,
+    int threads
 ):
-    """y = (x - hi - lo) * scale + shift, coefficients (lines, inner) float64; or * scale * weight + bias, (reduce,)."""
+    """y = (x - hi - lo) * scale + shift, coefficients (lines, inner) float64; or * scale * weight + bias, (reduce,).
+
+    Without a weight, residual and activation as in `normalize`.
+    """
     cdef Work w = work_on(AFFINE, x)
     w.y = view_of(y)
     w.coefficients[0], w.coefficients[1] = <double*> data_of(hi), <double*> data_of(lo)
     w.coefficients[2], w.coefficients[3] = <double*> data_of(scale), <double*> data_of(shift)
     w.lines, w.weight, w.bias = cnp.PyArray_DIM(hi, 0), data_of(weight), data_of(bias)
+    fuse(&w, addend, residual, activation, lines, scales)
+    run(&w, threads)
+
+
+def activate(cnp.ndarray y, object activation, int threads):
+    """Apply an activation, as in `normalize`, to y, (n,), in place."""
+    cdef Work w
+    memset(&w, 0, sizeof(Work))
+    w.primitive, w.storage = ACTIVATE, SINGLE if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT32 else DOUBLE
+    w.x = View(cnp.PyArray_DATA(y), 1, cnp.PyArray_DIM(y, 0), 1, cnp.PyArray_DIM(y, 0), 1, False)
+    w.y = w.x
+    fuse(&w, None, None, activation, None, None)
     run(&w, threads)
 
 

@@ -20,6 +20,7 @@ def merge(
     merged_lo: _Doubles,
     merged_m2: _Doubles,
 ) -> None: ...
+def activate(y: _Array, activation: int, threads: int) -> None: ...
 def dots(x: _Array, dy: _Array, mean: _Doubles, products: _Doubles, sums: _Doubles, threads: int) -> None: ...
 def affine_grad(
     x: _Array,
@@ -99,6 +100,11 @@ def normalize(
     floor: bool,
     mean: _Doubles | None,
     m2: _Doubles | None,
+    addend: _Array | None,
+    residual: _Array | None,
+    activation: int | None,
+    lines: _Array | None,
+    scales: _Array | None,
     threads: int,
 ) -> None: ...
 def affine(
@@ -110,5 +116,10 @@ def affine(
     shift: _Doubles,
     weight: _Array | None,
     bias: _Array | None,
+    addend: _Array | None,
+    residual: _Array | None,
+    activation: int | None,
+    lines: _Array | None,
+    scales: _Array | None,
     threads: int,
 ) -> None: ...

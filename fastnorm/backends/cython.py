@@ -15,7 +15,7 @@ from fastnorm import tuning
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
-from fastnorm.recipe import Affine, Measure, Moments, Rule
+from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
@@ -60,6 +60,16 @@ def _chosen_variant() -> str:
     if forced not in variants:
         raise RuntimeError(f"FASTNORM_ISA={forced}: this processor cannot run it, only {', '.join(variants)}")
     return forced
+
+
+_PLAIN = Fusion(None, None, None)
+
+
+def _fused(fusion: Fusion, dtype: np.dtype[Any]) -> tuple[Array | int | None, ...]:
+    """The arguments of a kernel that say what is fused."""
+    activation = fusion.activation
+    lines, scales = fusion.quantized or (None, None)
+    return fusion.addend, fusion.residual, None if activation is None else activation.code(dtype), lines, scales
 
 
 class Cython(Reference):
@@ -124,11 +134,26 @@ class Cython(Reference):
         self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
     ) -> None:
         numbers = (np.ascontiguousarray(part) for part in coefficients)
-        self._kernels.affine(x, y, *numbers, weight, bias, self._threads_for(x))
+        self._kernels.affine(x, y, *numbers, weight, bias, *_fused(_PLAIN, x.dtype), self._threads_for(x))
+
+    def affine_fused(self, fusion: Fusion, x: Array, y: Array, coefficients: Affine) -> None:
+        numbers = (np.ascontiguousarray(part) for part in coefficients)
+        self._kernels.affine(x, y, *numbers, None, None, *_fused(fusion, x.dtype), self._threads_for(x))
+
+    def after(self, fusion: Fusion, y: Array) -> None:
+        if fusion.activation is not None:
+            self._kernels.activate(y.reshape(-1), fusion.activation.code(y.dtype), self._threads_for(y))
+        super().after(fusion._replace(activation=None), y)
 
     def normalize(
         self, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int, rule: Rule,
         want_stats: bool,
+    ) -> Moments | None:  # fmt: skip
+        return self.normalize_fused(_PLAIN, x, y, weight, bias, per_position, segments, rule, want_stats)
+
+    def normalize_fused(
+        self, fusion: Fusion, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int,
+        rule: Rule, want_stats: bool,
     ) -> Moments | None:  # fmt: skip
         outer, reduce, inner = x.shape
         mean = m2 = None
@@ -136,7 +161,7 @@ class Cython(Reference):
             mean, m2 = np.empty((outer, inner)), np.empty((outer, inner))
         self._kernels.normalize(
             x, y, weight, bias, per_position, segments, rule.measure, rule.divisor(reduce), rule.eps, rule.floor,
-            mean, m2, self._threads_for(x),
+            mean, m2, *_fused(fusion, x.dtype), self._threads_for(x),
         )  # fmt: skip
         return None if mean is None or m2 is None else Moments(mean, np.zeros_like(mean), m2)
 

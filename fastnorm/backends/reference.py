@@ -11,9 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm.backends.textbook import ALGORITHMS
-from fastnorm.recipe import Affine, Measure, Moments, Rule, line_terms, merge, reciprocal_root
+from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, line_terms, merge, reciprocal_root
 
 Array = npt.NDArray[Any]
+
+
+def quantize(y: Array, lines: Array, scales: Array) -> None:
+    """Write y, (lines, n), as int8 and a scale for each line, (lines, 1): 127 is the largest magnitude."""
+    with np.errstate(all="ignore"):
+        largest = np.abs(y).max(axis=1, keepdims=True)
+        factor = np.where(largest > 0, y.dtype.type(127) / largest, y.dtype.type(0))
+        np.copyto(scales, largest / y.dtype.type(127), casting="unsafe")
+        np.copyto(lines, np.rint(y * factor), casting="unsafe")
 
 
 class Reference:
@@ -113,6 +122,35 @@ class Reference:
         self.affine(x.reshape(parts), result, coefficients)
         np.copyto(y, result.reshape(y.shape))
         return stats if want_stats else None
+
+    def before(self, fusion: Fusion, x: Array) -> None:
+        """Write to x, C-contiguous, the sum that a fusion begins with, if any."""
+        if fusion.addend is not None and fusion.residual is not None:
+            np.add(fusion.addend.reshape(x.shape), fusion.residual.reshape(x.shape), out=x)
+
+    def after(self, fusion: Fusion, y: Array) -> None:
+        """Apply the activation that a fusion ends with, if any, to y, C-contiguous; quantise its lines if wanted."""
+        if fusion.activation is not None:
+            fusion.activation.apply(y)
+        if fusion.quantized is not None:
+            lines, scales = fusion.quantized
+            quantize(y.reshape(scales.size, -1), lines.reshape(scales.size, -1), scales.reshape(-1, 1))
+
+    def normalize_fused(
+        self, fusion: Fusion, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int,
+        rule: Rule, want_stats: bool,
+    ) -> Moments | None:  # fmt: skip
+        """Do `before`, `normalize` of rows and `after`."""
+        self.before(fusion, x)
+        stats = self.normalize(x, y, weight, bias, per_position, segments, rule, want_stats)
+        self.after(fusion, y)
+        return stats
+
+    def affine_fused(self, fusion: Fusion, x: Array, y: Array, coefficients: Affine) -> None:
+        """Do `before`, `affine` and `after`."""
+        self.before(fusion, x)
+        self.affine(x, y, coefficients)
+        self.after(fusion, y)
 
     def dots(self, x: Array, dy: Array, mean: Array) -> tuple[Array, Array]:
         """Return the sums of dy and of dy * (x - mean) over each line, (outer, inner) float64.

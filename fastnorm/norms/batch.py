@@ -1,11 +1,13 @@
 """Batch normalization, in inference and in training, and normalization by given statistics."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
+from fastnorm.activations import check_activation
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import lane
 from fastnorm.gradients import Gradients
@@ -78,6 +80,9 @@ def batch_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
+    residual: npt.ArrayLike | None = None,
+    return_residual: bool = False,
+    activation: str | Callable[[float], float] | None = None,
 ) -> ArrayOrStats:
     """Normalise each channel over the batch: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
@@ -104,10 +109,12 @@ def batch_norm(
         The rule of the running statistics. "torch" takes the unbiased variance, the others the biased one.
     out, dtype, return_stats, backend
         As in `layer_norm`.
+    residual, return_residual, activation
+        As in `layer_norm`; in inference alone.
 
     Returns
     -------
-    ndarray of the shape of x, or (ndarray, Stats)
+    ndarray of the shape of x, or a tuple, as in `layer_norm`
 
     Raises
     ------
@@ -115,7 +122,7 @@ def batch_norm(
         An array is not of a real number dtype, or a running one cannot be updated in place.
     ValueError
         A shape, axis, eps or momentum that does not fit; no running statistics in inference; in training one value
-        per channel. Nothing is changed then.
+        per channel, or a residual or activation. Nothing is changed then.
 
     Examples
     --------
@@ -131,7 +138,10 @@ def batch_norm(
     momentum = check_momentum(momentum, function)
     if convention not in CONVENTIONS:
         raise ValueError(f"{function}: convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
-    if dtype is None and not return_stats and backend is None:
+    plain = residual is None and activation is None and not return_residual
+    if training and not plain:
+        raise ValueError(f"{function}: residual, return_residual and activation must not be given in training")
+    if plain and dtype is None and not return_stats and backend is None:
         if training:
             old, unbiased = weight_of_old(momentum, convention)
             y = lane.train(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, out)
@@ -152,12 +162,15 @@ def batch_norm(
             raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
         mean = arguments.statistic(running_mean, channels, function, "running_mean")
         var = arguments.statistic(running_var, channels, function, "running_var")
-        call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+        addend = arguments.residual(residual, return_residual, array, dtype, function)
+        applied = check_activation(activation, function)
+        call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend))
+        call, fusion = engine.fuse(call, addend, applied, return_residual)
         moments, rstd = given_statistics(mean, var, rule.eps)
         if array.size:
-            engine.apply_channels(call, layout, moments, rstd, weight, bias, 1)
-        result = call.finish()
-        return (result, Stats(mean.reshape(stats_shape), rstd.reshape(stats_shape))) if return_stats else result
+            engine.apply_channels(call, layout, moments, rstd, weight, bias, 1, fusion)
+        stats = Stats(mean.reshape(stats_shape), rstd.reshape(stats_shape)) if return_stats else None
+        return engine.results(call, stats, return_residual)
     mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
     var_to_update = arguments.running(running_var, channels, function, "running_var")
     count = layout.batch * layout.spatial

@@ -1,11 +1,13 @@
 """Group normalization and its limit, instance normalization."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
+from fastnorm.activations import check_activation
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import lane
 from fastnorm.gradients import Given, Gradients
@@ -18,10 +20,12 @@ Array = npt.NDArray[Any]
 def _normalize_groups(
     function: str, x: npt.ArrayLike, num_groups: int | None, weight: npt.ArrayLike | None,
     bias: npt.ArrayLike | None, channel_axis: int, eps: float, out: Array | None, dtype: npt.DTypeLike | None,
-    return_stats: bool, backend: str | None,
+    return_stats: bool, backend: str | None, residual: npt.ArrayLike | None = None, return_residual: bool = False,
+    activation: Any = None,
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
-    if dtype is None and not return_stats and backend is None:
+    plain = residual is None and activation is None and not return_residual
+    if plain and dtype is None and not return_stats and backend is None:
         y = lane.groups(x, num_groups, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
@@ -32,18 +36,19 @@ def _normalize_groups(
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+    addend = arguments.residual(residual, return_residual, array, dtype, function)
+    applied = check_activation(activation, function)
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend))
+    call, fusion = engine.fuse(call, addend, applied, return_residual)
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
-    if not array.size:
-        empty = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
-    layout = plan_channels(array.shape, axis)
-    plan = _plan_groups(layout, per_group)
-    moments = engine.normalize_channels(call, layout, plan, rule, weight, bias, per_group, return_stats)
-    result = call.finish()
-    if moments is None:
-        return result
-    return result, engine.stats_of(moments, plan.count, rule, stats_shape, per_group)
+    stats = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan)) if return_stats else None
+    if array.size:
+        layout = plan_channels(array.shape, axis)
+        plan = _plan_groups(layout, per_group)
+        moments = engine.normalize_channels(call, layout, plan, rule, weight, bias, per_group, return_stats, fusion)
+        if moments is not None:
+            stats = engine.stats_of(moments, plan.count, rule, stats_shape, per_group)
+    return engine.results(call, stats, return_residual)
 
 
 def _per_group(channels: int, num_groups: int | None, function: str) -> int:
@@ -74,6 +79,9 @@ def group_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
+    residual: npt.ArrayLike | None = None,
+    return_residual: bool = False,
+    activation: str | Callable[[float], float] | None = None,
 ) -> ArrayOrStats:
     """Normalise groups of adjacent channels of each item: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
@@ -93,10 +101,12 @@ def group_norm(
         Added to the variance; at least 0.
     out, dtype, return_stats, backend
         As in `layer_norm`; the statistics have a number for each item and channel.
+    residual, return_residual, activation
+        As in `layer_norm`.
 
     Returns
     -------
-    ndarray of the shape of x, or (ndarray, Stats)
+    ndarray of the shape of x, or a tuple, as in `layer_norm`
 
     Raises
     ------
@@ -113,8 +123,9 @@ def group_norm(
     """
     groups = arguments.integer(num_groups, "group_norm", "num_groups", minimum=1)
     return _normalize_groups(
-        "group_norm", x, groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
-    )
+        "group_norm", x, groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend,
+        residual, return_residual, activation,
+    )  # fmt: skip
 
 
 def instance_norm(

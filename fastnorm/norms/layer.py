@@ -1,11 +1,13 @@
 """Layer normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
+from fastnorm.activations import check_activation
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import VARIANCE, lane
 from fastnorm.gradients import Gradients
@@ -18,6 +20,8 @@ Array = npt.NDArray[Any]
 def normalize_lines(
     function: str, x: npt.ArrayLike, weight: npt.ArrayLike | None, bias: npt.ArrayLike | None, axis: Any, rule: Rule,
     out: Array | None, dtype: npt.DTypeLike | None, return_stats: bool, backend: str | None,
+    residual: npt.ArrayLike | None = None, return_residual: bool = False, activation: Any = None,
+    quantize: str | None = None,
 ) -> Any:  # fmt: skip
     """The common path of the norms whose lines are one axis, or the trailing ones, of x."""
     array = engine.take(x, function)
@@ -25,17 +29,19 @@ def normalize_lines(
     shape = tuple(array.shape[a] for a in axes)
     weight = arguments.parameter(weight, shape, function, "weight")
     bias = arguments.parameter(bias, shape, function, "bias")
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+    addend = arguments.residual(residual, return_residual, array, dtype, function)
+    applied = check_activation(activation, function)
+    arguments.quantization(quantize, axes, array, out, dtype, function)
     plan = plan_reduction(array.shape, axes)
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend))
+    call, fusion = engine.fuse(call, addend, applied, return_residual, plan if quantize else None)
     moments = None
     if array.size:
-        moments = engine.normalize_positions(call, plan, rule, weight, bias, return_stats)
-    result = call.finish()
-    if not return_stats:
-        return result
-    if moments is None:
-        return result, Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
-    return result, engine.stats_of(moments, plan.count, rule, plan.stats)
+        moments = engine.normalize_positions(call, plan, rule, weight, bias, return_stats, fusion)
+    stats = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan)) if return_stats else None
+    if moments is not None:
+        stats = engine.stats_of(moments, plan.count, rule, plan.stats)
+    return engine.results(call, stats, return_residual, fusion)
 
 
 def layer_norm(
@@ -49,6 +55,10 @@ def layer_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
+    residual: npt.ArrayLike | None = None,
+    return_residual: bool = False,
+    activation: str | Callable[[float], float] | None = None,
+    quantize: Literal["int8"] | None = None,
 ) -> ArrayOrStats:
     """Normalise each line to mean 0 and variance 1: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
@@ -73,10 +83,21 @@ def layer_norm(
         Also return ``Stats(mean, rstd)``, float64, shaped to broadcast against x.
     backend : str, optional
         Serve this call by "reference", "cython" or "numba".
+    residual : array_like, optional
+        Of the shape of x, added to it first.
+    return_residual : bool, default False
+        Also return the sum, ``x + residual``, last.
+    activation : str or function, optional
+        Applied to the result: "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", or a function of one number that
+        ``numba.njit`` compiled.
+    quantize : "int8", optional
+        Return lines of int8 and a float32 scale for each, shaped to broadcast, instead of the result, which is about
+        their product: ``scale = max(abs(line)) / 127``. The lines are the last axes then, without `out` and `dtype`.
 
     Returns
     -------
-    ndarray of the shape of x, or (ndarray, Stats)
+    ndarray of the shape of x
+        With `quantize` two arrays; then, where they are wanted, `Stats` and the sum: a tuple if there is more than one.
 
     Raises
     ------
@@ -92,12 +113,16 @@ def layer_norm(
     array([[-1.2247,  0.    ,  1.2247],
            [ 0.    ,  0.    ,  0.    ]])
     """
-    if dtype is None and not return_stats and backend is None:
+    plain = residual is None and activation is None and quantize is None and not return_residual
+    if plain and dtype is None and not return_stats and backend is None:
         y = lane.lines(x, weight, bias, axis, eps, VARIANCE, False, False, out)
         if y is not None:
             return y
     rule = Rule(eps=arguments.number(eps, "layer_norm", "eps", minimum=0))
-    return normalize_lines("layer_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend)
+    return normalize_lines(
+        "layer_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend,
+        residual, return_residual, activation, quantize,
+    )  # fmt: skip
 
 
 def lines_backward(

@@ -1,6 +1,7 @@
 """Root mean square normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy.typing as npt
 
@@ -25,6 +26,10 @@ def rms_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
+    residual: npt.ArrayLike | None = None,
+    return_residual: bool = False,
+    activation: str | Callable[[float], float] | None = None,
+    quantize: Literal["int8"] | None = None,
 ) -> ArrayOrStats:
     """Scale each line to a root mean square of 1: ``x / sqrt(mean(x^2) + eps) * weight + bias``.
 
@@ -42,10 +47,12 @@ def rms_norm(
         Added to the mean square; at least 0.
     out, dtype, return_stats, backend
         As in `layer_norm`; the mean of the statistics is 0.
+    residual, return_residual, activation, quantize
+        As in `layer_norm`.
 
     Returns
     -------
-    ndarray of the shape of x, or (ndarray, Stats)
+    ndarray of the shape of x, or a tuple, as in `layer_norm`
 
     Raises
     ------
@@ -60,12 +67,16 @@ def rms_norm(
     >>> fastnorm.rms_norm([3.0, 4.0], eps=0).round(4)
     array([0.8485, 1.1314])
     """
-    if dtype is None and not return_stats and backend is None:
+    plain = residual is None and activation is None and quantize is None and not return_residual
+    if plain and dtype is None and not return_stats and backend is None:
         y = lane.lines(x, weight, bias, axis, eps, SQUARES, False, False, out)
         if y is not None:
             return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
-    return normalize_lines("rms_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend)
+    return normalize_lines(
+        "rms_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend,
+        residual, return_residual, activation, quantize,
+    )  # fmt: skip
 
 
 def rms_norm_backward(

@@ -1,0 +1,129 @@
+"""What may follow a norm in the same pass: a table of activations for all backends, and functions of the user's."""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def _relu(x: Array) -> Array:
+    return np.where(x < 0, 0.0, x)
+
+
+def _gelu(x: Array) -> Array:
+    from scipy.special import ndtr
+
+    result: Array = np.maximum(x, -200.0) * ndtr(x)  # minus infinity times 0 is to be 0
+    return result
+
+
+def _sigmoid(x: Array) -> Array:
+    from scipy.special import expit
+
+    result: Array = expit(x)
+    return result
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return np.maximum(x, -200.0) * _sigmoid(2.0 * (2.0 / np.pi) ** 0.5 * (x + 0.044715 * (x * x * x)))
+
+
+def _silu(x: Array) -> Array:
+    return np.maximum(x, -800.0) * _sigmoid(x)
+
+
+# In the order of src_pyx/activations.h. gelu: Hendrycks and Gimpel, 2016; silu: Elfwing, Uchibe and Doya, 2017.
+FORMULAS: dict[str, Callable[[Array], Array]] = {
+    "relu": _relu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": _silu,
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+}
+
+
+class Activation:
+    """A function of one number, applied to every element."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def code(self, dtype: np.dtype[Any]) -> int:
+        """Return what compiled kernels know it by: its number in the table, or a function's address."""
+        return tuple(FORMULAS).index(self.name)
+
+    def apply(self, y: Array) -> None:
+        """Apply it in place, in float64."""
+        with np.errstate(all="ignore"):
+            np.copyto(y, FORMULAS[self.name](y.astype(np.float64)), casting="unsafe")
+
+
+class Scalar(Activation):
+    """A scalar function compiled by ``numba.njit``, as a function over an array that C can call."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function.__name__)
+        self._function = function
+        self._loops: dict[np.dtype[Any], Any] = {}
+
+    def _loop(self, dtype: np.dtype[Any]) -> Any:
+        if dtype not in self._loops:
+            import numba
+
+            function, scalar = self._function, numba.from_dtype(dtype)
+
+            def loop(y, n):  # type: ignore[no-untyped-def]
+                for i in range(n):
+                    y[i] = function(y[i])
+
+            try:
+                self._loops[dtype] = numba.cfunc(numba.void(numba.types.CPointer(scalar), numba.intp))(loop)
+            except numba.core.errors.NumbaError as error:
+                raise TypeError(f"activation {self.name!r} does not map a {dtype} to a number: {error}") from None
+        return self._loops[dtype]
+
+    def code(self, dtype: np.dtype[Any]) -> int:
+        """Return the address of the loop over an array."""
+        address: int = self._loop(dtype).address
+        return address
+
+    def apply(self, y: Array) -> None:
+        """Apply it in place, in the dtype of y."""
+        flat = y if y.flags.c_contiguous else np.ascontiguousarray(y)
+        loop = self._loop(y.dtype)
+        loop.ctypes(flat.ctypes.data_as(loop.ctypes.argtypes[0]), flat.size)
+        if flat is not y:
+            np.copyto(y, flat)
+
+
+_compiled: "WeakKeyDictionary[Any, Scalar]" = WeakKeyDictionary()
+
+
+def check_activation(activation: Any, function: str) -> Activation | None:
+    """Return the activation that a caller names, or compiles from its function; None stays None.
+
+    Raises
+    ------
+    TypeError
+        It is neither a name nor a function compiled by ``numba.njit``.
+    ValueError
+        There is none of that name.
+    """
+    if activation is None:
+        return None
+    if isinstance(activation, str):
+        if activation not in FORMULAS:
+            names = ", ".join(map(repr, FORMULAS))
+            raise ValueError(f"{function}: activation must be one of {names}, got {activation!r}")
+        return Activation(activation)
+    if not (type(activation).__module__.startswith("numba.") and hasattr(activation, "py_func")):
+        raise TypeError(
+            f"{function}: activation must be a name or a scalar function compiled by numba.njit, "
+            f"got {type(activation).__name__}"
+        )
+    return _compiled.setdefault(activation, Scalar(activation))
