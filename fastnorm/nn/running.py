@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fastnorm.nn.channels import ChannelLayer
 from fastnorm.nn.layer import Entry
-from fastnorm.norms.batch import check_momentum
+from fastnorm.norms.conventions import check_momentum
 
 Array = npt.NDArray[Any]
 
