@@ -1,4 +1,4 @@
-"""Layers from the arrays of a state_dict, and as HTML; what `from_torch` refuses (test_peers_torch has what it takes)."""
+"""Layers from the arrays of a state_dict, and as HTML; what `from_torch` refuses where there is no torch."""
 
 from __future__ import annotations
 

@@ -32,10 +32,10 @@ class BatchNorm(RunningLayer):
         convention: ConventionName = "torch",
     ) -> None:
         rules = find_convention(convention, self._name)
-        if isinstance(eps, str) and left_open(eps, self._name, "eps"):
-            eps = rules.eps
-        if isinstance(momentum, str) and left_open(momentum, self._name, "momentum"):
-            momentum = rules.momentum
+        if isinstance(eps, str):
+            eps = left_open(eps, rules.eps, self._name, "eps")
+        if isinstance(momentum, str):
+            momentum = left_open(momentum, rules.momentum, self._name, "momentum")
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, bias=bias, channel_axis=channel_axis, dtype=dtype
         )

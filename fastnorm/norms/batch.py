@@ -104,12 +104,12 @@ def batch_norm(
     """
     function = "batch_norm"
     rules = find_convention(convention, function)
-    if isinstance(momentum, str) and left_open(momentum, function, "momentum"):
-        momentum = rules.momentum
+    if isinstance(momentum, str):
+        momentum = left_open(momentum, rules.momentum, function, "momentum")
     else:
         momentum = check_momentum(momentum, function)
-    if isinstance(eps, str) and left_open(eps, function, "eps"):
-        eps = rules.eps
+    if isinstance(eps, str):
+        eps = left_open(eps, rules.eps, function, "eps")
     if dtype is None and not return_stats and backend is None:
         if training:
             old = rules.weight_of_old(momentum)

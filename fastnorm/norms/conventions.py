@@ -46,11 +46,11 @@ def find_convention(name: ConventionName, function: str) -> Convention:
     return found
 
 
-def left_open(value: str, function: str, name: str) -> Literal[True]:
-    """Check that a string in place of a number leaves it to the convention."""
+def left_open(value: str, default: float, function: str, name: str) -> float:
+    """Return the convention's default for a string in place of a number, which must say so."""
     if value != LEFT_OPEN:
         raise TypeError(f"{function}: {name} must be a real number or {LEFT_OPEN!r}, got {value!r}")
-    return True
+    return default
 
 
 def check_momentum(momentum: float, function: str) -> float:
