@@ -14,7 +14,7 @@ help:
 	@echo 'make demo        install, and normalise real data: NumPy beside fastnorm'
 	@echo 'make test        install, and run all tests and checks'
 	@echo 'make minilm      a sentence model in pure NumPy, with the norms of both'
-	@echo 'make test-peers  compare with PyTorch, ONNX Runtime, JAX and Keras (installs them)'
+	@echo 'make test-peers  compare with PyTorch, ONNX Runtime, JAX, Flax and Keras (installs them)'
 	@echo 'make bench       time the grid of bench/grid.py beside NumPy; CONTRIBUTING.md has the other benchmarks'
 	@echo 'make clean       remove what these have made'
 

@@ -1,4 +1,4 @@
-"""Batch normalization in training: the running statistics by three conventions, and what an error leaves alone."""
+"""Batch normalization in training: the running statistics by each convention, and what an error leaves alone."""
 
 from typing import Any
 
@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 import fastnorm
+from fastnorm import nn
 
 Array = np.ndarray[Any, Any]
 
 LAYOUTS = [((6, 5), 1), ((4, 5, 7), 1), ((3, 5, 4, 6), 1), ((3, 4, 6, 5), -1), ((2, 3, 5, 4), 2), ((1, 5, 3, 3), 1)]
 each_layout = pytest.mark.parametrize(("shape", "axis"), LAYOUTS, ids=str)
+
+
+# Momentum and eps that are not given: torch.nn.BatchNorm2d, keras.layers.BatchNormalization, the attributes of
+# BatchNormalization-15, flax.linen.BatchNorm.
+DEFAULTS = {"torch": (0.1, 1e-5), "keras": (0.99, 1e-3), "onnx": (0.9, 1e-5), "flax": (0.99, 1e-5)}
+each_convention = pytest.mark.parametrize("convention", DEFAULTS)
 
 
 def batch(shape: tuple[int, ...], seed: int = 0, dtype: Any = np.float32) -> Array:
@@ -32,7 +39,7 @@ def expected_running(old: Array, new: Array, momentum: float, convention: str) -
 
 
 @each_layout
-@pytest.mark.parametrize("convention", ["torch", "keras", "onnx"])
+@each_convention
 @pytest.mark.parametrize("momentum", [0.0, 0.1, 0.99, 1.0])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_running_statistics_follow_the_convention(
@@ -58,13 +65,14 @@ def test_the_result_does_not_depend_on_running_statistics_or_convention(
     shape: tuple[int, ...], axis: int, backend: str
 ) -> None:
     x = batch(shape)
-    expected = fastnorm.batch_norm(x, training=True, channel_axis=axis, backend=backend)
-    for convention in ("torch", "keras", "onnx"):
+    expected = fastnorm.batch_norm(x, training=True, eps=1e-2, channel_axis=axis, backend=backend)
+    for convention in DEFAULTS:
         y = fastnorm.batch_norm(
             x,
             np.full(5, 7.0),
             np.full(5, 8.0),
             training=True,
+            eps=1e-2,
             convention=convention,
             channel_axis=axis,
             backend=backend,
@@ -82,7 +90,7 @@ def test_one_of_the_running_statistics_may_be_missing(backend: str) -> None:
     np.testing.assert_allclose(running_var, var, rtol=1e-6)
 
 
-@pytest.mark.parametrize("convention", ["torch", "keras", "onnx"])
+@each_convention
 def test_running_statistics_accumulate_over_calls(convention: str, backend: str) -> None:
     mean, var = np.zeros(5), np.ones(5)
     expected_mean, expected_var = mean.copy(), var.copy()
@@ -94,6 +102,46 @@ def test_running_statistics_accumulate_over_calls(convention: str, backend: str)
         fastnorm.batch_norm(x, mean, var, training=True, momentum=0.3, convention=convention, backend=backend)
     np.testing.assert_allclose(mean, expected_mean, rtol=1e-6)
     np.testing.assert_allclose(var, expected_var, rtol=1e-6)
+
+
+@each_convention
+def test_what_is_not_given_is_the_default_of_the_convention(convention: Any, backend: str) -> None:
+    x, (momentum, eps) = batch((4, 5, 3)), DEFAULTS[convention]
+    given = {"momentum": momentum, "eps": eps}
+    for options in ({"training": True}, {}):
+        results = []
+        for numbers in ({}, given, dict.fromkeys(given, "convention")):
+            mean, var = np.linspace(-1, 1, 5), np.linspace(0.5, 2, 5)
+            y = fastnorm.batch_norm(x, mean, var, convention=convention, backend=backend, **options, **numbers)
+            results.append((y.tobytes(), mean.tobytes(), var.tobytes()))
+        assert results[0] == results[1] == results[2]
+
+
+@each_convention
+def test_a_layer_has_the_numbers_and_the_rule_of_its_convention(convention: Any) -> None:
+    layer = nn.BatchNorm1d(5, dtype=np.float64, convention=convention)
+    assert (layer.momentum, layer.eps) == DEFAULTS[convention]
+    mean, var = np.zeros(5), np.ones(5)
+    for seed in range(3):
+        x = batch((4, 5, 3), seed)
+        expected = fastnorm.batch_norm(x, mean, var, training=True, convention=convention)
+        np.testing.assert_array_equal(layer(x), expected)
+    np.testing.assert_array_equal(layer.running_mean, mean)
+    np.testing.assert_array_equal(layer.running_var, var)
+    np.testing.assert_array_equal(layer.eval()(x), fastnorm.batch_norm(x, mean, var, convention=convention))
+    chosen = nn.BatchNorm1d(5, 0.5, 0.25, convention=convention)
+    assert (chosen.momentum, chosen.eps) == (0.25, 0.5)
+
+
+@each_convention
+def test_a_layer_without_momentum_averages_all_batches_in_every_convention(convention: Any) -> None:
+    layer = nn.BatchNorm1d(5, momentum=None, dtype=np.float64, convention=convention)
+    batches = [batch((4, 5, 3), seed, np.float64) for seed in range(5)]
+    for x in batches:
+        layer(x)
+    statistics = [mean_and_var(x, 1, ddof=1 if convention == "torch" else 0) for x in batches]
+    np.testing.assert_allclose(layer.running_mean, np.mean([mean for mean, _ in statistics], axis=0), rtol=1e-12)
+    np.testing.assert_allclose(layer.running_var, np.mean([var for _, var in statistics], axis=0), rtol=1e-12)
 
 
 def test_running_arrays_are_updated_in_place_whatever_their_strides_and_byte_order(backend: str) -> None:

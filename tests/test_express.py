@@ -110,7 +110,7 @@ def test_plain_calls_are_served(name: str, dtype: Any, kernels: str, calls: list
     assert y.flags.writeable
 
 
-@pytest.mark.parametrize("convention", ["torch", "keras"])
+@pytest.mark.parametrize("convention", ["torch", "keras", "onnx", "flax"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("shape", "axis"),

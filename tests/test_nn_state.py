@@ -68,6 +68,11 @@ def test_dtype_is_that_of_parameters_and_buffers(dtype: Any) -> None:
             "channel_axis=-1)",
         ),
         (
+            nn.BatchNorm1d(3, channel_axis=-1, convention="keras"),
+            "BatchNorm1d(3, eps=0.001, momentum=0.99, affine=True, bias=True, track_running_stats=True, "
+            "channel_axis=-1, convention='keras')",
+        ),
+        (
             nn.InstanceNorm2d(3),
             "InstanceNorm2d(3, eps=1e-05, momentum=0.1, affine=False, bias=False, track_running_stats=False)",
         ),
@@ -128,6 +133,11 @@ def test_attributes_are_documented_on_the_class() -> None:
         (lambda: nn.BatchNorm1d(0), ValueError, "BatchNorm1d: num_features must be at least 1, got 0"),
         (lambda: nn.BatchNorm2d(3.0), TypeError, "BatchNorm2d: num_features must be an int, got float"),
         (lambda: nn.BatchNorm2d(3, eps=-1), ValueError, "BatchNorm2d: eps must be at least 0, got -1"),
+        (lambda: nn.BatchNorm2d(3, eps=None), TypeError, "BatchNorm2d: eps must be a real number, got NoneType"),
+        (lambda: nn.BatchNorm2d(3, eps="keras"), TypeError, "eps must be a real number or 'convention', got 'keras'"),
+        (lambda: nn.BatchNorm2d(3, momentum="0.1"), TypeError, "momentum must be a real number or 'convention'"),
+        (lambda: nn.BatchNorm2d(3, convention="caffe"), ValueError, "convention must be one of torch, keras, onnx, fl"),
+        (lambda: nn.BatchNorm2d(3, convention=["torch"]), ValueError, "BatchNorm2d: convention must be one of"),
         (lambda: nn.BatchNorm2d(3, momentum=1.5), ValueError, "BatchNorm2d: momentum must be at most 1, got 1.5"),
         (lambda: nn.InstanceNorm2d(3, channel_axis=0), ValueError, "InstanceNorm2d: channel_axis must not be 0"),
         (lambda: nn.BatchNorm2d(3, dtype=int), TypeError, "BatchNorm2d: dtype must be float16"),

@@ -142,9 +142,9 @@ def test_batch_norm_in_training(shape: Shape, dtype: Any) -> None:
     their_x, *parameters = wide(x, weight, bias)
     their_weight, their_bias = (per_channel(vector, len(shape)) for vector in parameters)
     theirs = whitened(their_x, axes, 1e-5) * their_weight + their_bias
-    for convention, old, ddof in (("torch", 0.75, 1), ("keras", 0.25, 0), ("onnx", 0.25, 0)):
+    for convention, old, ddof in (("torch", 0.75, 1), ("keras", 0.25, 0), ("onnx", 0.25, 0), ("flax", 0.25, 0)):
         mean, var = np.zeros(shape[1], their_x.dtype), np.ones(shape[1], their_x.dtype)
-        options = {"training": True, "momentum": 0.25, "convention": convention}
+        options = {"training": True, "momentum": 0.25, "eps": 1e-5, "convention": convention}
         assert_close(fastnorm.batch_norm(x, mean, var, weight, bias, **options), theirs)
         assert_close(mean, (1 - old) * their_x.mean(axes))
         assert_close(var, old + (1 - old) * their_x.var(axes, ddof=ddof))

@@ -86,6 +86,17 @@ def test_batch_normalization(shape: Shape, axis: int, with_affine: bool) -> None
         assert_close(var, layer.moving_variance)
 
 
+def test_a_batch_norm_of_the_keras_convention_is_theirs_as_it_comes() -> None:
+    shape = (3, 8, 7, 6)
+    ours, theirs = nn.BatchNorm2d(6, channel_axis=-1, convention="keras"), keras.layers.BatchNormalization()
+    for step in range(3):
+        x = sample(shape, seed=step)
+        assert_close(ours(x), theirs(x, training=True))
+        assert_close(ours.running_mean, theirs.moving_mean)
+        assert_close(ours.running_var, theirs.moving_variance)
+    assert_close(ours.eval()(x), theirs(x, training=False))
+
+
 @pytest.mark.parametrize("with_affine", [True, False])
 @pytest.mark.parametrize(
     ("shape", "axis", "lines"),

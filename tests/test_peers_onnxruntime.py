@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastnorm
+from fastnorm import nn
 
 onnx = pytest.importorskip("onnx", reason="onnx, which these tests build models with, is not installed")
 # Otherwise its wheels report the models they run, under an identifier that they keep in the home directory.
@@ -126,6 +128,27 @@ def test_batch_normalization_in_training(shape: Shape, dtype: Any) -> None:
         assert_close(fastnorm.batch_norm(x, mean, var, weight, bias, training=True, **options), theirs)
         assert_close(mean, their_mean)
         assert_close(var, their_var)
+
+
+@pytest.mark.parametrize("evaluate", ["onnxruntime", "onnx.reference"])
+def test_batch_normalization_as_it_comes(evaluate: str) -> None:
+    """Without attributes: the defaults of the operator, which hold 0.9 and 1e-5 in float32."""
+    shape, name = (3, 6, 8, 7), "BatchNormalization"
+    ours = nn.BatchNorm2d(6, convention="onnx")
+    weight, bias = ours.weight, ours.bias
+    mean, var = np.zeros(6, np.float32), np.ones(6, np.float32)
+    for step in range(3):
+        x = sample(shape, np.float32, step)
+        inputs = x, weight, bias, mean, var
+        if evaluate == "onnxruntime":
+            y, mean, var = infer(name, *inputs, outputs=3, opset=15, training_mode=1)
+        else:
+            node = onnx.helper.make_node(name, list("abcde"), list("xyz"), training_mode=1)
+            evaluator = importlib.import_module("onnx.reference").ReferenceEvaluator(node)
+            y, mean, var = evaluator.run(None, dict(zip("abcde", inputs, strict=True)))
+        assert_close(ours(x), y)
+        assert_close(ours.running_mean, mean)
+        assert_close(ours.running_var, var)
 
 
 # float32 only, as the runtime has no other kernel that computes in what it stores

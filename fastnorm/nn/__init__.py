@@ -9,9 +9,14 @@ BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_st
 >>> trained = layer(batch)  # moves the running statistics
 >>> inferred = layer.eval()(batch)  # uses them
 >>> loaded = nn.BatchNorm2d(3).load_state_dict(layer.state_dict())
+>>> copied = nn.from_state_dict(layer.state_dict(), kind=nn.BatchNorm2d)
+
+`from_torch` takes a torch module instead; `save` and `load` keep the arrays in .npz and .safetensors files.
 """
 
 from fastnorm.nn.batch import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from fastnorm.nn.conversion import from_state_dict, from_torch
+from fastnorm.nn.files import load, save
 from fastnorm.nn.group import GroupNorm
 from fastnorm.nn.instance import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from fastnorm.nn.layer import Layer
@@ -34,4 +39,8 @@ __all__ = [
     "PixelNorm",
     "RMSNorm",
     "SwitchableNorm2d",
+    "from_state_dict",
+    "from_torch",
+    "load",
+    "save",
 ]

@@ -1,12 +1,14 @@
 """Batch normalization as a layer."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from fastnorm.nn.layer import Entry
 from fastnorm.nn.running import RunningLayer
 from fastnorm.norms.batch import batch_norm
+from fastnorm.norms.conventions import LEFT_OPEN, ConventionName, find_convention, left_open
 
 Array = npt.NDArray[Any]
 
@@ -16,6 +18,33 @@ class BatchNorm(RunningLayer):
 
     num_batches_tracked = Entry("(), int64: how many batches the running statistics have seen, or None.")
 
+    def __init__(
+        self,
+        num_features: int,
+        eps: float | Literal["convention"] = LEFT_OPEN,
+        momentum: float | Literal["convention"] | None = LEFT_OPEN,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        bias: bool = True,
+        channel_axis: int = 1,
+        dtype: npt.DTypeLike = np.float32,
+        convention: ConventionName = "torch",
+    ) -> None:
+        rules = find_convention(convention, self._name)
+        if isinstance(eps, str):
+            eps = left_open(eps, rules.eps, self._name, "eps")
+        if isinstance(momentum, str):
+            momentum = left_open(momentum, rules.momentum, self._name, "momentum")
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, bias=bias, channel_axis=channel_axis, dtype=dtype
+        )
+        self.convention = convention
+
+    def _options_repr(self) -> str:
+        shown = "" if self.convention == "torch" else f", convention={self.convention!r}"
+        return super()._options_repr() + shown
+
     def _forward(self, x: Array) -> Any:
         self._check_dimensions(x)
         self._check_channels(x)
@@ -23,10 +52,12 @@ class BatchNorm(RunningLayer):
         seen = self.num_batches_tracked if self._updates else None
         momentum = self.momentum
         if momentum is None:  # the average of all batches
-            momentum = 0.0 if seen is None else 1.0 / (int(seen) + 1)
+            new = 0.0 if seen is None else 1.0 / (int(seen) + 1)
+            momentum = 1.0 - new if find_convention(self.convention, self._name).old_weighs else new
         result = batch_norm(
             x, mean, var, self.weight, self.bias,
             training=self._uses_batch, momentum=momentum, eps=self.eps, channel_axis=self.channel_axis,
+            convention=self.convention,
         )  # fmt: skip
         if seen is not None:
             seen += 1
@@ -44,11 +75,12 @@ class BatchNorm1d(BatchNorm):
     ----------
     num_features : int
         C, at least 1.
-    eps : float, default 1e-5
-        Added to the variance; at least 0.
-    momentum : float or None, default 0.1
-        The weight of a new batch in the running statistics, from 0 to 1. None: 1 / ``num_batches_tracked``, so that
-        they are the averages over all batches.
+    eps : float, default that of the convention
+        Added to the variance; at least 0. 1e-5, with "keras" 1e-3.
+    momentum : float or None, default that of the convention
+        From 0 to 1: the weight of a new batch in the running statistics ("torch", 0.1) or that of the old ones
+        ("keras" and "flax", 0.99; "onnx", 0.9). None: 1 / ``num_batches_tracked`` for a new batch, so that they are
+        the averages over all batches.
     affine : bool, default True
         Whether there are `weight` and `bias`, (C,).
     track_running_stats : bool, default True
@@ -59,6 +91,8 @@ class BatchNorm1d(BatchNorm):
         The axis of the channels; -1 where they come last. Not 0.
     dtype : dtype, default float32
         Of the parameters and the running statistics. The result has that of x, as from the function.
+    convention : {"torch", "keras", "onnx", "flax"}
+        The library whose rule the running statistics follow, and whose defaults hold; as in `fastnorm.batch_norm`.
 
     Raises
     ------
@@ -91,7 +125,7 @@ class BatchNorm2d(BatchNorm):
 
     Parameters
     ----------
-    num_features, eps, momentum, affine, track_running_stats, bias, channel_axis, dtype
+    num_features, eps, momentum, affine, track_running_stats, bias, channel_axis, dtype, convention
         As in `BatchNorm1d`; ``channel_axis=-1`` for (N, H, W, C).
 
     Raises
@@ -116,7 +150,7 @@ class BatchNorm3d(BatchNorm):
 
     Parameters
     ----------
-    num_features, eps, momentum, affine, track_running_stats, bias, channel_axis, dtype
+    num_features, eps, momentum, affine, track_running_stats, bias, channel_axis, dtype, convention
         As in `BatchNorm1d`; ``channel_axis=-1`` for (N, D, H, W, C).
 
     Raises

@@ -1,6 +1,7 @@
 """What layers with a weight and a bias a channel have in common: the axis of the channels and its length."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy.typing as npt
@@ -52,6 +53,14 @@ class ChannelLayer(Layer):
         self.affine = bool(affine)
         self.channel_axis = checked_channel_axis(channel_axis, self._name)
         self._add_affine((self._channels,), self.affine, self.affine and bool(bias), dtype)
+
+    @classmethod
+    def _told_by(cls, state: Mapping[str, Array]) -> dict[str, Any]:
+        told: dict[str, Any] = {"affine": "weight" in state or "bias" in state, "bias": "bias" in state}
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            if name in state:  # of another shape than (C,) where the layer takes those, (1, C, 1, 1)
+                return told | {cls._channels_name: max(state[name].shape, default=1)}
+        return told
 
     def _check_dimensions(self, x: Array) -> None:
         if self._dimensions and x.ndim not in self._dimensions:

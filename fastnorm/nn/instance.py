@@ -8,7 +8,8 @@ import numpy.typing as npt
 from fastnorm import arguments
 from fastnorm.nn.layer import Entry
 from fastnorm.nn.running import RunningLayer
-from fastnorm.norms.batch import batch_norm, update_running
+from fastnorm.norms.batch import batch_norm
+from fastnorm.norms.conventions import TORCH, update_running
 from fastnorm.norms.group import instance_norm
 from fastnorm.recipe import Moments
 from fastnorm.stats.moments import moments
@@ -62,7 +63,7 @@ class InstanceNorm(RunningLayer):
             with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity stay in their channel
                 mean, m2 = (np.asarray(part).mean(axis=0) for part in (found.mean, found.m2))
                 seen = Moments(mean, np.zeros_like(mean), m2)
-                update_running(self.running_mean, self.running_var, seen, count, self.momentum, "torch")
+                update_running(self.running_mean, self.running_var, seen, count, self.momentum, TORCH)
         return result
 
 

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from fastnorm import engine
 from fastnorm.dtypes import FLOAT32, result_dtype
+from fastnorm.nn.html import table
+from fastnorm.nn.tensors import as_numpy
 
 Array = npt.NDArray[Any]
 
@@ -123,6 +125,9 @@ class Layer(ABC):
     def __repr__(self) -> str:
         return f"{self._name}({self.extra_repr()})"
 
+    def _repr_html_(self) -> str:
+        return table(repr(self), self._entries())
+
     def train(self, mode: bool = True) -> Self:
         """Switch to training, or with False to inference.
 
@@ -222,7 +227,7 @@ class Layer(ABC):
         Parameters
         ----------
         mapping : mapping of str to array_like
-            Such as `state_dict` returns, or that of a torch module on the CPU. Values are cast to the layer's dtype.
+            Such as `state_dict` returns, or that of a torch module. Values are cast to the layer's dtype.
         strict : bool, default True
             Whether the keys must be those of the layer. "num_batches_tracked" may be missing all the same, as in
             torch; it is kept then.
@@ -264,6 +269,11 @@ class Layer(ABC):
             np.copyto(entries[name], values)
         return IncompatibleKeys(missing, unexpected)
 
+    @classmethod
+    def _told_by(cls, state: Mapping[str, Array]) -> dict[str, Any]:
+        """Return the options that follow from the names and shapes of a layer's arrays; none if it has no arrays."""
+        return {}
+
     @property
     def _name(self) -> str:
         return type(self).__name__
@@ -279,7 +289,7 @@ class Layer(ABC):
         TypeError, ValueError
             It does not fit.
         """
-        array = engine.take(value, self._name, name)
+        array = engine.take(as_numpy(value), self._name, name)
         if not self._shape_fits(array.shape, target.shape):
             raise ValueError(f"{self._name}: {name} must have shape {target.shape}, got {array.shape}")
         if target.dtype.kind == "i" and array.dtype.kind not in "iu":

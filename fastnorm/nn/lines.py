@@ -1,6 +1,6 @@
 """Layer and root mean square normalization as layers: lines are the trailing axes of x."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,14 @@ class LineLayer(Layer):
         if not self.normalized_shape:
             raise ValueError(f"{self._name}: normalized_shape must name at least one axis, got ()")
         self.elementwise_affine = bool(elementwise_affine)
+
+    @classmethod
+    def _told_by(cls, state: Mapping[str, Array]) -> dict[str, Any]:
+        told: dict[str, Any] = {"elementwise_affine": "weight" in state or "bias" in state}
+        for name in ("weight", "bias"):
+            if name in state:
+                return told | {"normalized_shape": state[name].shape}
+        return told
 
     def _axes(self, x: Array) -> tuple[int, ...]:
         """Return the axes of a line of x."""
@@ -84,6 +92,10 @@ class LayerNorm(LineLayer):
         super().__init__(normalized_shape, elementwise_affine)
         self.eps = arguments.number(eps, self._name, "eps", minimum=0)
         self._add_affine(self.normalized_shape, self.elementwise_affine, self.elementwise_affine and bool(bias), dtype)
+
+    @classmethod
+    def _told_by(cls, state: Mapping[str, Array]) -> dict[str, Any]:
+        return super()._told_by(state) | {"bias": "bias" in state}
 
     def _forward(self, x: Array) -> Any:
         return layer_norm(x, self.weight, self.bias, axis=self._axes(x), eps=self.eps)

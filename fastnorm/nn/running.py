@@ -1,5 +1,6 @@
 """What layers with running statistics have in common."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 
 from fastnorm.nn.channels import ChannelLayer
 from fastnorm.nn.layer import Entry
-from fastnorm.norms.batch import check_momentum
+from fastnorm.norms.conventions import check_momentum
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +43,11 @@ class RunningLayer(ChannelLayer):
             self._buffers["running_var"] = np.ones(self.num_features, kind)
             if self._counts_batches:
                 self._buffers["num_batches_tracked"] = np.zeros((), np.int64)
+
+    @classmethod
+    def _told_by(cls, state: Mapping[str, Array]) -> dict[str, Any]:
+        tracked = "running_mean" in state or "running_var" in state
+        return super()._told_by(state) | {"track_running_stats": tracked}
 
     @property
     def num_features(self) -> int:

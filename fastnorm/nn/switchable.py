@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fastnorm.nn.layer import Entry
 from fastnorm.nn.running import RunningLayer
-from fastnorm.norms.batch import check_momentum
+from fastnorm.norms.conventions import check_momentum
 from fastnorm.norms.switchable import switchable_norm
 
 Array = npt.NDArray[Any]

@@ -11,44 +11,18 @@ from fastnorm.activations import check_activation
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import lane
 from fastnorm.gradients import Gradients
+from fastnorm.norms.conventions import (
+    LEFT_OPEN,
+    ConventionName,
+    check_momentum,
+    find_convention,
+    left_open,
+    update_running,
+)
 from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
 from fastnorm.recipe import Moments, Rule
 
 Array = npt.NDArray[Any]
-
-# How a convention updates a running statistic: the weight of the old value for a momentum, and whether the running
-# variance is the unbiased one.
-#   torch: torch.nn.BatchNorm2d, "Note" on momentum
-#   keras: keras.layers.BatchNormalization, "moving_mean = moving_mean * momentum + mean(batch) * (1 - momentum)"
-#   onnx: BatchNormalization-15, "running_mean = input_mean * momentum + current_mean * (1 - momentum)"
-CONVENTIONS = {"torch": (False, True), "keras": (True, False), "onnx": (True, False)}
-
-
-def weight_of_old(momentum: float, convention: str) -> tuple[float, bool]:
-    """Return what the old running statistics weigh, and whether the new variance is the unbiased one."""
-    old_weighs, unbiased = CONVENTIONS[convention]
-    return momentum if old_weighs else 1.0 - momentum, unbiased
-
-
-def update_running(
-    running_mean: Array | None, running_var: Array | None, moments: Moments, count: int, momentum: float,
-    convention: str,
-) -> None:  # fmt: skip
-    """Move the running statistics towards those of the batch, in place."""
-    old, unbiased = weight_of_old(momentum, convention)
-    with np.errstate(over="ignore", invalid="ignore"):  # float32 may not hold the variance of what it holds
-        if running_mean is not None:
-            running_mean[...] = running_mean.astype(np.float64) * old + (moments.hi + moments.lo) * (1.0 - old)
-        if running_var is not None:
-            running_var[...] = running_var.astype(np.float64) * old + moments.m2 / (count - unbiased) * (1.0 - old)
-
-
-def check_momentum(momentum: float, function: str) -> float:
-    """Return a momentum, a number from 0 to 1."""
-    value = arguments.number(momentum, function, "momentum", minimum=0)
-    if value > 1:
-        raise ValueError(f"{function}: momentum must be at most 1, got {value:g}")
-    return value
 
 
 def check_count(count: int, function: str) -> None:
@@ -72,10 +46,10 @@ def batch_norm(
     bias: npt.ArrayLike | None = None,
     *,
     training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
+    momentum: float | Literal["convention"] = LEFT_OPEN,
+    eps: float | Literal["convention"] = LEFT_OPEN,
     channel_axis: int = 1,
-    convention: Literal["torch", "keras", "onnx"] = "torch",
+    convention: ConventionName = "torch",
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
@@ -99,14 +73,16 @@ def batch_norm(
         (C,).
     training : bool, default False
         Use the statistics of the batch.
-    momentum : float, default 0.1
-        From 0 to 1: the weight of the new value ("torch") or of the old one ("keras", "onnx").
-    eps : float, default 1e-5
-        Added to the variance; at least 0.
+    momentum : float, default that of the convention
+        From 0 to 1: the weight of the new value ("torch", 0.1) or of the old one ("keras" and "flax", 0.99; "onnx",
+        0.9).
+    eps : float, default that of the convention
+        Added to the variance; at least 0. 1e-5, with "keras" 1e-3.
     channel_axis : int, default 1
-        The axis of the channels; -1 for NHWC. Not 0.
-    convention : {"torch", "keras", "onnx"}
-        The rule of the running statistics. "torch" takes the unbiased variance, the others the biased one.
+        The axis of the channels; -1 for NHWC. Not 0. The same in all conventions.
+    convention : {"torch", "keras", "onnx", "flax"}
+        The library whose rule the running statistics follow, and whose defaults hold. "torch" takes the unbiased
+        variance, the others the biased one; docs/conventions.md has the sources.
     out, dtype, return_stats, backend
         As in `layer_norm`.
     residual, return_residual, activation
@@ -135,16 +111,20 @@ def batch_norm(
     array([0.3, 0.4, 0.5])
     """
     function = "batch_norm"
-    momentum = check_momentum(momentum, function)
-    if convention not in CONVENTIONS:
-        raise ValueError(f"{function}: convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    rules = find_convention(convention, function)
+    if isinstance(momentum, str):
+        momentum = left_open(momentum, rules.momentum, function, "momentum")
+    else:
+        momentum = check_momentum(momentum, function)
+    if isinstance(eps, str):
+        eps = left_open(eps, rules.eps, function, "eps")
     plain = residual is None and activation is None and not return_residual
     if training and not plain:
         raise ValueError(f"{function}: residual, return_residual and activation must not be given in training")
     if plain and dtype is None and not return_stats and backend is None:
         if training:
-            old, unbiased = weight_of_old(momentum, convention)
-            y = lane.train(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, out)
+            old = rules.weight_of_old(momentum)
+            y = lane.train(x, running_mean, running_var, weight, bias, channel_axis, eps, old, rules.unbiased, out)
         else:
             y = lane.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
         if y is not None:
@@ -185,7 +165,7 @@ def batch_norm(
     result = call.finish()
     if found is None:
         return result
-    update_running(mean_to_update, var_to_update, found, count, momentum, convention)
+    update_running(mean_to_update, var_to_update, found, count, momentum, rules)
     return (result, engine.stats_of(found, count, rule, stats_shape)) if return_stats else result
 
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.norms.batch import check_count, check_momentum, update_running
+from fastnorm.norms.batch import check_count
+from fastnorm.norms.conventions import TORCH, check_momentum, update_running
 from fastnorm.plan import plan_channels, plan_reduction
 from fastnorm.recipe import Measure, Moments
 
@@ -141,5 +142,5 @@ def switchable_norm(
     result = call.finish()
     if training:
         seen = Moments(batch_mean, np.zeros(channels), batch_var * (items * positions))
-        update_running(mean_to_update, var_to_update, seen, items * positions, momentum, "torch")
+        update_running(mean_to_update, var_to_update, seen, items * positions, momentum, TORCH)
     return (result, Stats(mean.reshape(shape), rstd.reshape(shape))) if return_stats else result

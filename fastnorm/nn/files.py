@@ -1,0 +1,156 @@
+"""Arrays of layers in files: NumPy's .npz and .safetensors, never pickles."""
+
+import importlib
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnorm import engine
+from fastnorm.nn.layer import Layer
+from fastnorm.nn.tensors import as_numpy
+
+Array = npt.NDArray[Any]
+
+# What zipfile, zlib and NumPy raise where a file is no archive of arrays, or a damaged one.
+_DAMAGED = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.PathLike[str]) -> None:
+    """Write the arrays of a layer, or of several with their names, to a file.
+
+    Parameters
+    ----------
+    state : Layer, or mapping of str to Layer or array_like
+        A layer's arrays have its name and a dot before their own, as in the state_dict of a model of torch.
+    path : str or path
+        Ends in ".npz" or ".safetensors" (the `safetensors` extra). An existing file is replaced.
+
+    Raises
+    ------
+    TypeError
+        `state` is not of such a type, or an array not of real numbers.
+    ValueError
+        `path` has another ending, two arrays have one name, or bfloat16 is to go into .npz, which cannot tell it.
+    ImportError
+        The package for .safetensors is not installed. After an error nothing has been written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastnorm import nn
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.npz"
+    >>> nn.save({"first": nn.LayerNorm(4), "second": nn.RMSNorm(4)}, path)
+    >>> list(nn.load(path))
+    ['first.weight', 'first.bias', 'second.weight']
+    """
+    target, suffix = _checked_path(path, "save")
+    arrays: dict[str, Array] = {}
+    for name, array in _named(state):
+        if name in arrays:
+            raise ValueError(f"save: two arrays are named {name!r}")
+        arrays[name] = array
+    target.write_bytes(_npz(arrays) if suffix == ".npz" else _safetensors("save").numpy.save(arrays))
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read the arrays of a file, of `save` or of another program: a state_dict.
+
+    Parameters
+    ----------
+    path : str or path
+        Ends in ".npz" or ".safetensors" (the `safetensors` extra).
+
+    Returns
+    -------
+    dict of str to ndarray
+        For `Layer.load_state_dict`, or for `from_state_dict`, which makes a layer of some of them.
+
+    Raises
+    ------
+    ValueError
+        `path` has another ending, or the file does not hold what that says.
+    OSError
+        The file cannot be read.
+    ImportError
+        The package for .safetensors is not installed.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastnorm import nn
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "norm.npz"
+    >>> nn.save(nn.BatchNorm2d(3), path)
+    >>> nn.from_state_dict(nn.load(path))
+    BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    """
+    source, suffix = _checked_path(path, "load")
+    if suffix == ".npz":
+        with source.open("rb") as file:
+            try:
+                if not zipfile.is_zipfile(file):  # NumPy would take it for something else
+                    raise ValueError("no zip archive")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as archive:
+                    return dict(archive.items())
+            except _DAMAGED as error:
+                raise ValueError(f"load: {source} is not a readable .npz file: {error}") from error
+    safetensors = _safetensors("load")
+    try:
+        with safetensors.safe_open(source, framework="np") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (it is no mapping)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"load: {source} is not a readable .safetensors file: {error}") from error
+
+
+def _checked_path(path: str | os.PathLike[str], function: str) -> tuple[Path, str]:
+    checked = Path(path)
+    if checked.suffix not in (".npz", ".safetensors"):
+        raise ValueError(f"{function}: path must end in .npz or .safetensors, got {os.fspath(path)!r}")
+    return checked, checked.suffix
+
+
+def _named(state: Layer | Mapping[str, Layer | npt.ArrayLike]) -> Iterator[tuple[str, Array]]:
+    """Yield all arrays with their names, contiguous, as safetensors writes memory as it lies."""
+    if isinstance(state, Layer):
+        yield from state.state_dict().items()
+        return
+    if not isinstance(state, Mapping):
+        raise TypeError(f"save: state must be a layer or a mapping, got {type(state).__name__}")
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise TypeError(f"save: the keys of state must be str, got {type(name).__name__}")
+        if isinstance(value, Layer):
+            yield from ((f"{name}.{key}", array) for key, array in value.state_dict().items())
+        else:
+            yield name, np.asarray(engine.take(as_numpy(value), "save", name), order="C")
+
+
+def _npz(arrays: Mapping[str, Array]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:  # np.savez refuses an array that is named "file"
+        for name, array in arrays.items():
+            if array.dtype.name == "bfloat16":
+                raise ValueError(f"save: {name} is of bfloat16, which .npz cannot tell: use .safetensors or float32")
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+    return content.getvalue()
+
+
+def _safetensors(function: str) -> Any:
+    """Import safetensors, with its part for NumPy and what that needs for bfloat16."""
+    try:
+        importlib.import_module("ml_dtypes")
+        importlib.import_module("safetensors.numpy")
+        return importlib.import_module("safetensors")
+    except ImportError as error:
+        raise ImportError(
+            f"{function}: .safetensors files need packages that could not be imported ({error}): "
+            "pip install 'fastnorm[safetensors]'"
+        ) from error

@@ -1,0 +1,216 @@
+"""Modules of PyTorch 2.13 as layers, and their arrays in files that both read."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnorm import nn
+
+torch = pytest.importorskip("torch", reason="torch, which these tests compare with, is not installed")
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+DTYPES = [torch.float16, torch.float32, torch.float64]
+# Beyond what PyTorch's own rounding explains, with numbers of the order of 1 to 10; float16 is rounded by 2^-11 of
+# itself in every result and running statistic.
+TOLERANCES = {torch.float16: 1e-2, torch.float32: 1e-5, torch.float64: 1e-12}
+
+TRACKING: list[Mapping[str, Any]] = [
+    {"affine": True, "track_running_stats": True, "momentum": None, "eps": 1e-2},
+    {"affine": False, "track_running_stats": True, "momentum": 0.3},
+    {"affine": True, "track_running_stats": False, "bias": False},
+    {"affine": False, "track_running_stats": False},
+    {},
+]
+SHAPES = {"1d": (4, 6, 9), "2d": (3, 6, 8, 7), "3d": (2, 6, 4, 5, 3)}
+MODULES: list[tuple[str, tuple[Any, ...], Mapping[str, Any], Shape]] = [
+    *((kind + n, (6,), o, s) for kind in ("BatchNorm", "InstanceNorm") for n, s in SHAPES.items() for o in TRACKING),
+    ("LayerNorm", (7, 1e-12), {}, (5, 7)),
+    ("LayerNorm", ((6, 7),), {"bias": False}, (4, 6, 7)),
+    ("LayerNorm", ((6, 7), 1e-2, False), {}, (4, 6, 7)),
+    ("RMSNorm", (7,), {}, (5, 7)),
+    ("RMSNorm", ((6, 7), 1e-2), {}, (4, 6, 7)),
+    ("RMSNorm", (7, None, False), {}, (5, 7)),
+    ("GroupNorm", (2, 6, 1e-2), {}, (3, 6, 8, 7)),
+    ("GroupNorm", (3, 6), {"bias": False}, (3, 6, 9)),
+    ("GroupNorm", (6, 6, 1e-2, False), {}, (3, 6, 9)),
+    ("LocalResponseNorm", (4, 0.5, 0.6, 2.0), {}, (3, 6, 9)),
+]
+
+
+def sample(shape: Shape, seed: int = 0) -> Any:
+    return torch.from_numpy(np.random.default_rng(seed).normal(1.0, 2.0, size=shape))
+
+
+def randomized(module: Any, seed: int = 0) -> Any:
+    """Give parameters and buffers values that are not the first ones."""
+    with torch.no_grad():
+        for index, array in enumerate([*module.parameters(), *module.buffers()]):
+            array.copy_(sample(tuple(array.shape), seed + index).abs() + (0.5 if array.is_floating_point() else 3))
+    return module
+
+
+def assert_close(ours: Array, theirs: Any) -> None:
+    assert str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
+    tolerance = TOLERANCES.get(theirs.dtype, 0)
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=tolerance, atol=tolerance)
+
+
+def assert_states_equal(ours: nn.Layer, theirs: Any) -> None:
+    state, expected = ours.state_dict(), theirs.state_dict()
+    assert list(state) == list(expected)
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, expected[name].float().numpy() if array.ndim else expected[name].numpy())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "arguments", "options", "shape"), MODULES, ids=str)
+def test_a_module_becomes_the_layer_that_it_is(
+    name: str, arguments: tuple[Any, ...], options: Mapping[str, Any], shape: Shape, dtype: Any, training: bool
+) -> None:
+    theirs = randomized(getattr(torch.nn, name)(*arguments, **options).to(dtype)).train(training)
+    ours = nn.from_torch(theirs)
+    assert type(ours) is getattr(nn, name)
+    assert repr(ours) == repr(theirs)
+    assert ours.training == training
+    for array, tensor in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(array, tensor.numpy(), strict=True)
+    for step in range(2):
+        x = sample(shape, step).to(dtype)
+        assert_close(ours(x.numpy()), theirs(x))
+    for key, tensor in theirs.state_dict().items():
+        assert_close(ours.state_dict()[key], tensor)
+    again = getattr(torch.nn, name)(*arguments, **options).to(dtype)
+    again.load_state_dict({key: torch.from_numpy(array) for key, array in ours.state_dict().items()}, strict=True)
+    ours.load_state_dict(again.state_dict(), strict=True)
+    assert_close(ours.eval()(x.numpy()), again.eval()(x))
+
+
+def test_the_layer_is_a_copy() -> None:
+    theirs = randomized(torch.nn.BatchNorm2d(6))
+    before = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    ours: Any = nn.from_torch(theirs)
+    ours(sample((3, 6, 8, 7)).float().numpy())
+    ours.weight *= 2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in theirs.state_dict().items())
+
+
+def test_bfloat16_becomes_float32() -> None:
+    theirs = randomized(torch.nn.BatchNorm2d(6).bfloat16())
+    ours = nn.from_torch(theirs)
+    assert ours.parameters()["weight"].dtype == np.float32
+    assert_states_equal(ours, theirs)
+    assert_states_equal(nn.from_state_dict(theirs.state_dict()), theirs)
+    fresh = nn.BatchNorm2d(6)
+    fresh.load_state_dict(theirs.state_dict())
+    assert_states_equal(fresh, theirs)
+
+
+def test_tracking_that_was_switched_off_stays_so() -> None:
+    theirs = randomized(torch.nn.BatchNorm1d(6))
+    theirs.track_running_stats = False
+    ours, x = nn.from_torch(theirs), sample((9, 6)).float()
+    for mode in (True, False):
+        assert_close(ours.train(mode)(x.numpy()), theirs.train(mode)(x))
+    assert_states_equal(ours, theirs)
+
+
+class Renamed(torch.nn.LayerNorm):
+    """Adds nothing."""
+
+
+class ChannelsFirst(torch.nn.LayerNorm):
+    """Does something else with the same parameters."""
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def test_derived_classes() -> None:
+    assert repr(nn.from_torch(Renamed(6))) == repr(nn.LayerNorm(6))
+    patched = torch.nn.LayerNorm(6)
+    patched.forward = lambda x: x
+    for module in (ChannelsFirst(6), patched):
+        with pytest.raises(TypeError, match=f"got {type(module).__name__}, a LayerNorm with a forward of its own"):
+            nn.from_torch(module)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        torch.nn.Linear(3, 4),
+        torch.nn.Sequential(torch.nn.LayerNorm(3)),
+        torch.nn.SyncBatchNorm(3),
+        torch.nn.LazyBatchNorm2d(),
+        torch.nn.LayerNorm,
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_other_modules_are_refused(module: Any) -> None:
+    with pytest.raises(TypeError, match="from_torch: module must be one of torch.*, got " + type(module).__name__):
+        nn.from_torch(module)
+
+
+def model() -> Any:
+    layers = [
+        ("stem", torch.nn.Conv2d(3, 6, 3)),
+        ("norm", torch.nn.BatchNorm2d(6)),
+        ("group", torch.nn.GroupNorm(2, 6)),
+    ]
+    return randomized(torch.nn.Sequential(OrderedDict([("body", torch.nn.Sequential(OrderedDict(layers)))])))
+
+
+def test_norms_of_a_model() -> None:
+    theirs = model()
+    kinds = (torch.nn.BatchNorm2d, torch.nn.GroupNorm)
+    by_module = {name: nn.from_torch(part) for name, part in theirs.named_modules() if isinstance(part, kinds)}
+    assert list(by_module) == ["body.norm", "body.group"]
+    state = theirs.state_dict()
+    by_keys = {
+        "body.norm": nn.from_state_dict(state, "body.norm"),
+        "body.group": nn.from_state_dict(state, "body.group", kind="GroupNorm", num_groups=2),
+    }
+    for name, layer in by_module.items():
+        assert repr(by_keys[name]) == repr(layer)
+        assert_states_equal(by_keys[name], theirs.get_submodule(name))
+        assert_states_equal(layer, theirs.get_submodule(name))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16], ids=str)
+def test_files_of_safetensors_are_read_by_both(dtype: Any, tmp_path: Path) -> None:
+    for package in ("safetensors", "ml_dtypes"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package}, of the safetensors extra, is not installed")
+    safetensors = pytest.importorskip("safetensors.torch", reason="this safetensors has no part for torch")
+    theirs = model().to(dtype)
+    safetensors.save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
+    state = nn.load(tmp_path / "theirs.safetensors")
+    nn.save(state, tmp_path / "ours.safetensors")
+    loaded = safetensors.load_file(tmp_path / "ours.safetensors")
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(loaded[name], tensor)
+        assert loaded[name].dtype == tensor.dtype
+        assert str(state[name].dtype) == str(tensor.dtype).removeprefix("torch.")
+    layer = nn.from_state_dict(state, "body.norm")
+    assert_states_equal(layer, theirs.get_submodule("body.norm"))
+    nn.save({"body.norm": layer}, tmp_path / "norm.safetensors")
+    found = torch.nn.BatchNorm2d(6).to(dtype)
+    part = safetensors.load_file(tmp_path / "norm.safetensors")
+    found.load_state_dict({name.removeprefix("body.norm."): tensor for name, tensor in part.items()}, strict=True)
+    assert_states_equal(layer, found)
+
+
+def test_tensors_can_be_saved(tmp_path: Path) -> None:
+    theirs = model()
+    nn.save(theirs.state_dict(), tmp_path / "model.npz")
+    for name, array in nn.load(tmp_path / "model.npz").items():
+        np.testing.assert_array_equal(array, theirs.state_dict()[name].numpy(), strict=True)
