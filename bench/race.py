@@ -68,7 +68,8 @@ def _start(path: str, library: str, threads: int) -> "subprocess.Popen[str]":
     count = str(threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "FASTNORM_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, count)
-    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import race; race._work({path!r}, {library!r})"
+    folder = os.path.dirname(os.path.abspath(__file__))
+    code = f"import sys; sys.path.insert(0, {folder!r}); import race; race._work({path!r}, {library!r})"
     return subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
