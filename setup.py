@@ -33,7 +33,14 @@ extensions += [
     Extension(
         f"fastnorm.backends._kernels_{name}",
         [f"src_pyx/_kernels_{name}.pyx"],
-        depends=["src_pyx/activations.h", "src_pyx/gradients.h", "src_pyx/half.h", "src_pyx/lanes.h", "src_pyx/pool.h"],
+        depends=[
+            "src_pyx/activations.h",
+            "src_pyx/gradients.h",
+            "src_pyx/half.h",
+            "src_pyx/images.h",
+            "src_pyx/lanes.h",
+            "src_pyx/pool.h",
+        ],
         include_dirs=[get_include(), "src_pyx"],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=FLAGS + flags,

@@ -1,7 +1,7 @@
 """The backward passes beside PyTorch's, statistics of the forward pass given to both, on the grid's training shapes.
 
-PyTorch is asked for its native backward functions, without the cost of its autograd; for RMSNorm, which it composes, for
-the gradient of a graph that is kept.
+PyTorch is asked for its native backward functions, without the cost of its autograd; for RMSNorm, which it composes,
+for the gradient of a graph that is kept.
 
     python bench/backward.py [--rounds 7] [--only 'layer_norm *']
 """

@@ -1,7 +1,7 @@
 """Libraries side by side: one process each, one awake at a time, rounds interleaved; medians and ratios.
 
-A race is a module with `CELLS` (strings), `LIBRARIES` (ours first) and `build(library, cell)`, which returns a call without
-arguments, or None where a library does not offer it; it ends with ``race.main(__file__)``.
+A race is a module with `CELLS` (strings), `LIBRARIES` (ours first) and `build(library, cell)`, which returns a call
+without arguments, or None where a library does not offer it; it ends with ``race.main(__file__)``.
 """
 
 import argparse

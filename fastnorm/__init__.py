@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastnorm.norms.batch import batch_norm, batch_norm_backward, normalize
     from fastnorm.norms.clip import clip_by_global_norm, clip_by_norm, clip_by_value
     from fastnorm.norms.group import group_norm, group_norm_backward, instance_norm, instance_norm_backward
+    from fastnorm.norms.image import normalize_image
     from fastnorm.norms.layer import layer_norm, layer_norm_backward
     from fastnorm.norms.local_response import local_response_norm
     from fastnorm.norms.lp import lp_normalize
@@ -60,6 +61,7 @@ _HOMES = {
     "min_max_scale": "norms.scalers",
     "moments": "stats.moments",
     "normalize": "norms.batch",
+    "normalize_image": "norms.image",
     "pixel_norm": "norms.pixel",
     "pixel_norm_backward": "norms.pixel",
     "rms_norm": "norms.rms",
@@ -104,6 +106,7 @@ __all__ = [
     "moments",
     "nn",
     "normalize",
+    "normalize_image",
     "pixel_norm",
     "pixel_norm_backward",
     "rms_norm",

@@ -15,15 +15,13 @@ cdef enum:
 
 
 cdef inline void add_arrays(const lanes* a, const lanes* b, lanes* target, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i, step = lane_count(a), whole = n - n % step
+    cdef Py_ssize_t i, step = lane_count(a), whole = n - n % step, rest = n - whole
     for i from 0 <= i < whole by step:
         prefetch(a, i + READ_AHEAD * step)
         prefetch(b, i + READ_AHEAD * step)
         put(target, i, add(load(a, i), load(b, i)), False)
-    if whole < n:
-        store_partial(
-            target, whole, n - whole, add(load_partial(a, whole, n - whole, 0.0), load_partial(b, whole, n - whole, 0.0))
-        )
+    if rest:
+        store_partial(target, whole, rest, add(load_partial(a, whole, rest, 0.0), load_partial(b, whole, rest, 0.0)))
 
 
 cdef void run_fused(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -31,6 +29,7 @@ cdef void run_fused(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) 
     cdef Py_ssize_t i, k, first, length, count, offset, line = w.x.n * w.x.inner
     cdef Py_ssize_t piece = CHUNK if w.x.inner == 1 else CHUNK_COLUMNS, pieces = parts(w.x.n, piece)
     cdef Py_ssize_t most = max(1, FUSED_BLOCK // w.x.inner)
+    cdef lanes* y
     if w.primitive == NORMALIZE:
         count = max(1, FUSED_BLOCK // line)
         for k from start <= k < stop by count:
@@ -39,7 +38,8 @@ cdef void run_fused(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) 
             after_block(x, w, k * line, min(count, stop - k) * line)
             if w.quantized:
                 for i in range(k, min(k + count, stop)):
-                    quantize_line(<const lanes*> at(<const lanes*> w.y.data, i * line), w.quantized + i * line, line, w.scales + i)
+                    y = at(<const lanes*> w.y.data, i * line)
+                    quantize_line(<const lanes*> y, w.quantized + i * line, line, w.scales + i)
         return
     for k in range(start, stop):
         first = k % pieces * piece

@@ -150,6 +150,13 @@ cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogi
         FENCE()
 
 
+cdef inline bint may_stream(const Work* w) noexcept:
+    """Whether y is written once, and by this primitive past the caches if it is large."""
+    if w.storage == HALF or w.storage == BFLOAT or w.residual or w.activate or w.quantized:
+        return False
+    return w.primitive == NORMALIZE or w.primitive == AFFINE
+
+
 cdef inline void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
     cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
@@ -160,7 +167,7 @@ cdef inline void run(Work* w, int threads) noexcept:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive != AFFINE and w.primitive != AFFINE_GRAD and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
-    if elements >= LEAST_STREAMED and w.y.data and w.primitive <= AFFINE and not w.residual and not w.activate and w.storage != HALF and w.storage != BFLOAT:
+    if may_stream(w) and elements >= LEAST_STREAMED:
         w.y.streamed = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
     if threads == 1 and elements < RELEASE_GIL:
         run_units(w, 0, units)
@@ -213,8 +220,8 @@ def extrema(cnp.ndarray x, cnp.ndarray lows, cnp.ndarray highs, int threads):
 def normalize(
     cnp.ndarray x, cnp.ndarray y, cnp.ndarray weight, cnp.ndarray bias, bint per_position, Py_ssize_t segments,
     Measure measure, double divisor, double eps, bint floor, cnp.ndarray mean, cnp.ndarray m2, cnp.ndarray addend,
-    cnp.ndarray residual, object activation, cnp.ndarray lines, cnp.ndarray scales,
-    int threads
+    cnp.ndarray residual, object activation, cnp.ndarray lines,
+    cnp.ndarray scales, int threads
 ):
     """Statistics and y = (x - mean) * rstd * weight + bias, line by line; mean and m2, (outer, inner), if not None.
 
@@ -233,8 +240,8 @@ def normalize(
 
 def affine(
     cnp.ndarray x, cnp.ndarray y, cnp.ndarray hi, cnp.ndarray lo, cnp.ndarray scale, cnp.ndarray shift,
-    cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray addend, cnp.ndarray residual, object activation, cnp.ndarray lines, cnp.ndarray scales,
-    int threads
+    cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray addend, cnp.ndarray residual, object activation,
+    cnp.ndarray lines, cnp.ndarray scales, int threads
 ):
     """y = (x - hi - lo) * scale + shift, coefficients (lines, inner) float64; or * scale * weight + bias, (reduce,).
 
@@ -319,3 +326,4 @@ def merge(
 
 include "textbook.pxi"
 include "express.pxi"
+include "images.pxi"

@@ -62,6 +62,10 @@ def _chosen_variant() -> str:
     return forced
 
 
+# As in src_pyx/images.pxi: numbers on the desk, and pixels that are counted at a time.
+IMAGE_DESK = 4096
+IMAGE_PIECE = 65536
+
 _PLAIN = Fusion(None, None, None)
 
 
@@ -196,3 +200,23 @@ class Cython(Reference):
         if products is None or sums is None:
             return None
         return (products.sum(axis=0), sums.sum(axis=0)) if per_position else (products.ravel(), sums.ravel())
+
+    def image(self, x: Array, y: Array, planar: bool, mean: Array, scale: Array) -> None:
+        channels = x.shape[2]
+        centre = mean.reshape(-1, channels).astype(np.float32)
+        factor = scale.reshape(-1, channels)
+        shift = (centre - mean.reshape(-1, channels)) * factor
+        # For whole vectors of pixels, and so that the largest fits what the kernel has on its desk.
+        repeats = 1 if planar else max(1, IMAGE_DESK // channels)
+        parts = (np.tile(part.astype(np.float32), repeats) for part in (centre, factor, shift))
+        self._kernels.image(x, y, planar, *parts, self._threads_for(x))
+
+    def image_statistics(self, x: Array) -> tuple[Array, Array]:
+        images, pixels, channels = x.shape
+        shape = images, -(-pixels // IMAGE_PIECE), channels
+        sums, squares = np.zeros(shape, np.uint64), np.zeros(shape, np.uint64)
+        self._kernels.image_statistics(x, sums, squares, self._threads_for(x))
+        sum_, square = sums.sum(axis=1), squares.sum(axis=1)
+        # Whole numbers without rounding, so that nothing is lost to cancellation: n^2 var = n sum(x^2) - sum(x)^2.
+        variance = [pixels * int(q) - int(s) ** 2 for s, q in zip(sum_.ravel(), square.ravel(), strict=True)]
+        return sum_ / pixels, np.sqrt(np.array(variance, np.float64)).reshape(sum_.shape) / pixels

@@ -205,3 +205,15 @@ class Reference:
                 return (upstream * xhat).sum(axis=0), upstream.sum(axis=0)
             runs = outer, segments, reduce // segments
             return (upstream * xhat).reshape(runs).sum(axis=2).ravel(), upstream.reshape(runs).sum(axis=2).ravel()
+
+    def image(self, x: Array, y: Array, planar: bool, mean: Array, scale: Array) -> None:
+        """Write y = (x - mean) * scale for bytes (images, pixels, channels), mean and scale (C,) or (images, C).
+
+        y is (images, channels, pixels) if `planar`.
+        """
+        result = (x - mean.reshape(-1, 1, x.shape[2])) * scale.reshape(-1, 1, x.shape[2])
+        np.copyto(y, result.transpose(0, 2, 1) if planar else result, casting="unsafe")
+
+    def image_statistics(self, x: Array) -> tuple[Array, Array]:
+        """Return mean and standard deviation of each channel of bytes (images, pixels, channels), (images, C)."""
+        return x.mean(axis=1, dtype=np.float64), x.std(axis=1, dtype=np.float64)
