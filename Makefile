@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 PEERS_BIN := $(PEERS)/bin
 SOURCES := $(shell find src_pyx fastnorm -name '*.p[yx]*' -not -name '*.pyc') $(wildcard src_pyx/*.h) setup.py pyproject.toml
 
+LESSONS := batch_norm_by_hand shared_cells weight_scales batch_sizes fold spectral_norm exploding_gradient
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo minilm test test-peers lint bench bench-smoke bench-instructions bench-compare clean
+.PHONY: help demo minilm examples test test-peers lint bench bench-smoke bench-instructions bench-compare clean
 
 help:
 	@echo 'make demo        install, and normalise real data: NumPy beside fastnorm'
 	@echo 'make test        install, and run all tests and checks'
 	@echo 'make minilm      a sentence model in pure NumPy, with the norms of both'
+	@echo 'make examples    the lessons of examples/, their pictures drawn into docs/lessons/'
 	@echo 'make test-peers  compare with PyTorch, ONNX Runtime, JAX, Flax and Keras (installs them)'
 	@echo 'make bench       time the grid of bench/grid.py beside NumPy; CONTRIBUTING.md has the other benchmarks'
 	@echo 'make clean       remove what these have made'
@@ -54,6 +57,13 @@ demo: $(VENV)/demo.installed
 
 minilm: $(VENV)/minilm.installed
 	$(BIN)/python examples/minilm.py
+
+# One thread for the matrix products, which are tiny: the same digits on any number of cores.
+examples: $(VENV)/demo.installed
+	mkdir -p docs/lessons
+	for lesson in $(LESSONS); do \
+	  echo "== $$lesson"; OPENBLAS_NUM_THREADS=1 $(BIN)/python examples/$$lesson.py --plot docs/lessons/$$lesson.png || exit 1; \
+	done
 
 test: $(VENV)/test.installed
 	$(BIN)/pytest tests --pyargs fastnorm
