@@ -76,6 +76,9 @@ _HOMES = {
     "weight_standardize": "norms.weights",
 }
 
+# `onnx` is not in __all__: it needs a package that need not be installed.
+_SUBMODULES = ("nn", "onnx")
+
 __all__ = [
     "Gradients",
     "Moments",
@@ -123,8 +126,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "nn":
-        return importlib.import_module("fastnorm.nn")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"fastnorm.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'fastnorm' has no attribute {name!r}")

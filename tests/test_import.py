@@ -9,7 +9,7 @@ from variants import why_not
 
 import fastnorm
 
-HEAVY = ("numba", "scipy.stats", "sklearn", "matplotlib")
+HEAVY = ("numba", "onnx", "scipy.stats", "sklearn", "matplotlib")
 
 # A finder that hides modules, as if they were not installed.
 HIDE = """
@@ -85,6 +85,13 @@ def test_every_public_name_can_be_imported_and_is_listed() -> None:
         assert name in dir(fastnorm)
     with pytest.raises(AttributeError, match="module 'fastnorm' has no attribute 'layernorm'"):
         _ = fastnorm.layernorm
+
+
+def test_submodules_are_loaded_by_name() -> None:
+    assert output("import sys, fastnorm; fastnorm.nn; print('fastnorm.nn' in sys.modules)") == "True"
+    pytest.importorskip("onnx", reason="onnx, which fastnorm.onnx needs, is not installed")
+    code = "import sys, fastnorm; fastnorm.onnx.ops(); import onnx; print(sys.modules['fastnorm.onnx'] is not onnx)"
+    assert output(code) == "True"
 
 
 # What is forced
@@ -172,6 +179,16 @@ def test_a_missing_backend_that_is_forced_fails_loudly(name: str, prefixes: tupl
     for done in (python(code, FASTNORM_BACKEND=name), python(code.replace("2.0]", f"2.0], backend={name!r}"))):
         assert done.returncode
         assert f"RuntimeError: fastnorm: the {name} backend cannot run here" in done.stderr
+
+
+@pytest.mark.parametrize("code", ["fastnorm.onnx", "import fastnorm.onnx", "from fastnorm import onnx"])
+def test_without_onnx_its_submodule_names_the_extra_and_the_rest_works(code: str) -> None:
+    output(hidden("onnx") + USE + "\nfrom fastnorm import *; dir(fastnorm)")
+    done = python(hidden("onnx") + f"\nimport fastnorm\n{code}")
+    assert done.returncode
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: fastnorm.onnx needs onnx, which could not be imported (No module named 'onnx'")
+    assert last.endswith("pip install 'fastnorm[onnx]'")
 
 
 def test_show_config_says_what_is_missing() -> None:

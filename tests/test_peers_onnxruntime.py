@@ -17,6 +17,10 @@ onnx = pytest.importorskip("onnx", reason="onnx, which these tests build models 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime, which these tests compare with, is not installed")
 
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+import fastnorm.onnx  # noqa: E402
+
 Array = np.ndarray
 Shape = tuple[int, ...]
 
@@ -35,22 +39,40 @@ def affine(shape: Shape, dtype: Any) -> tuple[Array, Array]:
     return sample(shape, dtype, 1), sample(shape, dtype, 2)
 
 
-def infer(operator: str, *inputs: Array, outputs: int = 1, opset: int = 22, **attributes: Any) -> list[Array]:
-    """Return what a model of one node makes of the inputs; they and its outputs are of one dtype."""
+def model_of(
+    operator: str, *inputs: Array, outputs: int = 1, opset: int = 22, domain: str = "", keep: tuple[int, ...] = (),
+    **attributes: Any,
+) -> Any:  # fmt: skip
+    """Return a model of one node; its inputs and its outputs, those of `keep` alone if given, are of one dtype."""
     helper = onnx.helper
-    names, results = [f"input{i}" for i in range(len(inputs))], [f"output{i}" for i in range(outputs)]
+    kept = keep or range(outputs)
+    names = [f"input{i}" for i in range(len(inputs))]
+    results = [f"output{i}" if i in kept else "" for i in range(outputs)]
     kind = helper.np_dtype_to_tensor_dtype(inputs[0].dtype)
     graph = helper.make_graph(
-        [helper.make_node(operator, names, results, **attributes)],
+        [helper.make_node(operator, names, results, domain=domain, **attributes)],
         operator,
         [helper.make_tensor_value_info(name, kind, array.shape) for name, array in zip(names, inputs, strict=True)],
-        [helper.make_tensor_value_info(name, kind, None) for name in results],
+        [helper.make_tensor_value_info(name, kind, None) for name in results if name],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, dict(zip(names, inputs, strict=True)))
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def infer(operator: str, *inputs: Array, **options: Any) -> list[Array]:
+    """Return what ONNX Runtime makes of the inputs by a model of one node, which `options` describe."""
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = session_options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model_of(operator, *inputs, **options).SerializeToString(), session_options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {f"input{i}": array for i, array in enumerate(inputs)})
+
+
+def evaluate(operator: str, *inputs: Array, **options: Any) -> list[Array]:
+    """Return what fastnorm's operators make of the same model."""
+    evaluator = ReferenceEvaluator(model_of(operator, *inputs, **options), new_ops=fastnorm.onnx.ops())
+    return evaluator.run(None, {f"input{i}": array for i, array in enumerate(inputs)})
 
 
 def assert_close(ours: Array, theirs: Array, *, absolute: float | None = None) -> None:
@@ -206,3 +228,37 @@ def test_lrn(shape: Shape, size: int) -> None:
     for alpha, beta, k in ((1e-4, 0.75, 1.0), (0.5, 0.75, 2.0), (1.0, 0.3, 1.0)):
         (theirs,) = infer("LRN", x, opset=13, size=size, alpha=alpha, beta=beta, bias=k)
         assert_close(fastnorm.local_response_norm(x, size, alpha=alpha, beta=beta, k=k), theirs)
+
+
+# ONNX Runtime's own operators, in the same model on both: their names, defaults and outputs are what is compared.
+SKIPS = [((2, 5, 64), (2, 5, 64)), ((2, 5, 64), (1, 5, 64)), ((2, 5, 64), (5, 64)), ((7, 48), (7, 48))]
+# operator, how many parameters it gets after input and skip: gamma, (beta,) bias
+SKIP_OPERATORS = [("SkipLayerNormalization", 1), ("SkipLayerNormalization", 2), ("SkipLayerNormalization", 3)]
+SKIP_OPERATORS += [("SkipSimplifiedLayerNormalization", 1), ("SkipSimplifiedLayerNormalization", 2)]
+
+
+# float32 only: they are not defined for float64
+@pytest.mark.parametrize(("operator", "parameters"), SKIP_OPERATORS)
+@pytest.mark.parametrize(("shape", "skip_shape"), SKIPS, ids=str)
+def test_skip_layer_normalization(shape: Shape, skip_shape: Shape, operator: str, parameters: int) -> None:
+    inputs = [sample(shape, np.float32), sample(skip_shape, np.float32, 1)]
+    inputs += [sample(shape[-1:], np.float32, 2 + i) for i in range(parameters)]
+    for options in ({}, {"epsilon": 0.5}):
+        # The runtime computes no mean and no inverse deviation here.
+        options |= {"domain": "com.microsoft", "outputs": 4, "keep": (0, 3)}
+        ours, theirs = evaluate(operator, *inputs, **options), infer(operator, *inputs, **options)
+        for our, their in zip(ours, theirs, strict=True):
+            assert_close(our, their)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize(("shape", "length"), LINES, ids=str)
+def test_simplified_layer_normalization(shape: Shape, length: int, outputs: int) -> None:
+    x, weight = sample(shape, np.float32), sample(shape[-length:], np.float32, 1)
+    for options in ({"axis": -length}, {"axis": -length, "epsilon": 0.5}):
+        theirs = infer("SimplifiedLayerNormalization", x, weight, outputs=outputs, **options)
+        for domain in ("", "com.microsoft"):
+            ours = evaluate("SimplifiedLayerNormalization", x, weight, outputs=outputs, domain=domain, **options)
+            assert len(ours) == len(theirs) == outputs
+            for our, their in zip(ours, theirs, strict=True):
+                assert_close(our, their)
