@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments
-from fastnorm.norms.batch import check_momentum
+from fastnorm.norms.conventions import check_momentum
 
 try:
     from onnx import TensorProto, helper
