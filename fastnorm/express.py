@@ -25,6 +25,9 @@ class Lane:
     ----------
     lines : callable
         ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis.
+    fused_lines : callable
+        ``(x, residual, weight, bias, axis, eps, measure, activation, keep, out)``: the same of x + residual, through
+        the activation of a code; with ``keep`` also the sum.
     groups : callable
         ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels; None: each.
     given : callable
@@ -33,10 +36,11 @@ class Lane:
         ``(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, out)``: those of the batch.
     """
 
-    __slots__ = ("given", "groups", "lines", "train")
+    __slots__ = ("fused_lines", "given", "groups", "lines", "train")
 
     def __init__(self) -> None:
         self.lines: Callable[..., Any] = partial(self._first, "lines")
+        self.fused_lines: Callable[..., Any] = partial(self._first, "fused_lines")
         self.groups: Callable[..., Any] = partial(self._first, "groups")
         self.given: Callable[..., Any] = partial(self._first, "given")
         self.train: Callable[..., Any] = partial(self._first, "train")

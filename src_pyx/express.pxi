@@ -169,13 +169,18 @@ cdef inline Work work_with(
 
 cdef inline object normalized(
     cnp.ndarray x, object out, Py_ssize_t lines, Py_ssize_t n, object weight, object bias, bint per_position,
-    Py_ssize_t segments, const Rule* rule
+    Py_ssize_t segments, const Rule* rule, object residual=None, object activation=None, object total=None
 ):
-    """The result of NORMALIZE over the lines of x, (lines, n); None for the general path."""
+    """The result of NORMALIZE over the lines of x, (lines, n); None for the general path.
+
+    With a residual its sum with x, which is normalised, goes to `total`, or without that where the result will be.
+    """
     cdef Work w = work_with(NORMALIZE, x, lines, n, 1)
     cdef int threads = threads_for(lines * n, lines * n)
     cdef bint few = threads > 1 and lines < threads * <double> _tuning.LINES_PER_THREAD
     cdef object y
+    if few and (residual is not None or activation is not None):
+        return None
     if threads == 0 or (few and (w.storage == HALF or w.storage == BFLOAT or not (per_position or weight is None))):
         return None
     y = output_like(x, out, weight, bias)
@@ -193,6 +198,11 @@ cdef inline object normalized(
             w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
         elif per_position:
             w.bias = NULL
+    if residual is not None:
+        if overlaps(<cnp.ndarray> y, residual) and cnp.PyArray_DATA(<cnp.ndarray> residual) != w.y.data:
+            return None
+        w.x.data = w.y.data if total is None else cnp.PyArray_DATA(<cnp.ndarray> total)
+    fuse(&w, x if residual is not None else None, residual, activation, None, None)
     if few:
         return y if few_lines(&w, threads) else None
     run(&w, threads)
@@ -290,6 +300,36 @@ def lines(
     elif not vectors_fit(x, weight, bias, n):
         return None
     return normalized(x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule)
+
+
+def fused_lines(
+    object x, object residual, object weight, object bias, object axis, object eps, Measure measure,
+    object activation, bint keep, object out
+):
+    """`lines` of x + residual, through an activation (a code or None): the result, or with `keep` it and the sum."""
+    cdef Py_ssize_t n
+    cdef Rule rule
+    cdef object y, total = None
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or not is_int(axis, -1) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+        return None
+    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    rule = Rule(measure, n, eps, False)
+    if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not vectors_fit(x, weight, bias, n):
+        return None
+    if residual is None:
+        if keep:
+            return None
+    elif (
+        not is_plain(residual) or not same_shape(x, residual)
+        or cnp.PyArray_TYPE(<cnp.ndarray> residual) != cnp.PyArray_TYPE(<cnp.ndarray> x)
+    ):
+        return None
+    if keep:
+        total = output_like(x, None, None, None)
+    y = normalized(
+        x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule, residual, activation, total
+    )
+    return (y, total) if keep and y is not None else y
 
 
 def groups(

@@ -63,6 +63,18 @@ def lines(
     summed: bool,
     out: object,
 ) -> _Array | None: ...
+def fused_lines(
+    x: object,
+    residual: object,
+    weight: object,
+    bias: object,
+    axis: object,
+    eps: object,
+    measure: int,
+    activation: int | None,
+    keep: bool,
+    out: object,
+) -> _Array | tuple[_Array, _Array] | None: ...
 def groups(
     x: object, num_groups: object, weight: object, bias: object, channel_axis: object, eps: object, out: object
 ) -> _Array | None: ...

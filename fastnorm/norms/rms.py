@@ -9,7 +9,7 @@ from fastnorm import arguments
 from fastnorm.engine import ArrayOrStats
 from fastnorm.express import SQUARES, lane
 from fastnorm.gradients import Gradients
-from fastnorm.norms.layer import lines_backward, normalize_lines
+from fastnorm.norms.layer import fused_lane, lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
@@ -70,6 +70,10 @@ def rms_norm(
     plain = residual is None and activation is None and quantize is None and not return_residual
     if plain and dtype is None and not return_stats and backend is None:
         y = lane.lines(x, weight, bias, axis, eps, SQUARES, False, False, out)
+        if y is not None:
+            return y
+    elif dtype is None and not return_stats and backend is None and quantize is None:
+        y = fused_lane("rms_norm", x, residual, weight, bias, axis, eps, SQUARES, activation, return_residual, out)
         if y is not None:
             return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
