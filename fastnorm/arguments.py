@@ -91,6 +91,33 @@ def statistic(value: npt.ArrayLike, length: int, function: str, name: str) -> Ar
     return array.astype(np.float64)
 
 
+def element_weights(
+    weights: npt.ArrayLike | None, where: npt.ArrayLike | None, shape: tuple[int, ...], function: str
+) -> Array | None:
+    """Return what each element of an array of `shape` counts, float64, read-only; None: one."""
+    result = None
+    if weights is not None:
+        result = take(weights, function, "weights").astype(np.float64)
+        fit = (result >= 0) & (result < np.inf)
+        if not fit.all():
+            raise ValueError(f"{function}: weights must be finite and not negative, got {result[~fit][0]:g}")
+        _check_broadcast(result, shape, function, "weights")
+    if where is not None:
+        mask = take(where, function, "where")
+        if mask.dtype != np.bool_:
+            raise TypeError(f"{function}: where must be of bool, got {mask.dtype}")
+        _check_broadcast(mask, shape, function, "where")
+        result = np.where(mask, 1.0 if result is None else result, 0.0)
+    return None if result is None else np.broadcast_to(result, shape)
+
+
+def _check_broadcast(array: Array, shape: tuple[int, ...], function: str, name: str) -> None:
+    try:
+        np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"{function}: {name} must broadcast to the shape of x, {shape}, got {array.shape}") from None
+
+
 def running(value: Any, length: int, function: str, name: str) -> Array | None:
     """Return a running statistic that will be updated in place; None stays None."""
     if value is None:

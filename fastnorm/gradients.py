@@ -178,6 +178,13 @@ def apply_channels(
         np.copyto(target, dx.reshape(target.shape))
 
 
+def group_means(found: ChannelSums, weight: Array, per_group: int, count: int | Array) -> tuple[Array, Array]:
+    """Return A and B, (items, C), from the sums of channels and what a statistic is made of: `count` elements."""
+    pooled = (part.reshape(len(part), -1, per_group) for part in (found.sums * weight, found.products * weight))
+    a, b = (np.repeat(part.sum(axis=2), per_group, axis=1) / count for part in pooled)
+    return a, b
+
+
 def of_channels(
     call: Call, dy: Array, layout: ChannelLayout, plan: Plan, rule: Rule, weight: Array | None, given: Given | None,
     per_group: int,
@@ -195,9 +202,7 @@ def of_channels(
     mean, rstd = given or channel_statistics(call, layout, plan, rule)
     mean, rstd = (np.repeat(part, per_group).reshape(-1, channels) for part in (mean, rstd))
     found_sums = channel_dots(call, dy, layout, mean, rstd)
-    items = len(mean)
-    pooled = (part.reshape(items, -1, per_group) for part in (found_sums.sums * w, found_sums.products * w))
-    a, b = (np.repeat(part.sum(axis=2), per_group, axis=1) / plan.count for part in pooled)
+    a, b = group_means(found_sums, w, per_group, plan.count)
     apply_channels(call, dy, layout, mean, rstd * w, -rstd * rstd * b, -rstd * a)
     return found_sums
 

@@ -11,6 +11,7 @@ from fastnorm.activations import check_activation
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import lane
 from fastnorm.gradients import Gradients
+from fastnorm.norms import masked
 from fastnorm.norms.conventions import (
     LEFT_OPEN,
     ConventionName,
@@ -57,6 +58,8 @@ def batch_norm(
     residual: npt.ArrayLike | None = None,
     return_residual: bool = False,
     activation: str | Callable[[float], float] | None = None,
+    where: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
 ) -> ArrayOrStats:
     """Normalise each channel over the batch: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
@@ -87,6 +90,14 @@ def batch_norm(
         As in `layer_norm`.
     residual, return_residual, activation
         As in `layer_norm`; in inference alone.
+    where : array_like of bool, optional
+        Which elements count for mean and variance; broadcasts against x, as (N, 1, L) does for sequences of unequal
+        lengths, (N, C, L). In training alone. All elements are normalised, those left out by the same numbers as the
+        others; what they are, NaN too, changes nothing else.
+    weights : array_like, optional
+        How often each element counts, finite and not negative; broadcasts against x; in training alone. With w, 0
+        where `where` is False: ``mean = sum(w * x) / sum(w)`` and ``var = sum(w * (x - mean)^2) / sum(w)``; an
+        unbiased running variance divides by ``sum(w) - 1``.
 
     Returns
     -------
@@ -95,10 +106,16 @@ def batch_norm(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or a running one cannot be updated in place.
+        An array is not of a real number dtype, a running one cannot be updated in place, or where is not of bool.
     ValueError
-        A shape, axis, eps or momentum that does not fit; no running statistics in inference; in training one value
-        per channel, or a residual or activation. Nothing is changed then.
+        A shape, axis, eps or momentum that does not fit; no running statistics in inference, or where or weights; in
+        training fewer than two values per channel that count, weights that add up to 1 or less for an unbiased running
+        variance, or a residual or activation. Nothing is changed then.
+
+    Notes
+    -----
+    With where or weights NumPy computes the statistics in float64, and takes several arrays of that dtype and the
+    size of x.
 
     Examples
     --------
@@ -109,6 +126,11 @@ def batch_norm(
     array([-1.2247, -1.2247, -1.2247])
     >>> mean
     array([0.3, 0.4, 0.5])
+    >>> padded = [[[1.0, 3.0]], [[5.0, 0.0]]]  # two sequences of one channel, the second one shorter
+    >>> fastnorm.batch_norm(padded, training=True, where=[[[True, True]], [[True, False]]]).round(4)
+    array([[[-1.2247,  0.    ]],
+    <BLANKLINE>
+           [[ 1.2247, -1.8371]]])
     """
     function = "batch_norm"
     rules = find_convention(convention, function)
@@ -121,7 +143,10 @@ def batch_norm(
     plain = residual is None and activation is None and not return_residual
     if training and not plain:
         raise ValueError(f"{function}: residual, return_residual and activation must not be given in training")
-    if plain and dtype is None and not return_stats and backend is None:
+    unweighted = where is None and weights is None
+    if not (training or unweighted):
+        raise ValueError(f"{function}: where and weights must not be given unless training=True")
+    if plain and unweighted and dtype is None and not return_stats and backend is None:
         if training:
             old = rules.weight_of_old(momentum)
             y = lane.train(x, running_mean, running_var, weight, bias, channel_axis, eps, old, rules.unbiased, out)
@@ -155,10 +180,17 @@ def batch_norm(
     var_to_update = arguments.running(running_var, channels, function, "running_var")
     count = layout.batch * layout.spatial
     check_count(count, function)
+    counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
+    if counted is not None:
+        masked.check_counted(counted, rules.unbiased and var_to_update is not None, function)
     call = engine.begin(array, out, dtype, backend, function, (weight, bias))
     if not array.size:
         empty = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan))
         return (call.finish(), empty) if return_stats else call.finish()
+    if counted is not None:
+        moments, totals, batch = masked.normalize_channels(call, counted, rule, weight, bias)
+        update_running(mean_to_update, var_to_update, moments, totals, momentum, rules)
+        return engine.results(call, batch if return_stats else None, False)
     wanted = return_stats or mean_to_update is not None or var_to_update is not None
     plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
     found = engine.normalize_channels(call, layout, plan, rule, weight, bias, 1, wanted)
@@ -184,6 +216,8 @@ def batch_norm_backward(
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     backend: str | None = None,
+    where: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
 ) -> Gradients:
     """Return the gradients of `batch_norm`.
 
@@ -197,6 +231,10 @@ def batch_norm_backward(
         The gradient of the result, of the shape of x.
     x, weight, training, eps, channel_axis
         As in `batch_norm`.
+    where, weights : array_like, optional
+        As in `batch_norm`: with w, what an element counts,
+        ``dx = rstd * weight * (dy - w * (sum(dy) + xhat * sum(dy * xhat)) / sum(w))``. All sums go over all elements,
+        since all are results; one that is left out and whose dy is 0 may be NaN.
     mean, rstd : array_like, optional
         The statistics that ``batch_norm(..., return_stats=True)`` returned; computed again if not given.
     running_mean, running_var : array_like, optional
@@ -212,9 +250,10 @@ def batch_norm_backward(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or out not of the result's.
+        An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
-        A shape, axis or eps that does not fit; no statistics in inference; in training one value per channel.
+        A shape, axis or eps that does not fit; no statistics in inference, or where or weights; in training fewer than
+        two values per channel that count.
 
     Examples
     --------
@@ -233,8 +272,13 @@ def batch_norm_backward(
     layout = plan_channels(array.shape, axis)
     stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(array.shape))
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
+    counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if training:
         check_count(layout.batch * layout.spatial, function)
+        if counted is not None:
+            masked.check_counted(counted, False, function)
+    elif counted is not None:
+        raise ValueError(f"{function}: where and weights must not be given unless training=True")
     elif given is None:
         if running_mean is None or running_var is None:
             raise ValueError(
@@ -246,7 +290,9 @@ def batch_norm_backward(
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
     if not array.size:
         return gradients.nothing(call, weight, channels)
-    if training or given is None:
+    if counted is not None:
+        found = masked.of_channels(call, upstream, counted, rule, weight, given)
+    elif training or given is None:
         plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
         found = gradients.of_channels(call, upstream, layout, plan, rule, weight, given, 1)
     else:

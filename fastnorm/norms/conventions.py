@@ -62,10 +62,10 @@ def check_momentum(momentum: float, function: str) -> float:
 
 
 def update_running(
-    running_mean: Array | None, running_var: Array | None, moments: Moments, count: int, momentum: float,
+    running_mean: Array | None, running_var: Array | None, moments: Moments, count: int | Array, momentum: float,
     convention: Convention,
 ) -> None:  # fmt: skip
-    """Move the running statistics towards those of the batch, in place."""
+    """Move the running statistics towards those of the batch, of `count` values a channel, in place."""
     old = convention.weight_of_old(momentum)
     divisor = count - convention.unbiased
     with np.errstate(over="ignore", invalid="ignore"):  # float32 may not hold the variance of what it holds

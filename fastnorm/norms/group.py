@@ -11,6 +11,7 @@ from fastnorm.activations import check_activation
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import lane
 from fastnorm.gradients import Given, Gradients
+from fastnorm.norms import masked
 from fastnorm.plan import ChannelLayout, Plan, plan_channels, plan_groups_last, plan_reduction
 from fastnorm.recipe import Rule
 
@@ -21,11 +22,11 @@ def _normalize_groups(
     function: str, x: npt.ArrayLike, num_groups: int | None, weight: npt.ArrayLike | None,
     bias: npt.ArrayLike | None, channel_axis: int, eps: float, out: Array | None, dtype: npt.DTypeLike | None,
     return_stats: bool, backend: str | None, residual: npt.ArrayLike | None = None, return_residual: bool = False,
-    activation: Any = None,
+    activation: Any = None, where: npt.ArrayLike | None = None, weights: npt.ArrayLike | None = None,
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
     plain = residual is None and activation is None and not return_residual
-    if plain and dtype is None and not return_stats and backend is None:
+    if plain and where is None and weights is None and dtype is None and not return_stats and backend is None:
         y = lane.groups(x, num_groups, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
@@ -38,11 +39,15 @@ def _normalize_groups(
     bias = arguments.parameter(bias, (channels,), function, "bias")
     addend = arguments.residual(residual, return_residual, array, dtype, function)
     applied = check_activation(activation, function)
+    counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
     call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend))
     call, fusion = engine.fuse(call, addend, applied, return_residual)
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
     stats = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan)) if return_stats else None
-    if array.size:
+    if array.size and counted is not None:
+        found = masked.normalize_channels(call, counted, rule, weight, bias, fusion)
+        stats = found.stats if return_stats else None
+    elif array.size:
         layout = plan_channels(array.shape, axis)
         plan = _plan_groups(layout, per_group)
         moments = engine.normalize_channels(call, layout, plan, rule, weight, bias, per_group, return_stats, fusion)
@@ -82,6 +87,8 @@ def group_norm(
     residual: npt.ArrayLike | None = None,
     return_residual: bool = False,
     activation: str | Callable[[float], float] | None = None,
+    where: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
 ) -> ArrayOrStats:
     """Normalise groups of adjacent channels of each item: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
@@ -103,6 +110,14 @@ def group_norm(
         As in `layer_norm`; the statistics have a number for each item and channel.
     residual, return_residual, activation
         As in `layer_norm`.
+    where : array_like of bool, optional
+        Which elements count for mean and variance; broadcasts against x, as (N, 1, L) does for sequences of unequal
+        lengths, (N, C, L). All elements are normalised, those left out by the same numbers as the others; what they
+        are, NaN too, changes nothing else. Where nothing of a group counts, its mean and rstd are 0, and the result is
+        the bias: an item that is all padding harms no gradient.
+    weights : array_like, optional
+        How often each element counts, finite and not negative; broadcasts against x. With w, 0 where `where` is False:
+        ``mean = sum(w * x) / sum(w)`` and ``var = sum(w * (x - mean)^2) / sum(w)``.
 
     Returns
     -------
@@ -111,9 +126,14 @@ def group_norm(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or out not of the result's.
+        An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
-        num_groups does not divide C, or a shape, axis or eps that does not fit.
+        num_groups does not divide C, or a shape, axis, eps, where or weights that does not fit.
+
+    Notes
+    -----
+    With where or weights NumPy computes the statistics in float64, and takes several arrays of that dtype and the
+    size of x.
 
     Examples
     --------
@@ -124,7 +144,7 @@ def group_norm(
     groups = arguments.integer(num_groups, "group_norm", "num_groups", minimum=1)
     return _normalize_groups(
         "group_norm", x, groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend,
-        residual, return_residual, activation,
+        residual, return_residual, activation, where, weights,
     )  # fmt: skip
 
 
@@ -139,6 +159,8 @@ def instance_norm(
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
+    where: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
 ) -> ArrayOrStats:
     """Normalise each channel of each item: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
@@ -156,6 +178,8 @@ def instance_norm(
         Added to the variance; at least 0.
     out, dtype, return_stats, backend
         As in `layer_norm`.
+    where, weights : array_like, optional
+        What each element counts for mean and variance, as in `group_norm`.
 
     Returns
     -------
@@ -164,9 +188,9 @@ def instance_norm(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or out not of the result's.
+        An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
-        A shape, axis or eps that does not fit.
+        A shape, axis, eps, where or weights that does not fit.
 
     Examples
     --------
@@ -174,16 +198,19 @@ def instance_norm(
     >>> fastnorm.instance_norm([[[1.0, 3.0], [10.0, 10.0]]], eps=0)
     array([[[-1.,  1.],
             [ 0.,  0.]]])
+    >>> fastnorm.instance_norm([[[1.0, 3.0, 0.0]]], eps=0, where=[[[True, True, False]]])  # the 0 is padding
+    array([[[-1.,  1., -2.]]])
     """
     return _normalize_groups(
-        "instance_norm", x, None, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
-    )
+        "instance_norm", x, None, weight, bias, channel_axis, eps, out, dtype, return_stats, backend,
+        where=where, weights=weights,
+    )  # fmt: skip
 
 
 def _groups_backward(
     function: str, dy: npt.ArrayLike, x: npt.ArrayLike, num_groups: int | None, weight: npt.ArrayLike | None,
     mean: npt.ArrayLike | None, rstd: npt.ArrayLike | None, channel_axis: int, eps: float, out: Array | None,
-    dtype: npt.DTypeLike | None, backend: str | None,
+    dtype: npt.DTypeLike | None, backend: str | None, where: npt.ArrayLike | None, weights: npt.ArrayLike | None,
 ) -> Gradients:  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
@@ -193,11 +220,14 @@ def _groups_backward(
     weight = arguments.parameter(weight, (channels,), function, "weight")
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
+    counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
     if not array.size:
         return gradients.nothing(call, weight, channels)
     if given is not None:  # one number for each group, of those for each of its channels
         given = Given(*(np.ascontiguousarray(part[::per_group]) for part in given))
+    if counted is not None:
+        return gradients.finish(call, masked.of_channels(call, upstream, counted, rule, weight, given), weight)
     layout = plan_channels(array.shape, axis)
     plan = _plan_groups(layout, per_group)
     found = gradients.of_channels(call, upstream, layout, plan, rule, weight, given, per_group)
@@ -217,6 +247,8 @@ def group_norm_backward(
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     backend: str | None = None,
+    where: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
 ) -> Gradients:
     """Return the gradients of `group_norm`.
 
@@ -229,6 +261,10 @@ def group_norm_backward(
         The gradient of the result, of the shape of x.
     x, num_groups, weight, channel_axis, eps
         As in `group_norm`.
+    where, weights : array_like, optional
+        As in `group_norm`: with w, what an element counts,
+        ``dx = rstd * (g - w * (sum(g) + xhat * sum(g * xhat)) / sum(w))``. All sums go over all elements, since all are
+        results; one that is left out and whose dy is 0 may be NaN.
     mean, rstd : array_like, optional
         The statistics that ``group_norm(..., return_stats=True)`` returned; computed again if not given.
     out, dtype, backend
@@ -242,9 +278,9 @@ def group_norm_backward(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or out not of the result's.
+        An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
-        num_groups does not divide C, or a shape, axis or eps that does not fit.
+        num_groups does not divide C, or a shape, axis, eps, where or weights that does not fit.
 
     Examples
     --------
@@ -255,7 +291,9 @@ def group_norm_backward(
     """
     function = "group_norm_backward"
     groups = arguments.integer(num_groups, function, "num_groups", minimum=1)
-    return _groups_backward(function, dy, x, groups, weight, mean, rstd, channel_axis, eps, out, dtype, backend)
+    return _groups_backward(
+        function, dy, x, groups, weight, mean, rstd, channel_axis, eps, out, dtype, backend, where, weights
+    )
 
 
 def instance_norm_backward(
@@ -270,12 +308,14 @@ def instance_norm_backward(
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     backend: str | None = None,
+    where: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
 ) -> Gradients:
     """Return the gradients of `instance_norm`: those of `group_norm` where each channel is a group.
 
     Parameters
     ----------
-    dy, x, weight, mean, rstd, channel_axis, eps, out, dtype, backend
+    dy, x, weight, mean, rstd, channel_axis, eps, out, dtype, backend, where, weights
         As in `group_norm_backward`.
 
     Returns
@@ -286,9 +326,9 @@ def instance_norm_backward(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or out not of the result's.
+        An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
-        A shape, axis or eps that does not fit.
+        A shape, axis, eps, where or weights that does not fit.
 
     Examples
     --------
@@ -297,5 +337,6 @@ def instance_norm_backward(
     array([[[ 0.2041, -0.4082,  0.2041]]])
     """
     return _groups_backward(
-        "instance_norm_backward", dy, x, None, weight, mean, rstd, channel_axis, eps, out, dtype, backend
-    )
+        "instance_norm_backward", dy, x, None, weight, mean, rstd, channel_axis, eps, out, dtype, backend,
+        where, weights,
+    )  # fmt: skip

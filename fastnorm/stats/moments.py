@@ -114,7 +114,7 @@ def moments(
     ddof : float, default 0
         What is subtracted from the count in `var`: 1 gives the unbiased variance.
     weights : array_like, optional
-        How much each element counts; not negative; broadcasts against x.
+        How much each element counts; finite and not negative; broadcasts against x.
     weights_kind : {"frequency", "reliability"}, default "frequency"
         What `ddof` means with weights. Frequencies say how often an element was seen: `var` divides by
         ``sum(w) - ddof``. Reliabilities say how far to trust it, and only their ratios matter: `var` divides by
@@ -169,7 +169,7 @@ def moments(
         raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
     if weights_kind not in ("frequency", "reliability"):
         raise ValueError(f"{function}: weights_kind must be 'frequency' or 'reliability', got {weights_kind!r}")
-    weight = _weights(array, weights, where)
+    weight = arguments.element_weights(weights, where, array.shape, function)
     chosen = choose(array.size, backend, function)
     plan = plan_reduction(array.shape, axes)
     total: Any = plan.count
@@ -207,30 +207,6 @@ def moments(
     return Moments(
         mean.reshape(shape)[()], m2.reshape(shape)[()], total, divisor, plan.count, algorithm, roundoff
     )  # fmt: skip
-
-
-def _weights(array: Array, weights: npt.ArrayLike | None, where: npt.ArrayLike | None) -> Array | None:
-    """What each element counts, float64 of the shape of the array; None: one."""
-    result = None
-    if weights is not None:
-        given = engine.take(weights, "moments", "weights").astype(FLOAT64)
-        if np.any(given < 0) or np.any(np.isnan(given)):
-            raise ValueError("moments: weights must not be negative or NaN")
-        result = _broadcast(given, array.shape, "weights")
-    if where is not None:
-        mask = np.asarray(where)
-        if mask.dtype != np.bool_:
-            raise TypeError(f"moments: where must be of bool, got {mask.dtype}")
-        mask = _broadcast(mask, array.shape, "where")
-        result = mask.astype(FLOAT64) if result is None else np.where(mask, result, 0.0)
-    return result
-
-
-def _broadcast(array: Array, shape: tuple[int, ...], name: str) -> Array:
-    try:
-        return np.broadcast_to(array, shape)
-    except ValueError:
-        raise ValueError(f"moments: {name} must broadcast to the shape of x, {shape}, got {array.shape}") from None
 
 
 def _lines(array: Array, axes: tuple[int, ...]) -> Array:
