@@ -9,6 +9,7 @@ A is 0 where no mean was subtracted, A and B are 0 where the statistics were giv
 line, `dots`, and once more for dx, which is affine in both: a line that is in cache is read from memory once.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from fastnorm.dtypes import result_dtype, storage
 from fastnorm.engine import Call
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
-from fastnorm.recipe import Rule, line_terms, reciprocal_root
+from fastnorm.recipe import Moments, Rule, line_terms, reciprocal_root
 
 Array = npt.NDArray[Any]
 
@@ -170,8 +171,8 @@ def apply_channels(
     target = call.y if layout.order is None else call.y.transpose(layout.order)
     dx = target.reshape(view)
     coefficients = (np.ascontiguousarray(part).reshape(-1, view[2]) for part in (mean, scale, slope, shift))
-    with np.errstate(invalid="ignore"):
-        extreme = np.abs(scale).max() > LARGEST_RSTD**2 or np.abs(slope).max() > LARGEST_RSTD**2
+    size = np.abs(slope)
+    extreme = max(np.abs(scale).max(), size.max()) > LARGEST_RSTD**2 or ((size > 0) & (size < SMALLEST_RSTD**2)).any()
     backend = registry.load("reference") if extreme and call.x.dtype == np.float32 else call.backend
     backend.affine_grad(x, upstream, dx, *coefficients)
     if not np.may_share_memory(dx, call.y):  # the transposition could not be seen as a view
@@ -206,8 +207,9 @@ def of_given(call: Call, dy: Array, layout: ChannelLayout, weight: Array | None,
     """Write dx of channels whose statistics did not come from x; return the sums."""
     mean, rstd = (part.reshape(1, -1) for part in given)
     found = channel_dots(call, dy, layout, mean, rstd)
-    scale = rstd if weight is None else rstd * weight.astype(np.float64)
-    apply_channels(call, dy, layout, np.zeros_like(scale), scale, np.zeros_like(scale), np.zeros_like(scale))
+    zero = np.zeros_like(rstd)
+    # dx is dy, scaled: x is not read, and its NaN and infinities do not pass.
+    engine.apply_channels(replace(call, x=dy), layout, Moments(zero, zero, zero), rstd, weight, None, 1)
     return found
 
 
