@@ -31,6 +31,9 @@ Array = npt.NDArray[Any]
 SMALLEST_RSTD = 2.0**-50
 LARGEST_RSTD = 2.0**50
 
+# NaN and infinities of x and dy come through without a warning.
+quiet = np.errstate(over="ignore", invalid="ignore")
+
 
 class Gradients(NamedTuple):
     """The gradients of x, of weight and of bias; None for what a norm does not have."""
@@ -87,6 +90,7 @@ def _statistic(value: npt.ArrayLike, shape: tuple[int, ...], function: str, name
     return array.astype(np.float64).reshape(-1)
 
 
+@quiet
 def of_lines(
     call: Call, dy: Array, plan: Plan, rule: Rule, weight: Array | None, given: Given | None, parameters: bool
 ) -> tuple[Array, Array] | None:
@@ -131,9 +135,8 @@ def _recomputed(call: Call, plan: Plan, rule: Rule) -> Given:
 
 def _backend_for(call: Call, rstd: Array) -> Reference:
     """The backend of the call, or float64 where the coefficients would leave the range of float32."""
-    if call.x.dtype != np.float32 or (rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD):
-        return call.backend
-    return registry.load("reference")
+    extreme = (rstd < SMALLEST_RSTD) | (rstd > LARGEST_RSTD)
+    return registry.load("reference") if call.x.dtype == np.float32 and extreme.any() else call.backend
 
 
 class ChannelSums(NamedTuple):
@@ -150,6 +153,7 @@ def channel_statistics(call: Call, layout: ChannelLayout, plan: Plan, rule: Rule
     return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
 
 
+@quiet
 def channel_dots(call: Call, dy: Array, layout: ChannelLayout, mean: Array, rstd: Array) -> ChannelSums:
     """Return the sums for statistics (items, C), where items is 1 or N."""
     view = layout.apply_view(len(mean))
@@ -172,13 +176,14 @@ def apply_channels(
     dx = target.reshape(view)
     coefficients = (np.ascontiguousarray(part).reshape(-1, view[2]) for part in (mean, scale, slope, shift))
     size = np.abs(slope)
-    extreme = max(np.abs(scale).max(), size.max()) > LARGEST_RSTD**2 or ((size > 0) & (size < SMALLEST_RSTD**2)).any()
-    backend = registry.load("reference") if extreme and call.x.dtype == np.float32 else call.backend
+    extreme = (np.maximum(np.abs(scale), size) > LARGEST_RSTD**2) | ((size > 0) & (size < SMALLEST_RSTD**2))
+    backend = registry.load("reference") if call.x.dtype == np.float32 and extreme.any() else call.backend
     backend.affine_grad(x, upstream, dx, *coefficients)
     if not np.may_share_memory(dx, call.y):  # the transposition could not be seen as a view
         np.copyto(target, dx.reshape(target.shape))
 
 
+@quiet
 def of_channels(
     call: Call, dy: Array, layout: ChannelLayout, plan: Plan, rule: Rule, weight: Array | None, given: Given | None,
     per_group: int,
@@ -203,6 +208,7 @@ def of_channels(
     return found_sums
 
 
+@quiet
 def of_given(call: Call, dy: Array, layout: ChannelLayout, weight: Array | None, given: Given) -> ChannelSums:
     """Write dx of channels whose statistics did not come from x; return the sums."""
     mean, rstd = (part.reshape(1, -1) for part in given)
@@ -213,13 +219,14 @@ def of_given(call: Call, dy: Array, layout: ChannelLayout, weight: Array | None,
     return found
 
 
+@quiet
 def rounded(values: Array, like: Array | None, fallback: np.dtype[Any]) -> Array:
     """Return a parameter's gradient in the dtype of the parameter."""
     dtype = fallback if like is None or like.dtype.kind in "iub" else like.dtype
-    with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype(dtype.newbyteorder("="))
+    return values.astype(dtype.newbyteorder("="))
 
 
+@quiet
 def finish(call: Call, found: ChannelSums, weight: Array | None) -> Gradients:
     """Return dx where the caller wants it, and the gradients of parameters of a channel."""
     dx = call.finish()
