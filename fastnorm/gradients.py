@@ -135,8 +135,18 @@ def _recomputed(call: Call, plan: Plan, rule: Rule) -> Given:
 
 def _backend_for(call: Call, rstd: Array) -> Reference:
     """The backend of the call, or float64 where the coefficients would leave the range of float32."""
-    extreme = (rstd < SMALLEST_RSTD) | (rstd > LARGEST_RSTD)
-    return registry.load("reference") if call.x.dtype == np.float32 and extreme.any() else call.backend
+    return _able(call, rstd, exponent=1)
+
+
+def _able(call: Call, *coefficients: Array, exponent: int) -> Reference:
+    if call.x.dtype != np.float32:
+        return call.backend
+    low, high = SMALLEST_RSTD**exponent, LARGEST_RSTD**exponent
+    for size in map(np.abs, coefficients):
+        # What is 0 or infinite makes the same of any number in float32.
+        if (((size < low) & (size > 0)) | ((size > high) & (size < np.inf))).any():
+            return registry.load("reference")
+    return call.backend
 
 
 class ChannelSums(NamedTuple):
@@ -175,10 +185,7 @@ def apply_channels(
     target = call.y if layout.order is None else call.y.transpose(layout.order)
     dx = target.reshape(view)
     coefficients = (np.ascontiguousarray(part).reshape(-1, view[2]) for part in (mean, scale, slope, shift))
-    size = np.abs(slope)
-    extreme = (np.maximum(np.abs(scale), size) > LARGEST_RSTD**2) | ((size > 0) & (size < SMALLEST_RSTD**2))
-    backend = registry.load("reference") if call.x.dtype == np.float32 and extreme.any() else call.backend
-    backend.affine_grad(x, upstream, dx, *coefficients)
+    _able(call, scale, slope, exponent=2).affine_grad(x, upstream, dx, *coefficients)
     if not np.may_share_memory(dx, call.y):  # the transposition could not be seen as a view
         np.copyto(target, dx.reshape(target.shape))
 
