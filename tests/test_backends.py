@@ -125,18 +125,17 @@ def backward_primitives(backend: Reference, x: Array) -> Iterator[tuple[str, Arr
     if x.shape[2] > 1:
         return
     for rule in RULES:
+        mean, rstd = statistics(x, rule)
+        found = mean[:, 0], rstd[:, 0]
         for number, (weight, per_position, segments, parameters) in enumerate(gradient_forms(x.shape, x.dtype.type)):
             if rule is not RULES[0] and number:
                 continue
-            mean, rstd = (part[:, 0] for part in statistics(x, rule))
-            for given in (None, (mean, rstd)) if number < 2 else (None,):
+            for given in (None, found) if number < 2 else (None,):
                 label = f"normalize_grad {number}, {rule}, given={given is not None}"
-                found = backend.normalize_grad(
-                    x, dy, dx, weight, per_position, segments, rule, given, parameters
-                )  # fmt: skip
+                sums = backend.normalize_grad(x, dy, dx, weight, per_position, segments, rule, given, parameters)
                 yield label, dx.copy()
-                assert (found is not None) == parameters
-                for name, part in zip(("dweight", "dbias"), found or (), strict=False):
+                assert (sums is not None) == parameters
+                for name, part in zip(("dweight", "dbias"), sums or (), strict=False):
                     yield f"{label}: {name}", part
 
 
