@@ -365,6 +365,23 @@ def test_what_is_no_number_stays_in_its_line(name: str, dtype: Any, value: float
             np.testing.assert_array_equal(found[part][rest], clean[part][rest], err_msg=part)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["x", "dy"])
+def test_what_is_no_number_stays_in_its_item_where_channels_are_mixed(value: float, where: str, backend: str) -> None:
+    dy, x = samples(np.float32)
+    mixture = {"mean_weight": [0.0] * 3, "var_weight": [0.0] * 3}
+    for op, options in (("switchable_norm", {**mixture, **RUNNING}), ("local_response_norm", {"size": 3})):
+        chosen = {**options, "backend": serving(op, backend)}
+        clean = named(backward(op)(dy, x, **chosen))["dx"]
+        strange = {"dy": dy.copy(), "x": x.copy()}
+        strange[where][1, 2, 3] = value
+        found = named(backward(op)(**strange, **chosen))["dx"]
+        np.testing.assert_array_equal(found[[0, 2, 3]], clean[[0, 2, 3]])
+        assert not np.isfinite(found[1, 2, 3])
+    batch = fastnorm.switchable_norm_backward(**strange, **mixture, training=True, backend=backend)
+    assert not np.isfinite(batch.dx[1]).any()
+
+
 @pytest.mark.parametrize("name", CENTRED)
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.567, 1e30, 1e-30, 3e38])
 @pytest.mark.parametrize("eps", [0, 1e-5])
