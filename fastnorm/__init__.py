@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from fastnorm.norms.group import group_norm, group_norm_backward, instance_norm, instance_norm_backward
     from fastnorm.norms.image import normalize_image
     from fastnorm.norms.layer import layer_norm, layer_norm_backward
-    from fastnorm.norms.local_response import local_response_norm
+    from fastnorm.norms.local_response import local_response_norm, local_response_norm_backward
     from fastnorm.norms.lp import lp_normalize
     from fastnorm.norms.pixel import l2_normalize, l2_normalize_backward, pixel_norm, pixel_norm_backward
     from fastnorm.norms.rms import rms_norm, rms_norm_backward
     from fastnorm.norms.scalers import max_abs_scale, min_max_scale, standardize
-    from fastnorm.norms.switchable import switchable_norm
+    from fastnorm.norms.switchable import SwitchableGradients, switchable_norm, switchable_norm_backward
     from fastnorm.norms.weights import fold_batch_norm, spectral_norm, weight_norm, weight_standardize
     from fastnorm.settings import config, get_num_threads, set_num_threads
     from fastnorm.stats.extrema import extrema
@@ -36,6 +36,7 @@ _HOMES = {
     "Gradients": "gradients",
     "Moments": "stats.moments",
     "Stats": "engine",
+    "SwitchableGradients": "norms.switchable",
     "Welford": "stats.welford",
     "batch_norm": "norms.batch",
     "batch_norm_backward": "norms.batch",
@@ -56,6 +57,7 @@ _HOMES = {
     "layer_norm": "norms.layer",
     "layer_norm_backward": "norms.layer",
     "local_response_norm": "norms.local_response",
+    "local_response_norm_backward": "norms.local_response",
     "lp_normalize": "norms.lp",
     "max_abs_scale": "norms.scalers",
     "min_max_scale": "norms.scalers",
@@ -71,6 +73,7 @@ _HOMES = {
     "spectral_norm": "norms.weights",
     "standardize": "norms.scalers",
     "switchable_norm": "norms.switchable",
+    "switchable_norm_backward": "norms.switchable",
     "warm": "inspection",
     "weight_norm": "norms.weights",
     "weight_standardize": "norms.weights",
@@ -83,6 +86,7 @@ __all__ = [
     "Gradients",
     "Moments",
     "Stats",
+    "SwitchableGradients",
     "Welford",
     "batch_norm",
     "batch_norm_backward",
@@ -103,6 +107,7 @@ __all__ = [
     "layer_norm",
     "layer_norm_backward",
     "local_response_norm",
+    "local_response_norm_backward",
     "lp_normalize",
     "max_abs_scale",
     "min_max_scale",
@@ -119,6 +124,7 @@ __all__ = [
     "spectral_norm",
     "standardize",
     "switchable_norm",
+    "switchable_norm_backward",
     "warm",
     "weight_norm",
     "weight_standardize",

@@ -6,7 +6,7 @@ from fastnorm.backends.reference import Reference
 from fastnorm.settings import check_backend, current
 
 # What has no kernels of its own.
-BY_NUMPY = ("local_response_norm", "clip_by_value", "fold_batch_norm")
+BY_NUMPY = ("local_response_norm", "local_response_norm_backward", "clip_by_value", "fold_batch_norm")
 # What is products of matrices; a compiled backend that is asked for does the rest.
 BY_BLAS = ("spectral_norm",)
 BY_KERNELS = (

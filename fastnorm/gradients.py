@@ -9,6 +9,7 @@ A is 0 where no mean was subtracted, A and B are 0 where the statistics were giv
 line, `dots`, and once more for dx, which is affine in both: a line that is in cache is read from memory once.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,13 +23,16 @@ from fastnorm.dtypes import result_dtype, storage
 from fastnorm.engine import Call
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
-from fastnorm.recipe import Rule, line_terms, reciprocal_root
+from fastnorm.recipe import Moments, Rule, line_terms, reciprocal_root
 
 Array = npt.NDArray[Any]
 
 # rstd beyond these makes float32 coefficients, which hold its square, leave their range.
 SMALLEST_RSTD = 2.0**-50
 LARGEST_RSTD = 2.0**50
+
+# NaN and infinities of x and dy come through without a warning.
+quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 class Gradients(NamedTuple):
@@ -86,6 +90,7 @@ def _statistic(value: npt.ArrayLike, shape: tuple[int, ...], function: str, name
     return array.astype(np.float64).reshape(-1)
 
 
+@quiet
 def of_lines(
     call: Call, dy: Array, plan: Plan, rule: Rule, weight: Array | None, given: Given | None, parameters: bool
 ) -> tuple[Array, Array] | None:
@@ -130,9 +135,18 @@ def _recomputed(call: Call, plan: Plan, rule: Rule) -> Given:
 
 def _backend_for(call: Call, rstd: Array) -> Reference:
     """The backend of the call, or float64 where the coefficients would leave the range of float32."""
-    if call.x.dtype != np.float32 or (rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD):
+    return _able(call, rstd, exponent=1)
+
+
+def _able(call: Call, *coefficients: Array, exponent: int) -> Reference:
+    if call.x.dtype != np.float32:
         return call.backend
-    return registry.load("reference")
+    low, high = SMALLEST_RSTD**exponent, LARGEST_RSTD**exponent
+    for size in map(np.abs, coefficients):
+        # What is 0 or infinite makes the same of any number in float32.
+        if (((size < low) & (size > 0)) | ((size > high) & (size < np.inf))).any():
+            return registry.load("reference")
+    return call.backend
 
 
 class ChannelSums(NamedTuple):
@@ -149,6 +163,7 @@ def channel_statistics(call: Call, layout: ChannelLayout, plan: Plan, rule: Rule
     return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
 
 
+@quiet
 def channel_dots(call: Call, dy: Array, layout: ChannelLayout, mean: Array, rstd: Array) -> ChannelSums:
     """Return the sums for statistics (items, C), where items is 1 or N."""
     view = layout.apply_view(len(mean))
@@ -170,10 +185,7 @@ def apply_channels(
     target = call.y if layout.order is None else call.y.transpose(layout.order)
     dx = target.reshape(view)
     coefficients = (np.ascontiguousarray(part).reshape(-1, view[2]) for part in (mean, scale, slope, shift))
-    with np.errstate(invalid="ignore"):
-        extreme = np.abs(scale).max() > LARGEST_RSTD**2 or np.abs(slope).max() > LARGEST_RSTD**2
-    backend = registry.load("reference") if extreme and call.x.dtype == np.float32 else call.backend
-    backend.affine_grad(x, upstream, dx, *coefficients)
+    _able(call, scale, slope, exponent=2).affine_grad(x, upstream, dx, *coefficients)
     if not np.may_share_memory(dx, call.y):  # the transposition could not be seen as a view
         np.copyto(target, dx.reshape(target.shape))
 
@@ -185,6 +197,7 @@ def group_means(found: ChannelSums, weight: Array, per_group: int, count: int | 
     return a, b
 
 
+@quiet
 def of_channels(
     call: Call, dy: Array, layout: ChannelLayout, plan: Plan, rule: Rule, weight: Array | None, given: Given | None,
     per_group: int,
@@ -207,22 +220,25 @@ def of_channels(
     return found_sums
 
 
+@quiet
 def of_given(call: Call, dy: Array, layout: ChannelLayout, weight: Array | None, given: Given) -> ChannelSums:
     """Write dx of channels whose statistics did not come from x; return the sums."""
     mean, rstd = (part.reshape(1, -1) for part in given)
     found = channel_dots(call, dy, layout, mean, rstd)
-    scale = rstd if weight is None else rstd * weight.astype(np.float64)
-    apply_channels(call, dy, layout, np.zeros_like(scale), scale, np.zeros_like(scale), np.zeros_like(scale))
+    zero = np.zeros_like(rstd)
+    # dx is dy, scaled: x is not read, and its NaN and infinities do not pass.
+    engine.apply_channels(replace(call, x=dy), layout, Moments(zero, zero, zero), rstd, weight, None, 1)
     return found
 
 
+@quiet
 def rounded(values: Array, like: Array | None, fallback: np.dtype[Any]) -> Array:
     """Return a parameter's gradient in the dtype of the parameter."""
     dtype = fallback if like is None or like.dtype.kind in "iub" else like.dtype
-    with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype(dtype.newbyteorder("="))
+    return values.astype(dtype.newbyteorder("="))
 
 
+@quiet
 def finish(call: Call, found: ChannelSums, weight: Array | None) -> Gradients:
     """Return dx where the caller wants it, and the gradients of parameters of a channel."""
     dx = call.finish()

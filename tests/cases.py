@@ -252,3 +252,69 @@ def _weights_and_clips() -> Iterator[Case]:
 
 
 CASES = [*_line_norms(), *_channel_norms(), *_scalers(), *_weights_and_clips()]
+
+
+# Backward passes
+
+
+def build_backward(case: Case, rng: np.random.Generator) -> tuple[Array, Array, dict[str, Any]]:
+    """Return dy, x and the keywords of the backward pass; the forward one takes these too."""
+    (x,), kwargs = build(case, rng)
+    kwargs.pop("bias", None)
+    floating = x.dtype if x.dtype.kind not in "iub" else np.dtype(np.float32)
+    return make_data(case.shape, "float64", "normal", 0.0, rng).astype(floating), x, kwargs
+
+
+def named(result: Any) -> dict[str, Array]:
+    """Return the gradients of a backward pass by name: "dx", "dweight" and so on, as far as there are any."""
+    parts = {"dx": result} if isinstance(result, np.ndarray) else result._asdict()
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+WEIGHT = {"weight": True}
+
+
+def _backward_cases() -> Iterator[Case]:
+    for dtype in ("float64", "float32"):
+        for op in ("layer_norm", "rms_norm"):
+            for shape in ((1, 1), (4, 7), (3, 33), (5, 768), (2, 4099)):
+                yield _case(op, shape, dtype, **WEIGHT)
+            yield _case(op, (5, 6), dtype)
+            yield _case(op, (5, 6), dtype, eps=0)
+            yield _case(op, (5, 6), dtype, eps=0.5, **WEIGHT)
+            yield _case(op, (3, 5, 4), dtype, axis=1)
+            yield _case(op, (3, 5, 4), dtype, axis=1, **WEIGHT)
+            yield _case(op, (5, 300), dtype, axis=0, **WEIGHT)
+            yield _case(op, (2, 3, 4, 2), dtype, axis=(-2, -1), **WEIGHT)
+            yield _case(op, (8, 768), dtype, offset=100.0, **WEIGHT)
+        for shape, axis in (((3, 4), 1), ((1, 6, 5), 1), ((3, 4, 5), 1), ((3, 5, 4), -1), ((2, 3, 4, 2), 2)):
+            where = {"channel_axis": axis}
+            yield _case("batch_norm", shape, dtype, **RUNNING, **WEIGHT, **where)
+            yield _case("batch_norm", shape, dtype, **RUNNING, **where, eps=0)
+            if len(shape) > 2 or shape[0] > 2:
+                yield _case("batch_norm", shape, dtype, training=True, **WEIGHT, **where)
+                yield _case("batch_norm", shape, dtype, training=True, **where, eps=0)
+            yield _case("switchable_norm", shape, dtype, training=True, **MIXTURE, **WEIGHT, **where)
+            yield _case("switchable_norm", shape, dtype, **MIXTURE, **RUNNING, **where, eps=0.5)
+            yield _case("group_norm", shape, dtype, num_groups=1, **where)
+            yield _case("local_response_norm", shape, dtype, size=3, alpha=1.5, **where)
+            yield _case("local_response_norm", shape, dtype, size=2, alpha=1.5, beta=0.5, k=2.0, **where)
+            yield _case("pixel_norm", shape, dtype, **where)
+            yield _case("l2_normalize", shape, dtype, axis=axis)
+            yield _case("l2_normalize", shape, dtype, axis=axis, eps=2.0)
+            if len(shape) > 2:
+                yield _case("instance_norm", shape, dtype, **where)
+                yield _case("instance_norm", shape, dtype, **WEIGHT, **where)
+                yield _case("group_norm", shape, dtype, num_groups=shape[axis] // 2, **WEIGHT, **where)
+        for shape, axis in (((4, 6, 1031), 1), ((4, 1031, 6), -1), ((2, 40, 6, 33), 2)):
+            where = {"channel_axis": axis}
+            yield _case("batch_norm", shape, dtype, training=True, **WEIGHT, **where, offset=10.0)
+            yield _case("switchable_norm", shape, dtype, training=True, **MIXTURE, **WEIGHT, **where)
+            yield _case("instance_norm", shape, dtype, **WEIGHT, **where)
+            yield _case("group_norm", shape, dtype, num_groups=2, **WEIGHT, **where)
+            yield _case("pixel_norm", shape, dtype, **where)
+            yield _case("local_response_norm", shape, dtype, size=5, **where)
+            yield _case("l2_normalize", shape, dtype)
+
+
+BACKWARD_CASES = list(_backward_cases())

@@ -22,7 +22,7 @@ class Parts(NamedTuple):
     roundings: float = 4
 
 
-def _along(values: Array | None, axes: int | tuple[int, ...], ndim: int) -> Array | None:
+def along(values: Array | None, axes: int | tuple[int, ...], ndim: int) -> Array | None:
     """A parameter in a shape that broadcasts along `axes`."""
     if values is None:
         return None
@@ -33,7 +33,7 @@ def _along(values: Array | None, axes: int | tuple[int, ...], ndim: int) -> Arra
     return np.asarray(values).astype(Wide).reshape(shape)
 
 
-def _centred(x: Array, axes: Any) -> tuple[Array, Array]:
+def centred(x: Array, axes: Any) -> tuple[Array, Array]:
     """Deviations from the mean, and the variance."""
     deviations = x - x.mean(axes, keepdims=True)
     deviations -= deviations.mean(axes, keepdims=True)
@@ -46,19 +46,19 @@ def _root(variance: Array, eps: float = 0.0) -> Array:
 
 
 def _layer(x: Array, weight: Any = None, bias: Any = None, *, axis: Any = -1, eps: float = 1e-5) -> Parts:
-    deviations, variance = _centred(x, axis)
-    return Parts(deviations / _root(variance, eps), _along(weight, axis, x.ndim), _along(bias, axis, x.ndim))
+    deviations, variance = centred(x, axis)
+    return Parts(deviations / _root(variance, eps), along(weight, axis, x.ndim), along(bias, axis, x.ndim))
 
 
 def _rms(x: Array, weight: Any = None, bias: Any = None, *, axis: Any = -1, eps: float = 1e-6) -> Parts:
     square = (x * x).mean(axis, keepdims=True)
-    return Parts(x / _root(square, eps), _along(weight, axis, x.ndim), _along(bias, axis, x.ndim))
+    return Parts(x / _root(square, eps), along(weight, axis, x.ndim), along(bias, axis, x.ndim))
 
 
 def _normalize(
     x: Array, mean: Any, var: Any, weight: Any = None, bias: Any = None, *, channel_axis: int = -1, eps: float = 1e-5
 ) -> Parts:
-    mean, var, weight, bias = (_along(part, channel_axis, x.ndim) for part in (mean, var, weight, bias))
+    mean, var, weight, bias = (along(part, channel_axis, x.ndim) for part in (mean, var, weight, bias))
     return Parts((x - mean) / np.sqrt(var + Wide(eps)), weight, bias)
 
 
@@ -69,8 +69,8 @@ def _batch(
     if not training:
         return _normalize(x, running_mean, running_var, weight, bias, channel_axis=channel_axis, eps=eps)
     axes = tuple(a for a in range(x.ndim) if a != channel_axis % x.ndim)
-    deviations, variance = _centred(x, axes)
-    weight, bias = _along(weight, channel_axis, x.ndim), _along(bias, channel_axis, x.ndim)
+    deviations, variance = centred(x, axes)
+    weight, bias = along(weight, channel_axis, x.ndim), along(bias, channel_axis, x.ndim)
     return Parts(deviations / _root(variance, eps), weight, bias)
 
 
@@ -79,9 +79,9 @@ def _group(
 ) -> Parts:
     channels_second = np.moveaxis(x, channel_axis, 1)
     split = channels_second.reshape(x.shape[0], num_groups, -1)
-    deviations, variance = _centred(split, -1)
+    deviations, variance = centred(split, -1)
     result = np.moveaxis((deviations / _root(variance, eps)).reshape(channels_second.shape), 1, channel_axis)
-    return Parts(result, _along(weight, channel_axis, x.ndim), _along(bias, channel_axis, x.ndim))
+    return Parts(result, along(weight, channel_axis, x.ndim), along(bias, channel_axis, x.ndim))
 
 
 def _instance(x: Array, weight: Any = None, bias: Any = None, *, channel_axis: int = 1, eps: float = 1e-5) -> Parts:
@@ -96,13 +96,13 @@ def _switchable(
     inside = tuple(a for a in range(1, x.ndim) if a != channel)
     axes = {"instance": inside, "layer": tuple(range(1, x.ndim)), "batch": (0, *inside)}
     means = [x.mean(a, keepdims=True) for a in axes.values()]
-    variances = [_centred(x, a)[1] for a in axes.values()]
+    variances = [centred(x, a)[1] for a in axes.values()]
     if not training:
-        means[2], variances[2] = _along(running_mean, channel, x.ndim), _along(running_var, channel, x.ndim)
+        means[2], variances[2] = along(running_mean, channel, x.ndim), along(running_var, channel, x.ndim)
     mean_share, var_share = (np.exp(np.asarray(w, Wide)) for w in (mean_weight, var_weight))
     mean = sum(share * part for share, part in zip(mean_share / mean_share.sum(), means, strict=True))
     var = sum(share * part for share, part in zip(var_share / var_share.sum(), variances, strict=True))
-    return Parts((x - mean) / _root(var, eps), _along(weight, channel, x.ndim), _along(bias, channel, x.ndim))
+    return Parts((x - mean) / _root(var, eps), along(weight, channel, x.ndim), along(bias, channel, x.ndim))
 
 
 def _p_norm(x: Array, p: float, axis: Any) -> Array:
@@ -132,7 +132,7 @@ def _local_response(
 
 
 def _standardize(x: Array, *, axis: Any = 0, ddof: int = 0) -> Parts:
-    deviations, variance = _centred(x, axis)
+    deviations, variance = centred(x, axis)
     count = x.size // variance.size
     return Parts(deviations / _root(variance * count / (count - ddof)))
 
@@ -146,7 +146,7 @@ def _min_max(x: Array, *, axis: Any = 0, feature_range: tuple[float, float] = (0
 def _weight_norm(v: Array, g: Any, *, axis: int | None = 0) -> Parts:
     axes = tuple(a for a in range(v.ndim) if axis is None or a != axis % v.ndim)
     norm = np.sqrt((v * v).sum(axes, keepdims=True))
-    lengths = Wide(np.asarray(g).item()) if axis is None else _along(g, axis, v.ndim)
+    lengths = Wide(np.asarray(g).item()) if axis is None else along(g, axis, v.ndim)
     return Parts(v / np.where(norm == 0, Wide(1), norm), lengths)
 
 
@@ -176,7 +176,7 @@ def _fold(
 ) -> Parts:
     bias, mean, var, gamma, beta = (None if p is None else p.astype(Wide) for p in (bias, mean, var, gamma, beta))
     scale = (Wide(1) if gamma is None else gamma) / np.sqrt(var + Wide(eps))
-    folded = weight * _along(np.broadcast_to(scale, var.shape), channel_axis, weight.ndim)
+    folded = weight * along(np.broadcast_to(scale, var.shape), channel_axis, weight.ndim)
     shifted = ((Wide(0) if bias is None else bias) - mean) * scale
     shift = np.concatenate([np.zeros(folded.size, Wide), np.zeros_like(var) if beta is None else beta])
     return Parts(np.concatenate([folded.reshape(-1), shifted]), Wide(1), shift)

@@ -12,9 +12,10 @@ import fastnorm
 
 Array = np.ndarray[Any, Any]
 
-# Valid arguments of every public function; x is (4, 6, 5).
+# Valid arguments of every public function; x is (4, 6, 5), and comes first: the others follow from it.
 VECTOR = {"weight": (6,), "bias": (6,)}
 RUNNING = {"running_mean": (6,), "running_var": (6,)}
+BOTH = {"x": (4, 6, 5), "dy": (4, 6, 5)}
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "layer_norm": {"x": (4, 6, 5), "weight": (5,), "bias": (5,)},
     "rms_norm": {"x": (4, 6, 5), "weight": (5,), "bias": (5,)},
@@ -39,6 +40,15 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "fold_batch_norm": {"weight": (6, 5), "bias": (6,), **RUNNING, "gamma": (6,), "beta": (6,)},
     "moments": {"x": (4, 6, 5), "weights": (4, 6, 5), "where": (4, 6, 5)},
     "extrema": {"x": (4, 6, 5)},
+    "layer_norm_backward": {**BOTH, "weight": (5,), "mean": (4, 6, 1), "rstd": (4, 6, 1)},
+    "rms_norm_backward": {**BOTH, "weight": (5,), "rstd": (4, 6, 1)},
+    "batch_norm_backward": {**BOTH, "weight": (6,), **RUNNING},
+    "instance_norm_backward": {**BOTH, "weight": (6,), "mean": (4, 6, 1), "rstd": (4, 6, 1)},
+    "group_norm_backward": {**BOTH, "weight": (6,), "mean": (4, 6, 1), "rstd": (4, 6, 1)},
+    "switchable_norm_backward": {**BOTH, "mean_weight": (3,), "var_weight": (3,), "weight": (6,), **RUNNING},
+    "pixel_norm_backward": {**BOTH, "rstd": (4, 1, 5)},
+    "l2_normalize_backward": {**BOTH, "rstd": (4, 6, 1)},
+    "local_response_norm_backward": {**BOTH, "rstd": (4, 6, 5)},
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "group_norm": {"num_groups": 3},
@@ -47,10 +57,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip_by_value": {"low": -1.0, "high": 1.0},
     "clip_by_norm": {"max_norm": 1.0},
     "clip_by_global_norm": {"max_norm": 1.0},
+    "group_norm_backward": {"num_groups": 3},
+    "local_response_norm_backward": {"size": 3},
 }
 FUNCTIONS = list(SHAPES)
 SEVERAL_RESULTS = ("clip_by_global_norm", "fold_batch_norm")  # out= is a sequence
 TRAINABLE = ("batch_norm", "switchable_norm")
+
+
+def with_backward(*norms: str) -> list[str]:
+    """Return the functions, and their backward passes as far as they have one."""
+    return [name for norm in norms for name in (norm, f"{norm}_backward") if name in FUNCTIONS]
+
+
+OF_BATCHES = with_backward("batch_norm", "instance_norm", "group_norm", "switchable_norm", "local_response_norm")
 
 
 def takes(function: str, name: str) -> bool:
@@ -81,6 +101,8 @@ def valid(function: str) -> dict[str, Any]:
 
 
 def call(function: str, arguments: dict[str, Any]) -> Any:
+    if function.endswith("_backward"):
+        return getattr(fastnorm, function)(**arguments)
     first, *rest = arguments
     return getattr(fastnorm, function)(arguments[first], **{name: arguments[name] for name in rest})
 
@@ -171,9 +193,7 @@ def test_where_must_be_of_bool_and_broadcast() -> None:
     refuse("moments", ValueError, weights=np.full((4, 6, 5), np.nan))
 
 
-@pytest.mark.parametrize(
-    "function", ["batch_norm", "instance_norm", "group_norm", "switchable_norm", "local_response_norm"]
-)
+@pytest.mark.parametrize("function", OF_BATCHES)
 @pytest.mark.parametrize("shape", [(), (5,)])
 def test_a_batch_has_two_dimensions_or_more(function: str, shape: tuple[int, ...]) -> None:
     assert str(shape) in refuse(function, ValueError, x=np.ones(shape, np.float32))
@@ -194,11 +214,11 @@ def test_axis_out_of_range_or_no_axis(function: str) -> None:
         assert str(axis) in refuse(function, ValueError, axis=axis)
     for bad in ("0", 1.0, np.float64(1), True, [0.5], object()):
         refuse(function, TypeError, axis=bad)
-    if function in ("layer_norm", "rms_norm", "standardize", "moments", "extrema", "clip_by_norm"):
+    if function in (*with_backward("layer_norm", "rms_norm"), "standardize", "moments", "extrema", "clip_by_norm"):
         refuse(function, ValueError, axis=(0, 0))
         refuse(function, ValueError, axis=(-1, ndim - 1))
         refuse(function, ValueError, axis=(0, ndim))
-    if function in ("layer_norm", "rms_norm"):
+    if function in with_backward("layer_norm", "rms_norm"):
         refuse(function, ValueError, axis=(0, 2))
         refuse(function, ValueError, axis=())
 
@@ -210,18 +230,19 @@ def test_channel_axis_out_of_range_or_no_axis(function: str) -> None:
         assert str(axis) in refuse(function, ValueError, channel_axis=axis)
     for bad in ("1", 1.0, None, (1,), False):
         refuse(function, TypeError, channel_axis=bad)
-    if function in ("batch_norm", "instance_norm", "group_norm", "switchable_norm", "local_response_norm"):
+    if function in OF_BATCHES:
         refuse(function, ValueError, channel_axis=0)
         refuse(function, ValueError, channel_axis=-ndim)
 
 
-def test_num_groups_that_do_not_divide_or_are_no_number() -> None:
-    message = refuse("group_norm", ValueError, num_groups=4)
+@pytest.mark.parametrize("function", with_backward("group_norm"))
+def test_num_groups_that_do_not_divide_or_are_no_number(function: str) -> None:
+    message = refuse(function, ValueError, num_groups=4)
     assert "6" in message
     for bad in (0, -3, 7, 12):
-        refuse("group_norm", ValueError, num_groups=bad)
+        refuse(function, ValueError, num_groups=bad)
     for bad in (3.0, "3", None, True):
-        refuse("group_norm", TypeError, num_groups=bad)
+        refuse(function, TypeError, num_groups=bad)
 
 
 # Numbers
@@ -239,10 +260,12 @@ NUMBERS: list[tuple[str, str, list[Any], list[Any]]] = [
     ("batch_norm", "momentum", [-0.1, 1.1, float("nan")], ["0.1", None]),
     ("switchable_norm", "momentum", [-0.1, 1.1, float("nan")], ["0.1", None]),
     ("lp_normalize", "p", [0, -1, float("nan")], ["2", None, 2j]),
-    ("local_response_norm", "size", [0, -1], [3.0, "3", None]),
-    ("local_response_norm", "alpha", [float("nan")], ["1", None]),
-    ("local_response_norm", "beta", [float("nan")], ["1", None]),
-    ("local_response_norm", "k", [float("nan")], ["1", None]),
+    *((function, "size", [0, -1], [3.0, "3", None]) for function in with_backward("local_response_norm")),
+    *(
+        (function, name, [float("nan")], ["1", None])
+        for function in with_backward("local_response_norm")
+        for name in ("alpha", "beta", "k")
+    ),
     ("standardize", "ddof", [-1, 4, 5], ["1", None, 0.5]),
     ("moments", "ddof", [float("nan")], ["1", None]),
     ("min_max_scale", "feature_range", [(1, 0), (0, 0), (0, float("nan"))], [1, "ab", (0, 1, 2), ("0", 1), None]),
@@ -348,7 +371,8 @@ def test_every_norm_takes_the_common_keywords() -> None:
     for function in FUNCTIONS:
         if function not in ("moments", "extrema"):
             for keyword in ("out", "dtype", "return_stats", "backend"):
-                assert takes(function, keyword), f"{function} lacks {keyword}"
+                if keyword != "return_stats" or not function.endswith("_backward"):
+                    assert takes(function, keyword), f"{function} lacks {keyword}"
 
 
 # Running statistics

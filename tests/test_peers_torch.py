@@ -212,6 +212,105 @@ def test_clip_by_global_norm(max_norm: float, dtype: Any) -> None:
         fastnorm.clip_by_global_norm([np.full((6, 4), np.nan), *gradients[1:]], max_norm, error_if_nonfinite=True)
 
 
+# Their gradients, by autograd in float64
+
+
+def leaf(array: Array | None) -> Any:
+    return None if array is None else tensor(array).requires_grad_()
+
+
+def assert_gradient(ours: Array | None, theirs: Any) -> None:
+    """To 1e-10 of the largest element."""
+    assert ours is not None
+    expected = theirs.grad.numpy()
+    assert ours.shape == expected.shape
+    assert ours.dtype == expected.dtype
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10 * max(1.0, float(np.abs(expected).max(initial=0))))
+
+
+def assert_gradients(found: Any, x: Any, weight: Any, bias: Any = None) -> None:
+    """Compare with what autograd has left in the leaves."""
+    assert_gradient(found.dx, x)
+    if weight is not None:
+        assert_gradient(found.dweight, weight)
+    if bias is not None:
+        assert_gradient(found.dbias, bias)
+
+
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "length"), [((5, 768), 1), ((2, 3, 7), 1), ((3, 4, 5), 2), ((1, 1), 1), ((0, 4), 1), ((2, 9001), 1)]
+)
+def test_gradients_of_layer_and_rms_norm(shape: Shape, length: int, with_affine: bool) -> None:
+    x, dy, lines, axes = sample(shape, float), sample(shape, float, 9), shape[-length:], tuple(range(-length, 0))
+    weight, bias = affine(lines, float, with_affine)
+    for eps in (1e-5, 0.5):
+        leaves = leaf(x), leaf(weight), leaf(bias)
+        functional.layer_norm(leaves[0], lines, *leaves[1:], eps).backward(tensor(dy))
+        assert_gradients(fastnorm.layer_norm_backward(dy, x, weight, axis=axes, eps=eps), *leaves)
+        leaves = leaf(x), leaf(weight)
+        functional.rms_norm(leaves[0], lines, leaves[1], eps).backward(tensor(dy))
+        assert_gradients(fastnorm.rms_norm_backward(dy, x, weight, axis=axes, eps=eps), *leaves)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize("shape", [shape for shape in BATCHES if shape != (1, 5)], ids=str)
+def test_gradients_of_batch_norm(shape: Shape, with_affine: bool, training: bool) -> None:
+    x, dy, channels = sample(shape, float), sample(shape, float, 9), shape[1:2]
+    weight, bias = affine(channels, float, with_affine)
+    mean, var = sample(channels, float, 3), np.square(sample(channels, float, 4)) + 0.1
+    leaves = leaf(x), leaf(weight), leaf(bias)
+    functional.batch_norm(leaves[0], tensor(mean), tensor(var), *leaves[1:], training, eps=1e-3).backward(tensor(dy))
+    options: dict[str, Any] = {"running_mean": mean, "running_var": var, "training": training, "eps": 1e-3}
+    assert_gradients(fastnorm.batch_norm_backward(dy, x, weight, **options), *leaves)
+    last = (np.moveaxis(part, 1, -1) for part in (dy, x))
+    found = fastnorm.batch_norm_backward(*last, weight, **options, channel_axis=-1)
+    assert_gradients(found._replace(dx=np.moveaxis(found.dx, -1, 1)), *leaves)
+
+
+@pytest.mark.parametrize("with_affine", [True, False])
+@pytest.mark.parametrize("shape", [(4, 6, 9), (3, 6, 8, 7), (2, 6, 32, 32), (2, 6, 4, 5, 6)], ids=str)
+def test_gradients_of_instance_and_group_norm(shape: Shape, with_affine: bool) -> None:
+    x, dy = sample(shape, float), sample(shape, float, 9)
+    weight, bias = affine(shape[1:2], float, with_affine)
+    last = tuple(np.moveaxis(part, 1, -1) for part in (dy, x))
+    leaves = leaf(x), leaf(weight), leaf(bias)
+    functional.instance_norm(leaves[0], weight=leaves[1], bias=leaves[2], eps=1e-3).backward(tensor(dy))
+    assert_gradients(fastnorm.instance_norm_backward(dy, x, weight, eps=1e-3), *leaves)
+    found = fastnorm.instance_norm_backward(*last, weight, eps=1e-3, channel_axis=-1)
+    assert_gradients(found._replace(dx=np.moveaxis(found.dx, -1, 1)), *leaves)
+    for groups in (1, 2, 6):
+        leaves = leaf(x), leaf(weight), leaf(bias)
+        functional.group_norm(leaves[0], groups, *leaves[1:], 1e-3).backward(tensor(dy))
+        assert_gradients(fastnorm.group_norm_backward(dy, x, groups, weight, eps=1e-3), *leaves)
+        found = fastnorm.group_norm_backward(*last, groups, weight, eps=1e-3, channel_axis=-1)
+        assert_gradients(found._replace(dx=np.moveaxis(found.dx, -1, 1)), *leaves)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 20])
+@pytest.mark.parametrize("shape", [(2, 7, 9), (2, 7, 5, 6), (2, 3, 4, 5, 2)], ids=str)
+def test_gradients_of_local_response_norm(shape: Shape, size: int) -> None:
+    x, dy = sample(shape, float), sample(shape, float, 9)
+    for options in ({}, {"alpha": 0.5, "beta": 0.75, "k": 2.0}, {"alpha": 1.0, "beta": 0.3}):
+        source = leaf(x)
+        functional.local_response_norm(source, size, **options).backward(tensor(dy))
+        assert_gradient(fastnorm.local_response_norm_backward(dy, x, size, **options), source)
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+@pytest.mark.parametrize("shape", [(5, 384), (2, 3, 7), (2, 3, 4, 5), (2, 0, 4)], ids=str)
+def test_gradients_of_l2_normalize_and_pixel_norm(shape: Shape, axis: int) -> None:
+    x, dy = sample(shape, float), sample(shape, float, 9)
+    for eps in (1e-12, 3.0):
+        source = leaf(x)
+        functional.normalize(source, dim=axis, eps=eps).backward(tensor(dy))
+        assert_gradient(fastnorm.l2_normalize_backward(dy, x, axis=axis, eps=eps), source)
+    source = leaf(x)
+    functional.rms_norm(source.movedim(axis, -1), (shape[axis],), eps=1e-8).movedim(-1, axis).backward(tensor(dy))
+    assert_gradient(fastnorm.pixel_norm_backward(dy, x, channel_axis=axis), source)
+
+
 # The layers
 
 BATCH_SHAPES = {"1d": [(16, 6), (4, 6, 9)], "2d": [(3, 6, 8, 7)], "3d": [(2, 6, 4, 5, 3)]}
@@ -275,6 +374,30 @@ def test_layer(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
     fresh_theirs.load_state_dict(as_tensors(ours.state_dict()))
     assert_close(fresh_ours.eval()(x), theirs(tensor(x)))
     assert_close(ours(x), fresh_theirs.eval()(tensor(x)))
+
+
+@pytest.mark.parametrize(("name", "arguments", "options", "shape"), LAYERS, ids=str)
+def test_gradients_of_layers(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any], shape: Shape) -> None:
+    ours, theirs = pair(name, arguments, options, np.float64)
+    with torch.no_grad():
+        for seed, parameter in enumerate(theirs.parameters()):
+            parameter.copy_(tensor(sample(tuple(parameter.shape), float, seed + 10)))
+    ours.load_state_dict(theirs.state_dict())
+    compare_gradients(ours, theirs, shape)
+
+
+def compare_gradients(ours: nn.Layer, theirs: Any, shape: Shape) -> None:
+    """Take two passes in training, the second with running statistics that have moved, and one in inference."""
+    for step, training in enumerate((True, True, False)):
+        x, dy, source = sample(shape, float, step), sample(shape, float, step + 5), leaf(sample(shape, float, step))
+        theirs.train(training).zero_grad()
+        theirs(source).backward(tensor(dy))
+        ours.train(training)(x)
+        assert_gradient(ours.backward(dy), source)
+        gradients, named = ours.gradients(), dict(theirs.named_parameters())
+        assert list(gradients) == list(named)
+        for key, gradient in gradients.items():
+            assert_gradient(gradient, named[key])
 
 
 def test_rms_norm_of_half_precision_has_the_eps_of_float32() -> None:
@@ -341,6 +464,8 @@ def test_switchable_norm(dtype: Any) -> None:
     again = copy.deepcopy(theirs)
     again.load_state_dict(as_tensors(ours.state_dict()))
     assert_close(ours(x), again(tensor(x)))
+    if dtype == np.float64:
+        compare_gradients(ours, theirs, (3, 6, 5, 4))
 
 
 @pytest.mark.parametrize(

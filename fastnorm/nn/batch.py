@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fastnorm.nn.layer import Entry
 from fastnorm.nn.running import RunningLayer
-from fastnorm.norms.batch import batch_norm
+from fastnorm.norms.batch import batch_norm, batch_norm_backward
 from fastnorm.norms.conventions import LEFT_OPEN, ConventionName, find_convention, left_open
 
 Array = npt.NDArray[Any]
@@ -62,6 +62,10 @@ class BatchNorm(RunningLayer):
         if seen is not None:
             seen += 1
         return result
+
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        statistics = self._statistics_of(training)
+        return batch_norm_backward(dy, x, self.weight, **statistics, eps=self.eps, channel_axis=self.channel_axis)
 
 
 class BatchNorm1d(BatchNorm):

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments
 from fastnorm.nn.channels import ChannelLayer
-from fastnorm.norms.group import group_norm
+from fastnorm.norms.group import group_norm, group_norm_backward
 
 Array = npt.NDArray[Any]
 
@@ -79,6 +79,9 @@ class GroupNorm(ChannelLayer):
     def _forward(self, x: Array) -> Any:
         self._check_channels(x)
         return group_norm(x, self.num_groups, self.weight, self.bias, eps=self.eps, channel_axis=self.channel_axis)
+
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        return group_norm_backward(dy, x, self.num_groups, self.weight, eps=self.eps, channel_axis=self.channel_axis)
 
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of the layer's repr.

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from fastnorm import arguments
 from fastnorm.nn.layer import Entry
 from fastnorm.nn.running import RunningLayer
-from fastnorm.norms.batch import batch_norm
+from fastnorm.norms.batch import batch_norm, batch_norm_backward
 from fastnorm.norms.conventions import TORCH, update_running
-from fastnorm.norms.group import instance_norm
+from fastnorm.norms.group import instance_norm, instance_norm_backward
 from fastnorm.recipe import Moments
 from fastnorm.stats.moments import moments
 
@@ -65,6 +65,18 @@ class InstanceNorm(RunningLayer):
                 seen = Moments(mean, np.zeros_like(mean), m2)
                 update_running(self.running_mean, self.running_var, seen, count, self.momentum, TORCH)
         return result
+
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        unbatched = x.ndim == min(self._dimensions)
+        if unbatched:
+            dy, x = dy[np.newaxis], x[np.newaxis]
+        options: dict[str, Any] = {"eps": self.eps, "channel_axis": self.channel_axis}
+        statistics = self._statistics_of(training)
+        if statistics["training"]:
+            found = instance_norm_backward(dy, x, self.weight, **options)
+        else:
+            found = batch_norm_backward(dy, x, self.weight, **statistics, **options)
+        return found._replace(dx=found.dx[0]) if unbatched else found
 
 
 class InstanceNorm1d(InstanceNorm):

@@ -1,8 +1,9 @@
 """What all layers have in common: named arrays, a mode, and their exchange by state_dict."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self, overload
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,13 @@ class IncompatibleKeys(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+
+class Seen(NamedTuple):
+    """What a layer keeps of a call until its backward pass."""
+
+    x: Callable[[], Array | None]
+    training: bool
 
 
 class Entry:
@@ -77,10 +85,23 @@ class Layer(ABC):
         self.training = True
         self._parameters: dict[str, Array] = {}
         self._buffers: dict[str, Array] = {}
+        self._gradients: dict[str, Array] = {}
+        self._seen: Seen | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is of the layer, not of what it has seen."""
+        return self.__dict__ | {"_gradients": {}, "_seen": None}
 
     @abstractmethod
     def _forward(self, x: Array) -> Any:
         """Return the normalised array; x has a dtype that the library knows."""
+
+    @abstractmethod
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        """Return a tuple with a name for each part: dx, and d<name> for each parameter.
+
+        x is what `_forward` has taken, in that mode; dy has its shape.
+        """
 
     @abstractmethod
     def extra_repr(self) -> str:
@@ -119,8 +140,60 @@ class Layer(ABC):
         >>> nn.RMSNorm(2, eps=0.0)([[1.0, 7.0]])
         array([[0.2, 1.4]])
         """
-        result: Array = self._forward(engine.take(x, self._name))
+        array = engine.take(x, self._name)
+        result: Array = self._forward(array)
+        # In inference a layer does not keep alive what passes through it.
+        self._seen = Seen((lambda: array) if self.training else ref(array), self.training)
         return result
+
+    def backward(self, dy: npt.ArrayLike) -> Array:
+        """Return the gradient of x in the last call of the layer, and keep those of the parameters for `gradients`.
+
+        The layer refers to the x of its last call until then (it makes no copy: x and the parameters must not have
+        changed since), and computes its statistics again. Each call of the layer is good for one backward pass, as in
+        torch; in either mode, but in inference the caller must still have x: the layer does not keep it alive.
+
+        Parameters
+        ----------
+        dy : array_like
+            The gradient of the layer's result, of the shape of x.
+
+        Returns
+        -------
+        ndarray of the shape of x
+            In the dtype of the layer's result.
+
+        Raises
+        ------
+        RuntimeError
+            The layer has not been called since it was made, copied or loaded, or since the last backward pass; or in
+            inference, and x is gone.
+        TypeError
+            dy is not of a real number dtype.
+        ValueError
+            dy has not the shape of x.
+
+        Examples
+        --------
+        >>> from fastnorm import nn
+        >>> layer = nn.LayerNorm(3)
+        >>> y = layer([[1.0, 2.0, 3.0]])
+        >>> layer.backward([[1.0, 0.0, 0.0]]).round(4)
+        array([[ 0.2041, -0.4082,  0.2041]])
+        """
+        if self._seen is None:
+            raise RuntimeError(f"{self._name}: backward needs a call of the layer before it, one for each")
+        x, training = self._seen.x(), self._seen.training
+        if x is None:
+            raise RuntimeError(f"{self._name}: x of the last call is gone: in inference a layer does not keep it alive")
+        gradient = engine.take(dy, self._name, "dy")
+        if gradient.shape != x.shape:
+            raise ValueError(f"{self._name}: dy must have the shape of x, {x.shape}, got {gradient.shape}")
+        found = self._backward(gradient, x, training)
+        self._gradients = {name: getattr(found, f"d{name}") for name in self._parameters}
+        self._seen = None
+        dx: Array = found.dx
+        return dx
 
     def __repr__(self) -> str:
         return f"{self._name}({self.extra_repr()})"
@@ -188,6 +261,29 @@ class Layer(ABC):
         {'weight': array([1., 1.], dtype=float32), 'bias': array([0., 0.], dtype=float32)}
         """
         return dict(self._parameters)
+
+    def gradients(self) -> dict[str, Array]:
+        """Return the gradients of what is learned, by name, as the last backward pass has found them.
+
+        They do not add up from one pass to the next, as torch's do unless they are set to zero.
+
+        Returns
+        -------
+        dict of str to ndarray
+            With the names, shapes and dtypes of `parameters`; empty before the first backward pass.
+
+        Examples
+        --------
+        >>> from fastnorm import nn
+        >>> layer = nn.LayerNorm(3)
+        >>> y = layer([[1.0, 2.0, 3.0]])
+        >>> dx = layer.backward([[1.0, 0.0, 0.0]])
+        >>> layer.gradients()["weight"].round(4)
+        array([-1.2247,  0.    ,  0.    ], dtype=float32)
+        >>> for name, parameter in layer.parameters().items():
+        ...     parameter -= 0.1 * layer.gradients()[name]
+        """
+        return dict(self._gradients)
 
     def buffers(self) -> dict[str, Array]:
         """Return the state that is not learned, by name: the arrays themselves.

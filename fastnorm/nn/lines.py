@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.nn.layer import Entry, Layer
-from fastnorm.norms.layer import layer_norm
-from fastnorm.norms.rms import rms_norm
+from fastnorm.norms.layer import layer_norm, layer_norm_backward
+from fastnorm.norms.rms import rms_norm, rms_norm_backward
 
 Array = npt.NDArray[Any]
 
@@ -100,6 +100,9 @@ class LayerNorm(LineLayer):
     def _forward(self, x: Array) -> Any:
         return layer_norm(x, self.weight, self.bias, axis=self._axes(x), eps=self.eps)
 
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        return layer_norm_backward(dy, x, self.weight, axis=self._axes(x), eps=self.eps)
+
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of the layer's repr.
 
@@ -158,10 +161,15 @@ class RMSNorm(LineLayer):
         self._add_affine(self.normalized_shape, self.elementwise_affine, False, dtype)
 
     def _forward(self, x: Array) -> Any:
-        eps = self.eps
-        if eps is None:
-            eps = float(np.finfo(engine.compute_dtype(x, None, self._name)).eps)
-        return rms_norm(x, self.weight, axis=self._axes(x), eps=eps)
+        return rms_norm(x, self.weight, axis=self._axes(x), eps=self._eps_for(x))
+
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        return rms_norm_backward(dy, x, self.weight, axis=self._axes(x), eps=self._eps_for(x))
+
+    def _eps_for(self, x: Array) -> float:
+        if self.eps is not None:
+            return self.eps
+        return float(np.finfo(engine.compute_dtype(x, None, self._name)).eps)
 
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of the layer's repr.

@@ -5,9 +5,10 @@ from typing import Any
 import numpy.typing as npt
 
 from fastnorm import arguments
+from fastnorm.gradients import Gradients
 from fastnorm.nn.channels import channel_axis_repr, checked_channel_axis
 from fastnorm.nn.layer import Layer
-from fastnorm.norms.local_response import local_response_norm
+from fastnorm.norms.local_response import local_response_norm, local_response_norm_backward
 
 Array = npt.NDArray[Any]
 
@@ -53,6 +54,12 @@ class LocalResponseNorm(Layer):
         return local_response_norm(
             x, self.size, alpha=self.alpha, beta=self.beta, k=self.k, channel_axis=self.channel_axis
         )
+
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        dx = local_response_norm_backward(
+            dy, x, self.size, alpha=self.alpha, beta=self.beta, k=self.k, channel_axis=self.channel_axis
+        )
+        return Gradients(dx, None, None)
 
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of the layer's repr.

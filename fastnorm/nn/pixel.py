@@ -5,9 +5,10 @@ from typing import Any
 import numpy.typing as npt
 
 from fastnorm import arguments
+from fastnorm.gradients import Gradients
 from fastnorm.nn.channels import channel_axis_repr, checked_channel_axis
 from fastnorm.nn.layer import Layer
-from fastnorm.norms.pixel import pixel_norm
+from fastnorm.norms.pixel import pixel_norm, pixel_norm_backward
 
 Array = npt.NDArray[Any]
 
@@ -44,6 +45,10 @@ class PixelNorm(Layer):
 
     def _forward(self, x: Array) -> Any:
         return pixel_norm(x, eps=self.eps, channel_axis=self.channel_axis)
+
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        dx = pixel_norm_backward(dy, x, eps=self.eps, channel_axis=self.channel_axis)
+        return Gradients(dx, None, None)
 
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of the layer's repr.

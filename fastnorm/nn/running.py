@@ -89,6 +89,12 @@ class RunningLayer(ChannelLayer):
         """Whether the statistics are those of the batch: in training, and where there are no others."""
         return self.training or not self._buffers
 
+    def _statistics_of(self, training: bool) -> dict[str, Any]:
+        """The keywords by which a backward pass knows the statistics of a call in that mode."""
+        if training or not self._buffers:
+            return {"training": True}
+        return {"training": False, "running_mean": self.running_mean, "running_var": self.running_var}
+
     @property
     def _updates(self) -> bool:
         """Whether the running statistics move."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fastnorm.nn.layer import Entry
 from fastnorm.nn.running import RunningLayer
 from fastnorm.norms.conventions import check_momentum
-from fastnorm.norms.switchable import switchable_norm
+from fastnorm.norms.switchable import switchable_norm, switchable_norm_backward
 
 Array = npt.NDArray[Any]
 
@@ -94,6 +94,12 @@ class SwitchableNorm2d(RunningLayer):
             x, self._parameters["mean_weight"], self._parameters["var_weight"], self.weight, self.bias,
             *self._statistics(),
             training=self._uses_batch, momentum=self.momentum, eps=self.eps, channel_axis=self.channel_axis,
+        )  # fmt: skip
+
+    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+        return switchable_norm_backward(
+            dy, x, self._parameters["mean_weight"], self._parameters["var_weight"], self.weight,
+            **self._statistics_of(training), eps=self.eps, channel_axis=self.channel_axis,
         )  # fmt: skip
 
     def _shape_fits(self, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -1,11 +1,12 @@
 """Local response normalization; NumPy computes it, block by block."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, engine, gradients
 from fastnorm.engine import ArrayOrStats, Stats
 
 Array = npt.NDArray[Any]
@@ -76,41 +77,127 @@ def local_response_norm(
     call = engine.begin(array, out, dtype, backend, function)
     rstd = np.ones(array.shape) if return_stats else None
     if array.size:
-        channels = array.shape[axis]
-        before, after = int(np.prod(array.shape[:axis])), int(np.prod(array.shape[axis + 1 :]))
-        source = np.ascontiguousarray(call.x).reshape(before, channels, after)
-        target = call.y.reshape(before, channels, after)
-        factors = None if rstd is None else rstd.reshape(before, channels, after)
-        step = max(1, _BLOCK // channels)  # columns
-        items = max(1, step // after)
+        view = _view(array.shape, axis)
+        source, target = np.ascontiguousarray(call.x).reshape(view), call.y.reshape(view)
+        factors = None if rstd is None else rstd.reshape(view)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            for b in range(0, before, items):
-                for c in range(0, after, step):
-                    block = np.s_[b : b + items, :, c : c + step]
-                    part = source[block]
-                    sums = _window_sums(part, window)
-                    if sums.max() == np.inf:  # squares beyond float32
-                        sums = _window_sums(part.astype(np.float64), window)
-                    sums *= slope
-                    sums += offset
-                    np.power(sums, exponent, out=sums)
-                    if factors is not None:  # before the division, which may write over x
-                        np.divide(1.0, sums, out=factors[block])
-                    np.divide(part, sums, out=target[block], casting="same_kind")
+            for block in _blocks(view):
+                part = source[block]
+                sums = _window_sums(np.square(part), window)
+                if sums.max() == np.inf:  # squares beyond float32
+                    sums = _window_sums(np.square(part.astype(np.float64)), window)
+                sums *= slope
+                sums += offset
+                np.power(sums, exponent, out=sums)
+                if factors is not None:  # before the division, which may write over x
+                    np.divide(1.0, sums, out=factors[block])
+                np.divide(part, sums, out=target[block], casting="same_kind")
     result = call.finish()
     return result if rstd is None else (result, Stats(np.zeros_like(rstd), rstd))
 
 
-def _window_sums(part: Array, window: int) -> Array:
-    """Sums of squares of `window` channels around each, (before, channels, columns)."""
-    channels, first = part.shape[1], window // 2
-    squares = np.square(part)
-    sums = squares.copy()
+def local_response_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    size: int,
+    *,
+    mean: npt.ArrayLike | None = None,
+    rstd: npt.ArrayLike | None = None,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    channel_axis: int = 1,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Return the gradient of x in `local_response_norm`.
+
+    With ``d = k + alpha / size * sum(x^2)``: ``dx = dy * d^-beta - 2 * alpha * beta / size * x * sum(dy * x / d^(beta +
+    1))``, the last sum over the channels in whose window x is. It is computed in float64, whatever the dtype.
+
+    Parameters
+    ----------
+    dy : array_like
+        The gradient of the result, of the shape of x.
+    x, size, alpha, beta, k, channel_axis
+        As in `local_response_norm`.
+    mean : array_like, optional
+        Ignored: nothing was subtracted.
+    rstd : array_like, optional
+        What ``local_response_norm(..., return_stats=True)`` returned, ``d^-beta``; computed again if not given.
+    out, dtype, backend
+        As in `layer_norm_backward`; a compiled backend cannot serve it.
+
+    Returns
+    -------
+    ndarray of the shape of x
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, an option not a number, or out not of the result's dtype.
+    ValueError
+        size is below 1, or a shape, axis or out that does not fit.
+    RuntimeError
+        A compiled backend was asked for.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> fastnorm.local_response_norm_backward([[1.0, 0.0]], [[1.0, 1.0]], 3, alpha=3.0, beta=1.0).round(4)
+    array([[ 0.1111, -0.2222]])
+    """
+    function = "local_response_norm_backward"
+    array = engine.take(x, function)
+    axis = arguments.channel_index(array, channel_axis, function)
+    window = arguments.integer(size, function, "size", minimum=1)
+    slope = arguments.number(alpha, function, "alpha") / window
+    exponent = arguments.number(beta, function, "beta")
+    offset = arguments.number(k, function, "k")
+    given = gradients.given_statistics(mean, rstd, array.shape, function, needs_mean=False)
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function)
+    if array.size:
+        view = _view(array.shape, axis)
+        source, above = (np.ascontiguousarray(part).reshape(view) for part in (call.x, upstream))
+        target = call.y.reshape(view)
+        factors = None if given is None else given.rstd.reshape(view)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            for block in _blocks(view):
+                part, gradient = source[block].astype(np.float64), above[block].astype(np.float64)
+                base = offset + slope * _window_sums(np.square(part), window)
+                scaled = gradient * (base**-exponent if factors is None else factors[block])
+                # A channel is in the windows of those around it: the window, seen from its other end.
+                through = _window_sums(scaled * part / base, window, mirrored=True)
+                target[block] = scaled - 2.0 * slope * exponent * part * through
+    return call.finish()
+
+
+def _view(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+    """What comes before the channels, the channels, and what comes after them."""
+    return int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
+
+
+def _blocks(view: tuple[int, int, int]) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield the blocks to work on, one after the other: all channels of some columns."""
+    before, channels, after = view
+    step = max(1, _BLOCK // channels)  # columns
+    items = max(1, step // after)
+    for b in range(0, before, items):
+        for c in range(0, after, step):
+            yield np.s_[b : b + items, :, c : c + step]
+
+
+def _window_sums(values: Array, window: int, mirrored: bool = False) -> Array:
+    """Sums over `window` channels around each, (before, channels, columns)."""
+    channels = values.shape[1]
+    first = (window - 1) // 2 if mirrored else window // 2
+    sums = values.copy()
     for shift in range(-first, window - first):
         if shift == 0 or abs(shift) >= channels:
             continue
         if shift < 0:
-            sums[:, -shift:] += squares[:, :shift]
+            sums[:, -shift:] += values[:, :shift]
         else:
-            sums[:, :-shift] += squares[:, shift:]
+            sums[:, :-shift] += values[:, shift:]
     return sums

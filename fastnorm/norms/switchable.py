@@ -1,15 +1,16 @@
 """Switchable normalization."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
-from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm import arguments, engine, gradients
+from fastnorm.engine import ArrayOrStats, Call, Stats
+from fastnorm.gradients import ChannelSums
 from fastnorm.norms.batch import check_count
 from fastnorm.norms.conventions import TORCH, check_momentum, update_running
-from fastnorm.plan import plan_channels, plan_reduction
+from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
 from fastnorm.recipe import Measure, Moments
 
 Array = npt.NDArray[Any]
@@ -19,6 +20,67 @@ def _softmax(values: Array) -> Array:
     exponentials: Array = np.exp(values - values.max())
     exponentials /= exponentials.sum()
     return exponentials
+
+
+def _given(
+    running_mean: npt.ArrayLike | None, running_var: npt.ArrayLike | None, channels: int, function: str
+) -> tuple[Array, Array]:
+    """Return the batch's statistics in inference."""
+    if running_mean is None or running_var is None:
+        raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
+    return (
+        arguments.statistic(running_mean, channels, function, "running_mean"),
+        arguments.statistic(running_var, channels, function, "running_var"),
+    )
+
+
+class SwitchableGradients(NamedTuple):
+    """The gradients of x, of the weights of the mixtures, of weight and of bias."""
+
+    dx: Array
+    dmean_weight: Array
+    dvar_weight: Array
+    dweight: Array
+    dbias: Array
+
+
+class _Mixed(NamedTuple):
+    """The instance's, the layer's and the batch's statistics, and what is mixed of them, float64.
+
+    Shapes are (N, C), or broadcast to that.
+    """
+
+    means: tuple[Array, Array, Array]
+    variances: tuple[Array, Array, Array]
+    mean: Array
+    var: Array
+    rstd: Array
+
+
+def _mix(
+    call: Call, layout: ChannelLayout, shares: tuple[Array, Array], eps: float, batch_mean: Array | None,
+    batch_var: Array | None,
+) -> _Mixed:  # fmt: skip
+    """Compute all statistics of x; those of the batch unless they are given."""
+    items, channels, positions = layout.batch, layout.channels, layout.spatial
+    plan = plan_reduction(layout.shape, (1,) if layout.last else (2,))
+    ordered = call.x if layout.order is None else call.x.transpose(layout.order)
+    instance = engine.statistics(ordered, plan, Measure.VARIANCE, call.backend)
+    layer = call.backend.merge(Moments(*(part.reshape(items, channels, 1) for part in instance)), positions, positions)
+    if batch_mean is None or batch_var is None:
+        parts = Moments(*(part.reshape(1, items, channels) for part in instance))
+        batch = call.backend.merge(parts, positions, positions)
+        batch_mean = (batch.hi + batch.lo).reshape(channels)
+        batch_var = batch.m2.reshape(channels) / (items * positions)
+    means = (instance.hi + instance.lo).reshape(items, channels), layer.hi + layer.lo, batch_mean
+    variances = instance.m2.reshape(items, channels) / positions, layer.m2 / (channels * positions), batch_var
+    mean, var = (
+        share[0] * parts[0] + share[1] * parts[1] + share[2] * parts[2]
+        for share, parts in zip(shares, (means, variances), strict=True)
+    )
+    with np.errstate(invalid="ignore"):
+        root = np.sqrt(var + eps)
+    return _Mixed(means, variances, mean, var, 1.0 / np.where(root == 0.0, 1.0, root))
 
 
 def switchable_norm(
@@ -103,44 +165,141 @@ def switchable_norm(
         check_count(items * positions, function)
         mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
         var_to_update = arguments.running(running_var, channels, function, "running_var")
-    elif running_mean is None or running_var is None:
-        raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
     else:
-        given_mean = arguments.statistic(running_mean, channels, function, "running_mean")
-        given_var = arguments.statistic(running_var, channels, function, "running_var")
+        given_mean, given_var = _given(running_mean, running_var, channels, function)
     call = engine.begin(array, out, dtype, backend, function, (weight, bias))
     shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
     if not array.size:
         empty = Stats(np.full(shape, np.nan), np.full(shape, np.nan))
         return (call.finish(), empty) if return_stats else call.finish()
 
-    plan = plan_reduction(layout.shape, (1,) if layout.last else (2,))
-    ordered = call.x if layout.order is None else call.x.transpose(layout.order)
-    instance = engine.statistics(ordered, plan, Measure.VARIANCE, call.backend)
-    layer = call.backend.merge(Moments(*(part.reshape(items, channels, 1) for part in instance)), positions, positions)
-    batch_mean, batch_var = given_mean, given_var
-    if batch_mean is None or batch_var is None:
-        parts = Moments(*(part.reshape(1, items, channels) for part in instance))
-        batch = call.backend.merge(parts, positions, positions)
-        batch_mean = (batch.hi + batch.lo).reshape(channels)
-        batch_var = batch.m2.reshape(channels) / (items * positions)
-
-    mean = (
-        mean_mixture[0] * (instance.hi + instance.lo).reshape(items, channels)
-        + mean_mixture[1] * (layer.hi + layer.lo)
-        + mean_mixture[2] * batch_mean
-    )
-    var = (
-        var_mixture[0] * (instance.m2.reshape(items, channels) / positions)
-        + var_mixture[1] * (layer.m2 / (channels * positions))
-        + var_mixture[2] * batch_var
-    )
-    with np.errstate(invalid="ignore"):
-        root = np.sqrt(var + least)
-    rstd = 1.0 / np.where(root == 0.0, 1.0, root)
-    engine.apply_channels(call, layout, Moments(mean, np.zeros_like(mean), var), rstd, weight, bias, 1)
+    mixed = _mix(call, layout, (mean_mixture, var_mixture), least, given_mean, given_var)
+    centre = Moments(mixed.mean, np.zeros_like(mixed.mean), mixed.var)
+    engine.apply_channels(call, layout, centre, mixed.rstd, weight, bias, 1)
     result = call.finish()
     if training:
-        seen = Moments(batch_mean, np.zeros(channels), batch_var * (items * positions))
+        seen = Moments(mixed.means[2], np.zeros(channels), mixed.variances[2] * (items * positions))
         update_running(mean_to_update, var_to_update, seen, items * positions, momentum, TORCH)
-    return (result, Stats(mean.reshape(shape), rstd.reshape(shape))) if return_stats else result
+    return (result, Stats(mixed.mean.reshape(shape), mixed.rstd.reshape(shape))) if return_stats else result
+
+
+def switchable_norm_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    mean_weight: npt.ArrayLike,
+    var_weight: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    running_mean: npt.ArrayLike | None = None,
+    running_var: npt.ArrayLike | None = None,
+    training: bool = False,
+    eps: float = 1e-5,
+    channel_axis: int = 1,
+    out: Array | None = None,
+    dtype: npt.DTypeLike | None = None,
+    backend: str | None = None,
+) -> SwitchableGradients:
+    """Return the gradients of `switchable_norm`.
+
+    With ``xhat = (x - mean) * rstd`` and ``g = weight * dy``, sums over the positions of a channel of an item, the
+    gradients of its mean and its variance are ``-rstd * sum(g)`` and ``-rstd^2 / 2 * sum(g * xhat)``; each goes on to
+    the three statistics by their shares, and from them to the elements behind them (Luo et al., 2018, appendix). In
+    inference those of the batch do not depend on x. A softmax with shares s passes the gradients d of the shares on
+    as ``s * (d - sum(s * d))``.
+
+    Parameters
+    ----------
+    dy : array_like
+        The gradient of the result, of the shape of x.
+    x, mean_weight, var_weight, weight, training, eps, channel_axis
+        As in `switchable_norm`. Their statistics are always computed again: mean and rstd alone would not do.
+    running_mean, running_var : array_like, optional
+        (C,); needed in inference. Not changed.
+    out, dtype, backend
+        As in `layer_norm_backward`.
+
+    Returns
+    -------
+    SwitchableGradients
+        ``(dx, dmean_weight, dvar_weight, dweight, dbias)``; the second and third, (3,), in the dtype of their weight,
+        the last two, (C,), in that of weight, or of dx without it.
+
+    Raises
+    ------
+    TypeError
+        An array is not of a real number dtype, or out not of the result's.
+    ValueError
+        A shape, axis or eps that does not fit; no running statistics in inference; in training one value per channel.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> x, dy = [[[1.0, 2.0, 3.0]]], [[[1.0, 0.0, 0.0]]]
+    >>> found = fastnorm.switchable_norm_backward(dy, x, [0.0] * 3, [0.0] * 3, training=True)
+    >>> found.dx.round(4), found.dweight.round(4), found.dbias
+    (array([[[ 0.2041, -0.4082,  0.2041]]]), array([-1.2247]), array([1.]))
+    """
+    function = "switchable_norm_backward"
+    array = engine.take(x, function)
+    axis = arguments.channel_index(array, channel_axis, function)
+    channels = array.shape[axis]
+    shares = (
+        _softmax(arguments.statistic(mean_weight, 3, function, "mean_weight")),
+        _softmax(arguments.statistic(var_weight, 3, function, "var_weight")),
+    )
+    least = arguments.number(eps, function, "eps", minimum=0)
+    weight = arguments.parameter(weight, (channels,), function, "weight")
+    layout = plan_channels(array.shape, axis)
+    given_mean = given_var = None
+    if training:
+        check_count(layout.batch * layout.spatial, function)
+    else:
+        given_mean, given_var = _given(running_mean, running_var, channels, function)
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
+    if not array.size:
+        found, of_shares = gradients.nothing(call, weight, channels), (np.zeros(3), np.zeros(3))
+    else:
+        mixed = _mix(call, layout, shares, least, given_mean, given_var)
+        sums = gradients.channel_dots(call, upstream, layout, mixed.mean, mixed.rstd)
+        of_shares = _apply_gradients(call, upstream, layout, shares, mixed, sums, weight, training)
+        found = gradients.finish(call, sums, weight)
+    dmean_weight, dvar_weight = (
+        gradients.rounded(part, engine.take(like, function), call.result)
+        for part, like in zip(of_shares, (mean_weight, var_weight), strict=True)
+    )
+    assert found.dweight is not None
+    assert found.dbias is not None
+    return SwitchableGradients(found.dx, dmean_weight, dvar_weight, found.dweight, found.dbias)
+
+
+def _apply_gradients(
+    call: Call, dy: Array, layout: ChannelLayout, shares: tuple[Array, Array], mixed: _Mixed, sums: ChannelSums,
+    weight: Array | None, training: bool,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Write dx; return the gradients of the weights of the mixtures."""
+    w = np.ones(layout.channels) if weight is None else weight.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        of_mean = -mixed.rstd * (sums.sums * w)
+        of_var = -0.5 * mixed.rstd * mixed.rstd * (sums.products * w)
+        centre = mixed.means[0]  # that of the elements themselves: their deviations are the smallest
+        slope, shift = np.zeros_like(of_mean), np.zeros_like(of_mean)
+        behind = zip(_per_element(of_mean, layout), _per_element(of_var, layout), strict=True)
+        for k, (to_mean, to_var) in enumerate(behind):
+            if k < 2 or training:  # in inference the batch's are constants
+                steepness = 2.0 * shares[1][k] * to_var
+                slope += steepness
+                shift += shares[0][k] * to_mean + steepness * (centre - mixed.means[k])
+        gradients.apply_channels(call, dy, layout, centre, mixed.rstd * w, slope, shift)
+        return (  # about the mixture: sum(s * d) is the part of the mixture itself
+            shares[0] * [(of_mean * (part - mixed.mean)).sum() for part in mixed.means],
+            shares[1] * [(of_var * (part - mixed.var)).sum() for part in mixed.variances],
+        )
+
+
+def _per_element(gradient: Array, layout: ChannelLayout) -> tuple[Array, Array, Array]:
+    """Return the gradients of instance, layer and batch, of those of the mixture, by the number of elements behind."""
+    return (
+        gradient / layout.spatial,
+        gradient.sum(axis=1, keepdims=True) / (layout.channels * layout.spatial),
+        gradient.sum(axis=0, keepdims=True) / (layout.batch * layout.spatial),
+    )

@@ -1,0 +1,515 @@
+"""The backward passes: derivatives of the norms, whatever the layout, the dtype, the backend and the data."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BACKWARD_CASES, Case, build_backward, dtype_of, named
+from formulas import FORMULAS, Wide, joined
+from gradient_formulas import gradients
+from variants import serving
+
+import fastnorm
+
+Array = np.ndarray[Any, Any]
+
+
+def backward(op: str) -> Callable[..., Any]:
+    return getattr(fastnorm, f"{op}_backward")
+
+
+def served(case: Case, dy: Array, x: Array, kwargs: dict[str, Any], backend: str, **more: Any) -> dict[str, Array]:
+    """Return the gradients of a case by name."""
+    return named(backward(case.op)(dy, x, **kwargs, **more, backend=serving(case.op, backend)))
+
+
+def each(cases: list[Case]) -> Any:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+SMALL = [case for case in BACKWARD_CASES if prod(case.shape) <= 60]
+ONCE = [case for case in SMALL if case.dtype == "float64"]
+FLOAT32 = [case for case in BACKWARD_CASES if case.dtype == "float32" and prod(case.shape) <= 2000]
+
+
+# What they compute
+
+
+def derivative(function: Callable[[Array], Array], at: Array, dy: Array) -> Array:
+    """Return the gradient of sum(dy * function) by central differences of two steps, extrapolated to none."""
+    found = np.empty(at.shape, Wide)
+    for index in np.ndindex(at.shape):
+        estimates = []
+        for step in (Wide(2) ** -11, Wide(2) ** -12):
+            above, below = at.copy(), at.copy()
+            above[index] += step
+            below[index] -= step
+            estimates.append((dy * (function(above) - function(below))).sum() / (2 * step))
+        found[index] = (4 * estimates[1] - estimates[0]) / 3
+    return found
+
+
+@each([case for case in ONCE if prod(case.shape) > 1])
+def test_gradients_are_the_derivatives_of_the_formulas(case: Case, backend: str) -> None:
+    """The differences are off by h^4 / 480 of the fifth derivative, h^4 = 2^-44, and by roundings over h.
+
+    The fifth derivative is less than 5! dx (4 / sigma)^4, 10^5 dx with the sigmas of these data.
+    """
+    dy, x, kwargs = build_backward(case, np.random.default_rng(7))
+    found = served(case, dy, x, kwargs, backend)
+    variables = {"x": x, **{name: kwargs[name] for name in ("mean_weight", "var_weight", "weight") if name in kwargs}}
+    if "dbias" in found:
+        variables["bias"] = np.zeros_like(found["dbias"])
+    if "dweight" in found and "weight" not in variables:
+        variables["weight"] = np.ones_like(found["dweight"])
+    assert {f"d{name}" for name in variables} == set(found)
+    wide = {name: np.asarray(value).astype(Wide) for name, value in variables.items()}
+
+    for name in wide:
+
+        def forward(value: Array, name: str = name) -> Array:
+            given = {**kwargs, **wide, name: value}
+            return joined(FORMULAS[case.op](given.pop("x"), **given))
+
+        expected = derivative(forward, wide[name], dy)
+        np.testing.assert_allclose(
+            found[f"d{name}"], expected.astype(np.float64), rtol=1e-9, atol=1e-9 * (1 + np.abs(expected).max())
+        )
+
+
+def roundings(case: Case) -> float:
+    """Return how many units of their magnitude gradients may be off.
+
+    A block of 4096 elements is summed in 32 (float64: 16) lanes, one chain of additions each, and a tree; the forward
+    pass's statistics and normalised numbers are within 4 units each; a gradient is made in fewer than 8 more roundings.
+    In float64 a mean is one number, whose rounding is `offset` units of a deviation.
+    """
+    lanes = 32 if case.dtype == "float32" else 16
+    length = min(max(case.shape) * (1 if case.op != "batch_norm" else case.shape[0]), 4096)
+    return length / lanes + 7 + 16 + (abs(case.offset) if case.dtype == "float64" else 0)
+
+
+def assert_within(case: Case, found: dict[str, Array], truth: Any, units: float | None = None) -> None:
+    units = roundings(case) if units is None else units
+    u = float(np.finfo(case.dtype).eps) / 2
+    assert set(found) == set(truth)
+    for name, (value, magnitude) in truth.items():
+        actual = found[name]
+        assert actual.shape == value.shape, name
+        allowed = units * u * magnitude + u * np.abs(value)
+        assert (np.abs(actual - value) <= allowed).all(), (name, float(np.max(np.abs(actual - value) / allowed)))
+
+
+@each(BACKWARD_CASES)
+def test_gradients_are_those_of_the_formulas(case: Case, backend: str) -> None:
+    dy, x, kwargs = build_backward(case, np.random.default_rng(3))
+    before = dy.tobytes(), x.tobytes()
+    found = served(case, dy, x, kwargs, backend)
+    assert all(part.dtype == (np.float64 if "_weight" in name else x.dtype) for name, part in found.items())
+    assert found["dx"].flags.c_contiguous
+    assert_within(case, found, gradients(case.op, dy, x, **kwargs))
+    assert (dy.tobytes(), x.tobytes()) == before
+
+
+def test_the_gradient_of_a_constant_sum_is_zero(backend: str) -> None:
+    """sum(y) and sum(y^2) of a line do not depend on x: the parts of dx cancel, up to their rounding."""
+    x = np.random.default_rng(0).standard_normal((4, 1000)).astype(np.float32)
+    y = fastnorm.layer_norm(x, eps=0)
+    for dy in (np.ones_like(x), y):
+        dx = fastnorm.layer_norm_backward(dy, x, eps=0, backend=backend).dx
+        assert np.abs(dx).max() <= (1000 / 32 + 23) * 2.0**-24 * 3 * np.abs(y).max() ** 2
+
+
+# Statistics
+
+
+GIVEN = [case for case in FLOAT32 + ONCE if case.op != "switchable_norm"]
+
+
+@each(GIVEN)
+def test_statistics_of_the_forward_pass_do_as_well(case: Case, backend: str) -> None:
+    dy, x, kwargs = build_backward(case, np.random.default_rng(3))
+    options = {"backend": serving(case.op, backend), "return_stats": True}
+    _, (mean, rstd) = getattr(fastnorm, case.op)(x, **kwargs, **options)
+    kwargs = {name: value for name, value in kwargs.items() if "running" not in name}
+    found = served(case, dy, x, kwargs, backend, mean=mean, rstd=rstd)
+    if case.options.get("running_mean"):
+        kwargs["running_mean"], kwargs["running_var"] = (
+            mean.reshape(-1),
+            rstd.reshape(-1) ** -2 - kwargs.get("eps", 1e-5),
+        )
+    assert_within(case, found, gradients(case.op, dy, x, **kwargs))
+    others = served(case, dy, x, kwargs, backend, mean=mean, rstd=2 * rstd)
+    assert not np.allclose(others["dx"], found["dx"]) or not found["dx"].any(), "given statistics are taken"
+
+
+def test_norms_without_a_mean_do_without_that_statistic(backend: str) -> None:
+    x, dy = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    for op, options in (
+        ("rms_norm", {}),
+        ("l2_normalize", {}),
+        ("pixel_norm", {}),
+        ("local_response_norm", {"size": 3}),
+    ):
+        chosen = {**options, "backend": serving(op, backend)}
+        rstd = getattr(fastnorm, op)(x, **chosen, return_stats=True)[1].rstd
+        alone, nonsense, recomputed = (
+            named(backward(op)(dy, x, **chosen, **given))["dx"]
+            for given in ({"rstd": rstd}, {"rstd": rstd, "mean": np.full((9, 9), np.nan)}, {})
+        )
+        np.testing.assert_array_equal(alone, nonsense)
+        np.testing.assert_allclose(alone, recomputed, rtol=1e-13, atol=1e-15)
+
+
+def test_batch_norm_in_inference_does_not_differentiate_its_statistics(backend: str) -> None:
+    x, dy = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    x[0, 1, 2] = np.nan
+    mean, var = np.full(4, 0.5), np.full(4, 3.0)
+    for axis in (1, -1):
+        arranged = (np.moveaxis(part, 1, axis) for part in (dy, x))
+        found = fastnorm.batch_norm_backward(
+            *arranged, running_mean=mean, running_var=var, eps=1.0, channel_axis=axis, backend=backend
+        )
+        np.testing.assert_allclose(np.moveaxis(found.dx, axis, 1), dy / 2, rtol=1e-15)
+        np.testing.assert_array_equal(np.isnan(found.dweight), [False, True, False, False])
+
+
+# out=, dtype=, dtypes, layouts
+
+
+@each(SMALL)
+def test_out_takes_dx(case: Case, backend: str) -> None:
+    dy, x, kwargs = build_backward(case, np.random.default_rng(3))
+    expected = served(case, dy, x, kwargs, backend)
+    fresh = np.full(x.shape, 7, x.dtype)
+    scattered = np.full((*x.shape, 2), 7, x.dtype)[..., 0]
+    for out in (fresh, scattered):
+        found = served(case, dy, x, kwargs, backend, out=out)
+        assert found["dx"] is out
+        for name, part in found.items():
+            np.testing.assert_array_equal(part, expected[name])
+    upstream, source = dy.copy(), x.copy()
+    found = served(case, upstream, x, kwargs, backend, out=upstream)
+    assert found["dx"] is upstream
+    np.testing.assert_array_equal(upstream, expected["dx"])
+    found = served(case, dy, source, kwargs, backend, out=source)
+    np.testing.assert_array_equal(source, expected["dx"])
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+    both = x.copy()
+    np.testing.assert_array_equal(
+        served(case, both, both, kwargs, backend, out=both)["dx"], served(case, x, x, kwargs, backend)["dx"]
+    )
+
+
+@each([case for case in SMALL if case.dtype == "float32"])
+def test_dtype_is_that_of_dx_and_of_what_it_is_computed_in(case: Case, backend: str) -> None:
+    dy, x, kwargs = build_backward(case, np.random.default_rng(3))
+    found = served(case, dy, x, kwargs, backend, dtype="float64")
+    assert found["dx"].dtype == np.float64
+    for name in ("dweight", "dbias"):
+        if name in found:
+            assert found[name].dtype == (np.float32 if "weight" in kwargs else np.float64)
+    wide = {
+        name: value.astype(np.float64) if isinstance(value, np.ndarray) else value for name, value in kwargs.items()
+    }
+    expected = served(case, dy.astype(np.float64), x.astype(np.float64), wide, backend)
+    np.testing.assert_array_equal(found["dx"], expected["dx"])
+    narrow = served(case, dy, x, kwargs, backend, dtype="float16")["dx"]
+    np.testing.assert_array_equal(narrow, served(case, dy, x, kwargs, backend)["dx"].astype(np.float16))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@each([case for case in SMALL if case.dtype == "float32"])
+def test_half_precision_is_computed_in_float32_and_rounded_once(case: Case, dtype: str, backend: str) -> None:
+    half = dtype_of(dtype)
+    dy, x, kwargs = build_backward(case, np.random.default_rng(3))
+    narrow = {name: value.astype(half) if isinstance(value, np.ndarray) else value for name, value in kwargs.items()}
+    wide = {
+        name: value.astype(np.float32) if isinstance(value, np.ndarray) else value for name, value in narrow.items()
+    }
+    found = served(case, dy.astype(half), x.astype(half), narrow, backend)
+    expected = served(case, dy.astype(half).astype(np.float32), x.astype(half).astype(np.float32), wide, backend)
+    for name, part in found.items():
+        if "_weight" not in name:
+            assert part.dtype == half, name
+        if name == "dx":
+            np.testing.assert_array_equal(part, expected[name].astype(half))
+        else:  # from float64 straight to half precision
+            unit = float(np.finfo(np.float32).eps) + 2.0 ** (-11 if dtype == "float16" else -8)
+            np.testing.assert_allclose(part.astype(np.float64), expected[name], rtol=unit, atol=1e-7)
+
+
+def test_integers_are_taken_as_the_forward_pass_takes_them(backend: str) -> None:
+    x, dy = np.array([[1, 5, 3], [250, 0, 7]], np.uint8), np.array([[1, 0, 0], [0, 2, 1]])
+    found = fastnorm.layer_norm_backward(dy, x, [1, 2, 3], backend=backend)
+    expected = fastnorm.layer_norm_backward(dy.astype("f4"), x.astype("f4"), np.array([1, 2, 3], "f4"), backend=backend)
+    assert [part.dtype for part in found] == [np.float32] * 3
+    for part, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(part, other)
+
+
+@each(SMALL)
+def test_any_layout_gives_the_same(case: Case, backend: str) -> None:
+    dy, x, kwargs = build_backward(case, np.random.default_rng(3))
+    expected = served(case, dy, x, kwargs, backend)
+    units = roundings(case) * float(np.finfo(case.dtype).eps) * 8  # NumPy adds in the order of memory
+    swapped = dy.dtype.newbyteorder(">")
+    unaligned = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    unaligned[...] = x
+    strided = {name: np.repeat(v, 2)[::2].reshape(v.shape) if isinstance(v, np.ndarray) and v.ndim == 1 else v
+               for name, v in kwargs.items()}  # fmt: skip
+    for upstream, source in (
+        (np.asfortranarray(dy), x),
+        (dy, np.asfortranarray(x)),
+        (np.repeat(dy, 2, axis=-1)[..., ::2], np.flip(np.flip(x).copy())),
+        (dy.astype(swapped), x.astype(swapped)),
+        (dy, unaligned),
+    ):
+        found = served(case, upstream, source, strided, backend)
+        for name, part in expected.items():
+            if backend == "reference" or case.op in ("switchable_norm", "local_response_norm"):
+                np.testing.assert_allclose(found[name], part, rtol=units, atol=units * (1 + np.abs(part).max()))
+            else:
+                np.testing.assert_array_equal(found[name], part, err_msg=name)
+            assert found[name].dtype == part.dtype, name
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 5), (3, 6, 0), (0, 6)], ids=str)
+def test_nothing_has_gradients_of_zero(shape: tuple[int, ...], backend: str) -> None:
+    x, mixture = np.empty(shape, np.float32), ([0.0] * 3, [0.0] * 3)
+    running = {"running_mean": np.zeros(6), "running_var": np.ones(6)}
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("batch_norm", (), {"training": True}),
+        ("batch_norm", (), running),
+        ("instance_norm", (), {}),
+        ("group_norm", (3,), {}),
+        ("switchable_norm", mixture, {"training": True}),
+        ("switchable_norm", mixture, running),
+        ("pixel_norm", (), {}),
+        ("local_response_norm", (3,), {}),
+        ("layer_norm", (), {"axis": 1}),
+        ("rms_norm", (), {"axis": 1}),
+        ("l2_normalize", (), {"axis": 1}),
+    ]
+    for op, args, options in calls:
+        found = named(backward(op)(x, x, *args, **options, backend=serving(op, backend)))
+        assert found.pop("dx").shape == shape, op
+        assert len(found) == {"pixel_norm": 0, "local_response_norm": 0, "l2_normalize": 0, "rms_norm": 1,
+                              "switchable_norm": 4}.get(op, 2)  # fmt: skip
+        for name, part in found.items():
+            assert part.shape == ((3,) if "_weight" in name else (6,)), (op, name)
+            assert not part.any(), (op, name)
+
+
+# Numbers that are none, constant lines, the ends of the range
+
+# Norms of x (4, 6, 35): the call, a line apart, and the weights that belong to it (or all, for a weight a position).
+Line = tuple[Callable[..., Any], tuple[Any, ...], Any]
+RUNNING = {"running_mean": np.full(6, 3.0), "running_var": np.full(6, 0.25)}
+BY_LINE: dict[str, Line] = {
+    "layer_norm, rows": (lambda dy, x, **k: fastnorm.layer_norm_backward(dy, x, np.full(35, 1.5), **k), (1, 2), ...),
+    "layer_norm, lanes": (lambda dy, x, **k: fastnorm.layer_norm_backward(dy, x, axis=1, **k), (1, ..., 3), ...),
+    "rms_norm, rows": (fastnorm.rms_norm_backward, (1, 2), ...),
+    "rms_norm, lanes": (lambda dy, x, **k: fastnorm.rms_norm_backward(dy, x, axis=0, **k), (..., 2, 3), ...),
+    "batch_norm, second": (
+        lambda dy, x, **k: fastnorm.batch_norm_backward(dy, x, np.full(6, 1.5), training=True, **k), (slice(None), 2), 2
+    ),
+    "batch_norm, last": (
+        lambda dy, x, **k: fastnorm.batch_norm_backward(dy, x, training=True, channel_axis=-1, **k), (..., 3), 3
+    ),
+    "instance_norm, second": (fastnorm.instance_norm_backward, (1, 2), 2),
+    "instance_norm, last": (
+        lambda dy, x, **k: fastnorm.instance_norm_backward(dy, x, channel_axis=-1, **k), (1, slice(None), 3), 3
+    ),
+    "group_norm, second": (
+        lambda dy, x, **k: fastnorm.group_norm_backward(dy, x, 3, np.full(6, 1.5), **k), (1, slice(2, 4)), slice(2, 4)
+    ),
+    "group_norm, last": (
+        lambda dy, x, **k: fastnorm.group_norm_backward(dy, x, 7, channel_axis=-1, **k),
+        (1, slice(None), slice(0, 5)),
+        slice(0, 5),
+    ),
+    "pixel_norm": (fastnorm.pixel_norm_backward, (1, slice(None), 3), None),
+    "l2_normalize": (fastnorm.l2_normalize_backward, (1, 2), None),
+}  # fmt: skip
+CENTRED = [name for name in BY_LINE if name.startswith(("layer", "batch", "inst", "group"))]
+each_norm = pytest.mark.parametrize("name", BY_LINE)
+each_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+
+
+def samples(dtype: Any) -> tuple[Array, Array]:
+    rng = np.random.default_rng(5)
+    return rng.standard_normal((4, 6, 35)).astype(dtype), (rng.standard_normal((4, 6, 35)) + 3).astype(dtype)
+
+
+@each_norm
+@each_float
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["x", "dy"])
+def test_what_is_no_number_stays_in_its_line(name: str, dtype: Any, value: float, where: str, backend: str) -> None:
+    function, line, parameters = BY_LINE[name]
+    dy, x = samples(dtype)
+    clean = named(function(dy, x, backend=backend))
+    (x if where == "x" else dy)[1, 2, 3] = value
+    found = named(function(dy, x, backend=backend))
+    others = np.ones(x.shape, bool)
+    others[line] = False
+    np.testing.assert_array_equal(found["dx"][others], clean["dx"][others])
+    assert not np.isfinite(found["dx"][line]).all()
+    if parameters is not ... and parameters is not None:
+        for part in ("dweight", "dbias"):
+            rest = np.delete(np.arange(len(found[part])), parameters)
+            np.testing.assert_array_equal(found[part][rest], clean[part][rest], err_msg=part)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["x", "dy"])
+def test_what_is_no_number_stays_in_its_item_where_channels_are_mixed(value: float, where: str, backend: str) -> None:
+    dy, x = samples(np.float32)
+    mixture = {"mean_weight": [0.0] * 3, "var_weight": [0.0] * 3}
+    for op, options in (("switchable_norm", {**mixture, **RUNNING}), ("local_response_norm", {"size": 3})):
+        chosen = {**options, "backend": serving(op, backend)}
+        clean = named(backward(op)(dy, x, **chosen))["dx"]
+        strange = {"dy": dy.copy(), "x": x.copy()}
+        strange[where][1, 2, 3] = value
+        found = named(backward(op)(**strange, **chosen))["dx"]
+        np.testing.assert_array_equal(found[[0, 2, 3]], clean[[0, 2, 3]])
+        assert not np.isfinite(found[1, 2, 3])
+    batch = fastnorm.switchable_norm_backward(**strange, **mixture, training=True, backend=backend)
+    assert not np.isfinite(batch.dx[1]).any()
+
+
+@pytest.mark.parametrize("name", CENTRED)
+@pytest.mark.parametrize("value", [0.0, 0.1, -1234.567, 1e30, 1e-30, 3e38])
+@pytest.mark.parametrize("eps", [0, 1e-5])
+@each_float
+def test_a_constant_line_passes_what_is_not_constant(
+    name: str, value: float, eps: float, dtype: Any, backend: str
+) -> None:
+    """xhat is 0 there: dx = rstd * (g - mean(g)), and rstd = 1 / sqrt(eps), or 1 if that is 0."""
+    function, line, _ = BY_LINE[name]
+    dy, x = samples(dtype)
+    x[line] = dtype(value)
+    found = named(function(dy, x, eps=eps, backend=backend))
+    weight = 1.5 if ("second" in name and "instance" not in name) or name == "layer_norm, rows" else 1.0
+    g = dy[line].astype(np.float64) * weight
+    expected = (g - g.mean()) / (np.sqrt(eps) if eps else 1.0)
+    assert all(np.isfinite(part).all() for part in found.values())
+    # As many roundings as in `roundings`, of |g| + mean(|g|).
+    allowed = (g.size / 16 + 23) * np.finfo(dtype).eps * 2 * np.abs(g).max() / (np.sqrt(eps) if eps else 1.0)
+    np.testing.assert_allclose(found["dx"][line], expected, rtol=0, atol=allowed)
+
+
+@each_norm
+def test_a_line_of_zeros_has_a_finite_gradient(name: str, backend: str) -> None:
+    function, line, _ = BY_LINE[name]
+    dy, x = samples(np.float32)
+    x[line] = 0
+    assert all(np.isfinite(part).all() for part in named(function(dy, x, backend=backend)).values())
+
+
+@each_norm
+@pytest.mark.parametrize("scale", [2.0**100, 2.0**-100], ids=["1e30", "1e-30"])
+def test_gradients_go_with_the_reciprocal_of_the_scale(name: str, scale: float, backend: str) -> None:
+    """Powers of two: y stays to the bit, dx is divided by the scale, and nothing leaves float32 on the way."""
+    function, *_ = BY_LINE[name]
+    dy, x = samples(np.float32)
+    expected = named(function(dy, x, eps=0, backend=backend))
+    found = named(function(dy, x * np.float32(scale), eps=0, backend=backend))
+    assert np.isfinite(found["dx"]).all()
+    # Another path may round otherwise: the allowance of `roundings` for lines of at most 140 elements, twice.
+    unit = 2 * (140 / 32 + 23) * 2.0**-24
+    for part, value in expected.items():
+        actual = found[part].astype(np.float64) * (scale if part == "dx" else 1)
+        np.testing.assert_allclose(actual, value, rtol=0, atol=unit * 3 * np.abs(value).max(), err_msg=part)
+
+
+def test_local_response_norm_far_out(backend: str) -> None:
+    """x^2 is beyond float32, and d^-beta hardly a number of it."""
+    dy, x = samples(np.float32)
+    for scale in (2.0**100, 2.0**-100):
+        far = x * np.float32(scale)
+        options: dict[str, Any] = {"size": 3, "alpha": 1.0, "beta": 0.5, "k": 0.0}
+        found = fastnorm.local_response_norm_backward(dy, far, **options, backend="reference")
+        truth = gradients("local_response_norm", dy, far, **options)["dx"]
+        assert (np.abs(found - truth.value) <= 2.0**-24 * (np.abs(truth.value) + 1e-6 * truth.magnitude)).all()
+
+
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+def test_parameters_gradients_are_summed_in_float64_over_lines(op: str, backend: str) -> None:
+    """Between 2^27 and -2^27 float32 has no place for ones: it would lose up to all 1000 of them."""
+    x = np.tile(np.float32([1, -1, 1, -1]), (1002, 1))
+    dy = np.ones_like(x)
+    dy[0], dy[-1] = 2.0**27, -(2.0**27)
+    found = backward(op)(dy, x, eps=0, backend=backend)
+    np.testing.assert_array_equal(found.dweight, [1000, -1000, 1000, -1000])
+    if found.dbias is not None:
+        np.testing.assert_array_equal(found.dbias, [1000] * 4)
+
+
+@pytest.mark.parametrize("op", ["batch_norm", "instance_norm", "group_norm"])
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_parameters_gradients_are_summed_in_float64_over_items(op: str, channel_axis: int, backend: str) -> None:
+    x = np.tile(np.float32([[1, -1], [-1, 1]]), (1002, 1, 1))  # (N, C, S)
+    dy = np.ones_like(x)
+    dy[0], dy[-1] = 2.0**27, -(2.0**27)
+    options = {"batch_norm": {"training": True}, "group_norm": {"num_groups": 1}}.get(op, {})
+    dy, x = (np.moveaxis(part, 1, channel_axis) for part in (dy, x))
+    found = backward(op)(dy, x, **options, eps=0, channel_axis=channel_axis, backend=backend)
+    np.testing.assert_array_equal(found.dbias, [2000, 2000])
+    dy = dy * x  # now the products do not cancel in a row
+    found = backward(op)(dy, x, **options, eps=0, channel_axis=channel_axis, backend=backend)
+    np.testing.assert_array_equal(found.dweight, [2000, 2000])
+
+
+# Errors of their own; those of all functions are in test_errors
+
+
+def test_dy_has_the_shape_of_x() -> None:
+    x, dy = np.ones((2, 3, 4)), np.ones((2, 4, 3))
+    mixture = {"mean_weight": [0.0] * 3, "var_weight": [0.0] * 3}
+    options = {"group_norm": {"num_groups": 1}, "local_response_norm": {"size": 3}, "switchable_norm": mixture}
+    for op in sorted({case.op for case in BACKWARD_CASES}):
+        training = {"training": True} if op in ("batch_norm", "switchable_norm") else {}
+        out = np.full(x.shape, 7.0)
+        message = rf"{op}_backward: dy must have the shape of x, \(2, 3, 4\), got \(2, 4, 3\)"
+        with pytest.raises(ValueError, match=message):
+            backward(op)(dy, x, **options.get(op, {}), **training, out=out)
+        with pytest.raises(ValueError, match="dy must have the shape of x"):
+            backward(op)(1.0, x, **options.get(op, {}), **training, out=out)
+        assert (out == 7).all()
+
+
+def test_statistics_come_in_pairs_and_have_the_shape_that_the_forward_pass_gives_them() -> None:
+    x = np.ones((2, 3, 4))
+    shapes = {"layer_norm": (2, 3, 1), "batch_norm": (1, 3, 1), "instance_norm": (2, 3, 1), "group_norm": (2, 3, 1)}
+    for op, shape in shapes.items():
+        options = {"num_groups": 3} if op == "group_norm" else {}
+        for given in ({"mean": np.ones(shape)}, {"rstd": np.ones(shape)}):
+            with pytest.raises(ValueError, match=f"{op}_backward: mean and rstd must be given together, or neither"):
+                backward(op)(x, x, **options, **given)
+        for name in ("mean", "rstd"):
+            given = {"mean": np.ones(shape), "rstd": np.ones(shape), name: np.ones((2, 3))}
+            with pytest.raises(ValueError, match=rf"{op}_backward: {name} must have shape \({str(shape)[1:-1]}\)"):
+                backward(op)(x, x, **options, **given)
+    for op in ("rms_norm", "l2_normalize", "pixel_norm"):
+        with pytest.raises(ValueError, match="mean and rstd must be given together"):
+            backward(op)(x, x, mean=np.ones((2, 3, 1)))
+        with pytest.raises(ValueError, match=f"{op}_backward: rstd must have shape"):
+            backward(op)(x, x, rstd=np.ones(3))
+
+
+@pytest.mark.parametrize("op", ["batch_norm", "switchable_norm"])
+def test_the_batch_needs_statistics_and_more_than_one_value_to_take_them_of(op: str) -> None:
+    mixture = ([0.0] * 3, [0.0] * 3) if op == "switchable_norm" else ()
+    x = np.ones((1, 3, 1))
+    with pytest.raises(ValueError, match=f"{op}_backward: training needs more than one value per channel, got 1"):
+        backward(op)(x, x, *mixture, training=True)
+    for running in ({}, {"running_mean": np.zeros(3)}, {"running_var": np.ones(3)}):
+        with pytest.raises(
+            ValueError, match=rf"{op}_backward: .*running_mean and running_var.* needed unless training"
+        ):
+            backward(op)(x, x, *mixture, **running)
