@@ -326,4 +326,5 @@ def merge(
 
 include "textbook.pxi"
 include "express.pxi"
+include "express_batch.pxi"
 include "images.pxi"

@@ -1,0 +1,297 @@
+# The lane of batch_norm, with given statistics and in training; what it stands on is in express.pxi.
+
+cdef inline double number_at(cnp.ndarray a, Py_ssize_t i) noexcept:
+    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32:
+        return (<float*> cnp.PyArray_DATA(a))[i]
+    return (<double*> cnp.PyArray_DATA(a))[i]
+
+
+cdef inline void read_numbers(object a, double value, double* numbers, Py_ssize_t length) noexcept:
+    """The elements of a vector as float64; `value` everywhere if it is None."""
+    cdef Py_ssize_t c
+    cdef const float* singles
+    if a is None:
+        for c in range(length):
+            numbers[c] = value
+    elif cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_FLOAT32:
+        singles = <const float*> cnp.PyArray_DATA(<cnp.ndarray> a)
+        for c in range(length):
+            numbers[c] = singles[c]
+    else:
+        memcpy(numbers, cnp.PyArray_DATA(<cnp.ndarray> a), length * sizeof(double))
+
+
+cdef inline bint scale_by(
+    double* rstd, double* shift, Py_ssize_t channels, bint single, object weight, object bias
+) noexcept:
+    """Turn rstd into the scale, rstd * weight, and write the shift; return whether float32 can apply them."""
+    cdef double scale
+    cdef Py_ssize_t c, strange = 0
+    read_numbers(weight, 1.0, shift, channels)
+    for c in range(channels):
+        scale = rstd[c] * shift[c]
+        strange += not (
+            (rstd[c] >= SMALLEST_RSTD) & (rstd[c] <= LARGEST_RSTD) & (scale >= -LARGEST_RSTD) & (scale <= LARGEST_RSTD)
+        )
+        rstd[c] = scale
+    read_numbers(bias, 0.0, shift, channels)
+    return not single or strange == 0
+
+
+cdef inline bint fold(
+    double* coefficients, Py_ssize_t channels, bint single, double eps, object mean, object var, object weight,
+    object bias
+) noexcept:
+    """Write hi, lo, scale and shift of each channel; return whether float32 can apply them."""
+    cdef double* rstd = coefficients + 2 * channels
+    cdef Py_ssize_t c
+    read_numbers(mean, 0.0, coefficients, channels)
+    read_numbers(None, 0.0, coefficients + channels, channels)
+    read_numbers(var, 0.0, rstd, channels)
+    for c in range(channels):
+        rstd[c] = 1.0 / sqrt(rstd[c] + eps)
+    return scale_by(rstd, rstd + channels, channels, single, weight, bias)
+
+
+cdef object from_list(object numbers):
+    """A list or a tuple of Python's numbers as float64; anything else, and other lists, as they are."""
+    if type(numbers) is not list and type(numbers) is not tuple:
+        return numbers
+    for number in numbers:
+        if not isinstance(number, (float, int)):
+            return numbers
+    return _numpy.array(numbers, _numpy.float64)
+
+
+cdef inline bint is_bytes(object a) noexcept:
+    return (
+        cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_UINT8
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> a)
+    )
+
+
+cdef inline void repeat(double* numbers, Py_ssize_t length, Py_ssize_t times) noexcept:
+    """Write numbers (length,) again and again behind themselves, `times` in all."""
+    cdef Py_ssize_t i
+    for i in range(1, times):
+        memcpy(numbers + i * length, numbers, length * sizeof(double))
+
+
+def given(
+    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
+):
+    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None.
+
+    Channels that are last and few are taken several pixels at a time, as one row of many channels.
+    """
+    cdef Py_ssize_t channels, size, c, together = 1, width, rest = 0
+    cdef int ndim, threads
+    cdef bint last
+    cdef object y
+    cdef double* coefficients
+    cdef double* folded
+    cdef Work w
+    if not (is_plain(x) or is_bytes(x)) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
+        return None
+    channels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    mean, var = from_list(mean), from_list(var)
+    for vector in (mean, var):
+        if not is_vector(vector, -1, channels):
+            return None
+    for vector in (weight, bias):
+        if vector is not None and not is_vector(vector, -1, channels):
+            return None
+    last = last or size == cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
+    if last:
+        if channels <= NARROW:
+            together = min(max(PACKED // channels, 1), size // channels)
+        width = channels * together
+        rest = size % width
+        w = work_with(AFFINE, x, 1, size // width, width)
+        if w.storage == BYTE and width > PIECE:
+            return None
+    else:
+        c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
+        width = channels
+        w = work_with(AFFINE, x, c, size // c, 1)
+    threads = threads_for(size, size)
+    if threads == 0:
+        return None
+    coefficients = <double*> PyMem_Malloc(4 * (channels + width) * sizeof(double))
+    if not coefficients:
+        raise MemoryError
+    try:
+        folded = coefficients + 4 * width
+        if not fold(folded, channels, w.storage != DOUBLE, eps, mean, var, weight, bias):
+            return None
+        y = output_like(x, out, weight, bias)
+        if y is None:
+            return None
+        for c in range(4):
+            w.coefficients[c] = coefficients + c * width
+            memcpy(w.coefficients[c], folded + c * channels, channels * sizeof(double))
+            repeat(w.coefficients[c], channels, together)
+        w.y = w.x
+        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        w.lines = channels if w.x.inner == 1 else 1
+        run(&w, threads)
+        if rest:  # the pixels that do not fill a row
+            w.x.data = <char*> w.x.data + (size - rest) * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x)
+            w.y.data = <char*> w.y.data + (size - rest) * cnp.PyArray_ITEMSIZE(<cnp.ndarray> y)
+            w.x.n = w.y.n = 1
+            w.x.inner = w.y.inner = rest
+            run(&w, 1)
+    finally:
+        PyMem_Free(coefficients)
+    return y
+
+
+cdef inline bint is_running(object a, Py_ssize_t length, cnp.ndarray x, object out) noexcept:
+    """Whether a running statistic is missing, or can be updated in place while x is read and `out` written."""
+    if a is None:
+        return True
+    if not is_vector(a, -1, length) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> a) or overlaps(x, a):
+        return False
+    return out is None or (cnp.PyArray_CheckExact(out) and not overlaps(<cnp.ndarray> out, a))
+
+
+cdef inline void update(cnp.ndarray running, Py_ssize_t c, double old, double value) noexcept:
+    """Move element c towards a new value, in float64."""
+    cdef double result = number_at(running, c) * old + value * (1.0 - old)
+    if cnp.PyArray_TYPE(running) == cnp.NPY_FLOAT32:
+        (<float*> cnp.PyArray_DATA(running))[c] = <float> result
+    else:
+        (<double*> cnp.PyArray_DATA(running))[c] = result
+
+
+cdef void pool_channels(
+    Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, double* parts_hi, double* sums
+) noexcept:
+    """The moments of each channel from those of the rows (item, channel): hi, lo and m2 into `sums`."""
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), total = items * channels * chunks, b, c, k, row
+    cdef Moments line, all_items
+    w.mean, w.lo, w.m2 = parts_hi, parts_hi + total, parts_hi + 2 * total
+    run(w, threads)
+    for c in range(channels):
+        all_items = Moments(0.0, 0.0, 0.0, 0.0)
+        for b in range(items):
+            line = Moments(0.0, 0.0, 0.0, 0.0)
+            for k in range(chunks):
+                row = (b * channels + c) * chunks + k
+                absorb(&line, min(w.x.n - k * CHUNK, CHUNK), w.mean[row], w.lo[row], w.m2[row])
+            absorb(&all_items, w.x.n, line.hi, line.lo, line.m2)
+        sums[c], sums[channels + c], sums[2 * channels + c] = all_items.hi, all_items.lo, all_items.m2
+
+
+cdef void join_chunks(Work* w, int threads, double* chunks_hi, double* sums) noexcept:
+    """The same where channels are last, (1, n, channels): from those of chunks down the columns."""
+    cdef Py_ssize_t channels = w.x.inner, chunks = parts(w.x.n, CHUNK_COLUMNS), c, k, place
+    cdef Moments line
+    w.mean, w.lo, w.m2 = chunks_hi, chunks_hi + chunks * channels, chunks_hi + 2 * chunks * channels
+    run(w, threads)
+    for c in range(channels):
+        line = Moments(0.0, 0.0, 0.0, 0.0)
+        for k in range(chunks):
+            place = k * channels + c
+            absorb(
+                &line, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean[place], w.lo[place], w.m2[place]
+            )
+        sums[c], sums[channels + c], sums[2 * channels + c] = line.hi, line.lo, line.m2
+
+
+cdef inline bint fold_moments(
+    double* sums, Py_ssize_t channels, bint single, const Rule* rule, object weight, object bias
+) noexcept:
+    """Turn hi, lo and m2 of each channel into the coefficients hi, lo, scale and shift; m2 moves to a fifth place."""
+    cdef double* rstd = sums + 2 * channels
+    memcpy(sums + 4 * channels, rstd, channels * sizeof(double))
+    inverses(rule, sums + 4 * channels, rstd, channels)
+    return scale_by(rstd, rstd + channels, channels, single, weight, bias)
+
+
+def train(
+    object x, object running_mean, object running_var, object weight, object bias, object channel_axis, object eps,
+    double old, bint unbiased, object out
+):
+    """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None."""
+    cdef Py_ssize_t items, channels, size, count, spatial, c, i
+    cdef int ndim, threads
+    cdef bint last, composed
+    cdef object y = None
+    cdef double* numbers
+    cdef Rule rule
+    cdef Work w, pool
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
+        return None
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    count, spatial = size // channels, size // (items * channels)
+    if count < 2 or not parameters_fit(x, weight, bias, channels):
+        return None
+    if not is_running(running_mean, channels, x, out) or not is_running(running_var, channels, x, out):
+        return None
+    rule = Rule(VARIANCE, count, eps, False)
+    last = last or spatial == 1
+    # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
+    composed = items > 1 if not last else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED
+    if last:
+        w = work_with(AFFINE if composed else NORMALIZE, x, 1, count, channels)
+        c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512)
+    else:
+        w = work_with(AFFINE if composed else NORMALIZE, x, items * channels, spatial, 1)
+        c = channels
+    threads = threads_for(size, size if composed else c)
+    if threads == 0:
+        return None
+    c = 0
+    if composed:
+        c = 3 * channels * (parts(count, CHUNK_COLUMNS) if last else items * parts(spatial, CHUNK))
+    numbers = <double*> PyMem_Malloc((c + 5 * channels) * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    try:
+        if composed:
+            pool = w
+            pool.primitive, pool.rule = MOMENTS, rule
+            if last:
+                join_chunks(&pool, threads, numbers + 5 * channels, numbers)
+            else:
+                pool_channels(&pool, threads, items, channels, numbers + 5 * channels, numbers)
+            if not fold_moments(numbers, channels, w.storage == SINGLE, &rule, weight, bias):
+                return None
+        y = output_like(x, out, weight, bias)
+        if y is None:
+            return None
+        w.y = w.x
+        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        if composed:
+            for i in range(4):
+                w.coefficients[i] = numbers + i * channels
+            w.lines = 1 if last else channels
+        else:
+            w.rule, w.segments, w.parameters = rule, 1, 1
+            w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
+            if weight is not None:
+                w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), channels
+                if bias is not None:
+                    w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
+            w.mean, w.m2 = numbers, numbers + 4 * channels
+        run(&w, threads)
+        for i in range(channels):
+            if running_mean is not None:
+                update(
+                    <cnp.ndarray> running_mean, i, old,
+                    numbers[i] + numbers[channels + i] if composed else numbers[i]
+                )
+            if running_var is not None:
+                update(<cnp.ndarray> running_var, i, old, numbers[4 * channels + i] / (count - unbiased))
+    finally:
+        PyMem_Free(numbers)
+    return y
