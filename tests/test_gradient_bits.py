@@ -1,6 +1,6 @@
 """Backward passes, activations and int8 lines: every compiled backend against every other, to the bit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,50 @@ def test_what_lies_between_lines_is_left_alone(compiled: str) -> None:
         room = dx.base
         assert room is not None
         assert np.isnan(room).sum() == room.size - x.size
+
+
+# (op, shape, arguments after x, keywords); the weight is along the channels, or the last axis.
+ROWS = [(op, shape, (), {}) for op in ("layer_norm", "rms_norm") for shape in ((6, 4097), (3, 5, 33), (300, 70))]
+CHANNELS = [
+    (op, shape, groups, {"channel_axis": axis, **keywords})
+    for op, groups, keywords in (
+        ("batch_norm", (), {"training": True}),
+        ("batch_norm", (), {"running_mean": np.linspace(-1, 1, 12), "running_var": np.linspace(0.5, 2, 12)}),
+        ("group_norm", (4,), {}),
+        ("instance_norm", (), {}),
+    )
+    for shape, axis in (((3, 12, 40), 1), ((2, 12, 9, 9), 1), ((1030, 4, 12), -1), ((3, 5, 12, 7), 2))
+]
+LINES = [("pixel_norm", (2, 12, 9, 9), (), {}), ("pixel_norm", (5, 12), (), {})]
+LINES += [("l2_normalize", (2, 12, 9, 9), (), {"axis": axis}) for axis in (1, -1)]
+
+
+@pytest.mark.parametrize(("op", "shape", "args", "keywords"), [*ROWS, *CHANNELS, *LINES])
+@each_dtype
+def test_which_backend_served_a_backward_pass_does_not_show(
+    op: str,
+    shape: tuple[int, ...],
+    args: tuple[int, ...],
+    keywords: dict[str, Any],
+    dtype: Any,
+    compiled_labels: list[str],
+    serve: Callable[[str], str],
+    threads_for_all: None,
+) -> None:
+    weight = weights(shape[keywords.get("channel_axis", -1)], dtype)[:1]
+    plain = np.random.default_rng(shape).standard_normal((2, *shape)).astype(dtype)
+    for dy, x in (plain, (np.asfortranarray(part) for part in plain)):
+        for parameters in ((),) if op in ("pixel_norm", "l2_normalize") else ((), weight):
+            expected: list[Array | None] = []
+            for label in compiled_labels:
+                for threads in (1, 3):
+                    with fastnorm.config(backend=serve(label), num_threads=threads):
+                        found = getattr(fastnorm, f"{op}_backward")(dy, x, *args, *parameters, **keywords)
+                    expected = expected or list(found)
+                    for part, wanted in zip(found, expected, strict=True):
+                        assert (part is None) == (wanted is None)
+                        if part is not None and wanted is not None:
+                            assert_same_bits(part, wanted, f"{label}, {threads} threads, {len(parameters)} weights")
 
 
 def numbers(dtype: Any) -> Array:
