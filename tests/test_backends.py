@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES, build, outcome
+from kernel_data import assert_same_bits, lines, strange_lines, weights
 from variants import BY_NUMPY, implementation
 
 import fastnorm
@@ -26,35 +27,6 @@ each_view = pytest.mark.parametrize("view", VIEWS, ids=str)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
-def lines(view: tuple[int, int, int], dtype: Any) -> Iterator[tuple[str, Array]]:
-    """Yield data of many kinds as a canonical view; every kind is finite."""
-    rng = np.random.default_rng(view)
-    normal = rng.standard_normal(view)
-    position = np.arange(view[1], dtype=np.float64)[:, np.newaxis]
-    yield "normal", normal.astype(dtype)
-    yield "far from zero", (normal + 1e4).astype(dtype)
-    yield "ramp", (normal * 0.01 + position).astype(dtype)
-    yield "outlier in front", (normal + np.where(position == 0, 1e4, 0)).astype(dtype)
-    yield "two values", np.where(normal > 0.5, 1.3, 0).astype(dtype)
-    yield "constant", np.full(view, 0.7, dtype)
-    yield "zero", np.zeros(view, dtype)
-    yield "signed zeros", np.where(normal > 0, 0.0, -0.0).astype(dtype)
-    if dtype == np.float32:
-        yield "large", normal.astype(dtype) * dtype(1e30)
-        yield "tiny", normal.astype(dtype) * dtype(1e-30)
-    if dtype == np.float32 and normal.size < 5000:  # processors compute slowly with these
-        yield "subnormal", normal.astype(dtype) * dtype(1e-40)
-
-
-def strange_lines(view: tuple[int, int, int], dtype: Any) -> Iterator[tuple[str, Array]]:
-    """Yield data with numbers that are none, in some lines."""
-    for value in (np.nan, np.inf, -np.inf):
-        x = np.random.default_rng(view).standard_normal(view).astype(dtype)
-        x[-1, view[1] // 2, -1] = value
-        x[0, 0, 0] = value
-        yield str(value), x
-
-
 def coefficients(view: tuple[int, int, int]) -> Affine:
     outer, _, inner = view
     rng = np.random.default_rng(1)
@@ -68,11 +40,6 @@ RULES = [
     Rule(measure=Measure.SQUARES, eps=1e-6),
     Rule(measure=Measure.SQUARES, eps=1e-12, floor=True, summed=True),
 ]
-
-
-def weights(count: int, dtype: Any) -> tuple[Array, Array]:
-    rng = np.random.default_rng(count)
-    return rng.standard_normal(count).astype(dtype), rng.standard_normal(count).astype(dtype)
 
 
 def normalizations(view: tuple[int, int, int], dtype: Any) -> Iterator[tuple[Any, ...]]:
@@ -168,17 +135,6 @@ def primitives(backend: Reference, x: Array) -> Iterator[tuple[str, Array]]:
             assert backend.normalize(x, y, weight, bias, per_position, segments, rule, False) is None
             yield f"{label}: without statistics", y.copy()
     yield from backward_primitives(backend, x)
-
-
-def assert_same_bits(actual: Array, expected: Array, message: str) -> None:
-    """Compare bits, -0.0 and 0.0 told apart; one NaN is as good as another."""
-    assert actual.dtype == expected.dtype
-    assert actual.shape == expected.shape
-    if actual.tobytes() == expected.tobytes():
-        return
-    np.testing.assert_array_equal(actual, expected, err_msg=message)
-    numbers = ~np.isnan(expected) if expected.dtype.kind == "f" else np.ones(expected.shape, bool)
-    np.testing.assert_array_equal(np.signbit(actual[numbers]), np.signbit(expected[numbers]), err_msg=message)
 
 
 # Against the reference

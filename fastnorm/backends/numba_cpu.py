@@ -11,12 +11,22 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm.backends import numba_columns, numba_moments, numba_rows, numba_short_rows, numba_textbook
+from fastnorm.activations import FORMULAS, Activation, Scalar
+from fastnorm.backends import (
+    numba_activations,
+    numba_columns,
+    numba_gradient_columns,
+    numba_gradients,
+    numba_moments,
+    numba_rows,
+    numba_short_rows,
+    numba_textbook,
+)
 from fastnorm.backends.numba_lanes import BUNDLE_BYTES
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
-from fastnorm.plan import chunk_length, chunks_of
-from fastnorm.recipe import Affine, Measure, Moments, Rule
+from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
+from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule
 from fastnorm.settings import config, current
 
 Array = npt.NDArray[Any]
@@ -180,6 +190,61 @@ class Numba(Reference):
         stats = mean.reshape(outer, inner), m2.reshape(outer, inner)
         return Moments(stats[0], np.zeros_like(stats[0]), stats[1])
 
+    def after(self, fusion: Fusion, y: Array) -> None:
+        activation = fusion.activation
+        if activation is not None and not isinstance(activation, Scalar):
+            kernels = numba_activations.activate, numba_activations.parallel_activate
+            units = -(-y.size // numba_activations.BLOCK)
+            _share(*kernels, units, (y.reshape(-1), activation.code(y.dtype)))
+            fusion = fusion._replace(activation=None)
+        super().after(fusion, y)
+
+    def dots(self, x: Array, dy: Array, mean: Array) -> tuple[Array, Array]:
+        outer, _, inner = x.shape
+        chunks, _ = chunks_of(x.shape)
+        products, sums = np.empty((outer, chunks, inner)), np.empty((outer, chunks, inner))
+        arguments = _read_only(x), _read_only(dy), _read_only(np.ascontiguousarray(mean)), products, sums
+        if inner == 1:
+            _share(numba_gradients.dots_rows, numba_gradients.parallel_dots_rows, outer * chunks, arguments)
+        else:
+            kernels = numba_gradient_columns.dots_columns, numba_gradient_columns.parallel_dots_columns
+            _share(*kernels, outer * chunks * _tiles(inner, x.dtype), arguments)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return sums.sum(axis=1), products.sum(axis=1)
+
+    def affine_grad(
+        self, x: Array, dy: Array, dx: Array, mean: Array, scale: Array, slope: Array, shift: Array
+    ) -> None:
+        chunks, _ = chunks_of(x.shape)
+        numbers = (_read_only(np.ascontiguousarray(part)) for part in (mean, scale, slope, shift))
+        if x.shape[2] == 1:
+            kernels = numba_gradients.affine_grad_rows, numba_gradients.parallel_affine_grad_rows
+        else:
+            kernels = numba_gradient_columns.affine_grad_columns, numba_gradient_columns.parallel_affine_grad_columns
+        _share(*kernels, x.shape[0] * chunks, (_read_only(x), _read_only(dy), dx, *numbers))
+
+    def normalize_grad(
+        self, x: Array, dy: Array, dx: Array, weight: Array, per_position: bool, segments: int, rule: Rule,
+        given: tuple[Array, Array] | None, parameters: bool,
+    ) -> tuple[Array, Array] | None:  # fmt: skip
+        outer, reduce, _ = x.shape
+        rows = rows_of_unit(outer) if per_position else 1
+        units = -(-outer // rows)
+        shape = (units, reduce) if per_position else (outer, segments)
+        products, sums = np.zeros(shape if parameters else (0, 0)), np.zeros(shape if parameters else (0, 0))
+        arguments = (
+            _read_only(x), _read_only(dy), dx, _read_only(weight), per_position, segments, int(rule.measure),
+            float(rule.divisor(reduce)), float(rule.eps), rule.floor, *map(_read_only, given or (_NOTHING, _NOTHING)),
+            products, sums, rows,
+        )  # fmt: skip
+        _share(numba_gradients.normalize_grad_rows, numba_gradients.parallel_normalize_grad_rows, units, arguments)
+        if not parameters:
+            return None
+        if not per_position:
+            return products.ravel(), sums.ravel()
+        with np.errstate(invalid="ignore", over="ignore"):
+            return products.sum(axis=0), sums.sum(axis=0)
+
     def warm(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Compile every kernel, or load it from the cache, by calling it: serial and parallel, float32 and float64."""
         for call in self._calls():
@@ -198,4 +263,10 @@ class Numba(Reference):
                 yield partial(self.moments, x, Measure.VARIANCE)
                 yield partial(self.affine, x, y, Affine(zeros, zeros, zeros, zeros))
                 yield partial(self.extrema, x)
+                yield partial(self.dots, x, x, zeros)
+                yield partial(self.affine_grad, x, x, y, zeros, zeros, zeros, zeros)
+                if x.shape[2] == 1:
+                    yield partial(self.normalize_grad, x, x, y, weight, False, 1, Rule(), None, True)
+            block = np.zeros(2 * numba_activations.BLOCK, dtype)
+            yield partial(self.after, Fusion(None, None, Activation(next(iter(FORMULAS)))), block)
         yield partial(self.merge, Moments(*(np.zeros((1, 2, 1)) for _ in range(3))), 1, 1)

@@ -83,9 +83,13 @@ def _cached(dispatcher):
     return dispatcher
 
 
+# Options of a part of a kernel: always inlined, since a call per short line costs more than its work.
+HELPER = {"forceinline": True, "error_model": "numpy"}
+
+
 def helper(function):
-    """Compile a part of a kernel; always inlined, since a call per short line costs more than its work."""
-    return numba.njit(forceinline=True, error_model="numpy")(function)
+    """Compile a part of a kernel."""
+    return numba.njit(**HELPER)(function)
 
 
 def kernel(function):
