@@ -174,7 +174,8 @@ class Cython(Reference):
         shape = outer, chunks_of(x.shape)[0], inner
         products, sums = np.empty(shape), np.empty(shape)
         self._kernels.dots(x, dy, np.ascontiguousarray(mean), products, sums, self._threads_for(x))
-        return sums.sum(axis=1), products.sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return sums.sum(axis=1), products.sum(axis=1)
 
     def affine_grad(
         self, x: Array, dy: Array, dx: Array, mean: Array, scale: Array, slope: Array, shift: Array
@@ -199,7 +200,10 @@ class Cython(Reference):
         )  # fmt: skip
         if products is None or sums is None:
             return None
-        return (products.sum(axis=0), sums.sum(axis=0)) if per_position else (products.ravel(), sums.ravel())
+        if not per_position:
+            return products.ravel(), sums.ravel()
+        with np.errstate(invalid="ignore"):
+            return products.sum(axis=0), sums.sum(axis=0)
 
     def image(self, x: Array, y: Array, planar: bool, mean: Array, scale: Array) -> None:
         channels = x.shape[2]
