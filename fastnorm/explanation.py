@@ -102,7 +102,7 @@ def _stores(op: str, size: int, storage_size: int, backend: str) -> str:
     if backend == "reference" or op in BY_NUMPY:
         return f"NumPy's; {memory}"
     streamed = backend == "cython" and storage_size > 2 and size >= tuning.STREAM_BYTES
-    return f"{'non-temporal, past the caches' if streamed else 'ordinary, asked for ahead'}; {memory}"
+    return f"{'non-temporal, past the caches' if streamed else 'ordinary'}; {memory}"
 
 
 def _bound(op: str, elements: int, source: int, target: int, error: float) -> str:
