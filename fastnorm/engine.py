@@ -196,7 +196,7 @@ def fuse(
         if activation is None and quantized is None:
             return call, None
         return call, Fusion(None, None, activation, quantized)
-    total = empty(call.x.shape, call.x.dtype) if keep else call.y
+    total = empty(call.x.shape, call.x.dtype, second=True) if keep else call.y
     fused = Call(total, call.y, call.result, call.out, call.backend)
     return fused, Fusion(np.ascontiguousarray(call.x), np.ascontiguousarray(residual), activation, quantized)
 

@@ -74,9 +74,9 @@ class _Pool:
 _pool = _Pool(_bound())
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an uninitialised array, of recycled memory if it is large."""
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], second: bool = False) -> Array:
+    """Return an uninitialised array, of recycled memory if it is large; a call's second output if it is less large."""
     size = prod(shape) * dtype.itemsize
-    if size < tuning.POOL_SMALLEST_BYTES:
+    if size < (tuning.POOL_SMALLEST_SECOND_BYTES if second else tuning.POOL_SMALLEST_BYTES):
         return np.empty(shape, dtype)
     return np.asarray(_Lease(_pool.take(size))).view(dtype).reshape(shape)

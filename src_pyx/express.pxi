@@ -325,7 +325,7 @@ def fused_lines(
     ):
         return None
     if keep:
-        total = output_like(x, None, None, None)
+        total = _memory.empty((<object> x).shape, (<object> x).dtype, True)
     y = normalized(
         x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule, residual, activation, total
     )
