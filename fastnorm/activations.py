@@ -77,7 +77,7 @@ class Scalar(Activation):
 
             function, scalar = self._function, numba.from_dtype(dtype)
 
-            def loop(y, n):  # type: ignore[no-untyped-def]
+            def loop(y: Any, n: int) -> None:
                 for i in range(n):
                     y[i] = function(y[i])
 

@@ -16,7 +16,7 @@ numba = pytest.importorskip("numba", reason="scalar functions are compiled by nu
 
 
 @numba.njit
-def hard_swish(x):  # type: ignore[no-untyped-def]
+def hard_swish(x: float) -> float:
     return x * min(max(x + 3.0, 0.0), 6.0) / 6.0
 
 
@@ -207,7 +207,7 @@ def test_training_takes_no_fusion() -> None:
 
 def test_a_function_that_is_no_function_of_a_number_is_refused() -> None:
     @numba.njit
-    def two(x, y):  # type: ignore[no-untyped-def]
+    def two(x: float, y: float) -> float:
         return x + y
 
     with pytest.raises(TypeError, match="activation 'two' does not map a float64 to a number"):

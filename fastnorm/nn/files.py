@@ -104,7 +104,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
     safetensors = _safetensors("load")
     try:
         with safetensors.safe_open(source, framework="np") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (it is no mapping)
+            names = tensors.keys()  # it is no mapping
+            return {name: tensors.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"load: {source} is not a readable .safetensors file: {error}") from error
 
