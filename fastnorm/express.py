@@ -34,16 +34,28 @@ class Lane:
         ``(x, mean, var, weight, bias, channel_axis, eps, out)``: given statistics, channels second or last.
     train : callable
         ``(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, out)``: those of the batch.
+    lines_backward : callable
+        ``(dy, x, weight, mean, rstd, axis, eps, measure, floor, summed, parameters, out)``: dx, and the gradients of
+        weight and bias, with ``parameters`` False None.
+    groups_backward : callable
+        ``(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)``: the three gradients.
+    train_backward : callable
+        ``(dy, x, weight, mean, rstd, channel_axis, eps, out)``: the three gradients.
     """
 
-    __slots__ = ("fused_lines", "given", "groups", "lines", "train")
+    __slots__ = (
+        "fused_lines", "given", "groups", "groups_backward", "lines", "lines_backward", "train", "train_backward",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.lines: Callable[..., Any] = partial(self._first, "lines")
+        self.lines_backward: Callable[..., Any] = partial(self._first, "lines_backward")
         self.fused_lines: Callable[..., Any] = partial(self._first, "fused_lines")
         self.groups: Callable[..., Any] = partial(self._first, "groups")
+        self.groups_backward: Callable[..., Any] = partial(self._first, "groups_backward")
         self.given: Callable[..., Any] = partial(self._first, "given")
         self.train: Callable[..., Any] = partial(self._first, "train")
+        self.train_backward: Callable[..., Any] = partial(self._first, "train_backward")
 
     def _first(self, name: str, *arguments: Any) -> Any:
         first = registry.load_first(tuning.LADDER[0].backends)

@@ -93,6 +93,13 @@ cdef inline bint is_int(object a, long value) noexcept:
     return PyLong_CheckExact(a) and PyLong_AsLongAndOverflow(a, &overflow) == value and not overflow
 
 
+cdef inline bint is_last(object axis, int ndim) noexcept:
+    """Whether this is the last axis, as a number or as all that a tuple names."""
+    if type(axis) is tuple and len(<tuple> axis) == 1:
+        axis = (<tuple> axis)[0]
+    return is_int(axis, -1) or is_int(axis, ndim - 1)
+
+
 cdef inline bint overlaps(cnp.ndarray a, object b) noexcept:
     """Whether two contiguous arrays share memory; None does not."""
     if b is None:
@@ -283,9 +290,9 @@ def lines(
     cdef Py_ssize_t n
     cdef Rule rule
     cdef bint plain = is_plain(x)
-    if not (plain or is_narrow(x)) or not PyFloat_CheckExact(eps) or not is_int(axis, -1):
+    if not (plain or is_narrow(x)) or not PyFloat_CheckExact(eps):
         return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
         return None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     rule = Rule(measure, 1.0 if summed else n, eps, floor)
@@ -310,7 +317,9 @@ def fused_lines(
     cdef Py_ssize_t n
     cdef Rule rule
     cdef object y, total = None
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or not is_int(axis, -1) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+        return None
+    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
         return None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     rule = Rule(measure, n, eps, False)

@@ -62,6 +62,7 @@ cdef struct Work:
     double* products            # sums of dy * (x - mean), or of dy * xhat
     double* sums                # of dy
     Py_ssize_t rows             # to a unit of work
+    Py_ssize_t tile             # columns to a unit of work
     void* addend                # fusion: x is addend + residual
     void* residual
     void (*activate)(void* y, Py_ssize_t n) noexcept nogil
@@ -101,7 +102,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     elif w.primitive == DOTS and rows:
         dots_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, start, stop)
     elif w.primitive == DOTS:
-        dots_columns(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, start, stop)
+        dots_columns(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, w.tile, start, stop)
     elif w.primitive == AFFINE_GRAD and rows:
         affine_grad_rows(
             x, dy, y, w.x, w.dy, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3],
@@ -160,13 +161,20 @@ cdef inline bint may_stream(const Work* w) noexcept:
 cdef inline void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
     cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
-    cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner
+    cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner, tiled
     if w.primitive == NORMALIZE_GRAD:
         units = parts(units, w.rows)
     elif w.primitive != NORMALIZE:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive != AFFINE and w.primitive != AFFINE_GRAD and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
+    if w.primitive == DOTS and w.x.inner > 1:
+        w.tile = tile // TILE * DOTS_TILE  # rows had better be read as a whole
+        tiled = units // parts(w.x.inner, tile) * parts(w.x.inner, w.tile)
+        if tiled >= 2 * threads:
+            units = tiled
+        else:
+            w.tile = tile
     if may_stream(w) and elements >= LEAST_STREAMED:
         w.y.streamed = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
     if threads == 1 and elements < RELEASE_GIL:
@@ -327,4 +335,5 @@ def merge(
 include "textbook.pxi"
 include "express.pxi"
 include "express_batch.pxi"
+include "express_gradients.pxi"
 include "images.pxi"

@@ -100,6 +100,41 @@ def train(
     unbiased: bool,
     out: object,
 ) -> _Array | None: ...
+def lines_backward(
+    dy: object,
+    x: object,
+    weight: object,
+    mean: object,
+    rstd: object,
+    axis: object,
+    eps: object,
+    measure: int,
+    floor: bool,
+    summed: bool,
+    parameters: bool,
+    out: object,
+) -> tuple[_Array, _Array | None, _Array | None] | None: ...
+def groups_backward(
+    dy: object,
+    x: object,
+    num_groups: object,
+    weight: object,
+    mean: object,
+    rstd: object,
+    channel_axis: object,
+    eps: object,
+    out: object,
+) -> tuple[_Array, _Array, _Array] | None: ...
+def train_backward(
+    dy: object,
+    x: object,
+    weight: object,
+    mean: object,
+    rstd: object,
+    channel_axis: object,
+    eps: object,
+    out: object,
+) -> tuple[_Array, _Array, _Array] | None: ...
 def textbook(x: _Array, weights: _Array | None, algorithm: int, half: bool, mean: _Doubles, m2: _Doubles) -> None: ...
 def normalize(
     x: _Array,

@@ -264,6 +264,10 @@ def batch_norm_backward(
     (array([ 0.2041, -0.4082,  0.2041]), array([-1.2247]), array([1.]))
     """
     function = "batch_norm_backward"
+    if training and dtype is None and backend is None and where is None and weights is None:
+        served = lane.train_backward(dy, x, weight, mean, rstd, channel_axis, eps, out)
+        if served is not None:
+            return Gradients(*served)
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]

@@ -226,5 +226,9 @@ def layer_norm_backward(
     >>> dx.round(4), dweight.round(4), dbias
     (array([[ 0.2041, -0.4082,  0.2041]]), array([-1.2247,  0.    ,  0.    ]), array([1., 0., 0.]))
     """
+    if dtype is None and backend is None:
+        found = lane.lines_backward(dy, x, weight, mean, rstd, axis, eps, VARIANCE, False, False, True, out)
+        if found is not None:
+            return Gradients(*found)
     rule = Rule(eps=arguments.number(eps, "layer_norm_backward", "eps", minimum=0))
     return lines_backward("layer_norm_backward", dy, x, weight, mean, rstd, axis, rule, out, dtype, backend)

@@ -197,6 +197,11 @@ def l2_normalize_backward(
     array([ 0.128, -0.096])
     """
     function = "l2_normalize_backward"
+    if dtype is None and backend is None:
+        served = lane.lines_backward(dy, x, None, mean, rstd, axis, eps, SQUARES, True, True, False, out)
+        if served is not None:
+            dx: Array = served[0]
+            return dx
     least = arguments.number(eps, function, "eps", minimum=0)
     rule = Rule(measure=Measure.SQUARES, eps=least, floor=True, summed=True)
     return lines_backward(function, dy, x, None, mean, rstd, axis, rule, out, dtype, backend, False).dx

@@ -126,6 +126,10 @@ def rms_norm_backward(
     >>> fastnorm.rms_norm_backward([1.0, 0.0], [3.0, 4.0], eps=0).dx.round(4)
     array([ 0.181 , -0.1358])
     """
+    if dtype is None and backend is None:
+        served = lane.lines_backward(dy, x, weight, mean, rstd, axis, eps, SQUARES, False, False, True, out)
+        if served is not None:
+            return Gradients(served[0], served[1], None)
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm_backward", "eps", minimum=0))
     found = lines_backward("rms_norm_backward", dy, x, weight, mean, rstd, axis, rule, out, dtype, backend)
     return found._replace(dbias=None)
