@@ -168,49 +168,31 @@ cdef inline void update(cnp.ndarray running, Py_ssize_t c, double old, double va
         (<double*> cnp.PyArray_DATA(running))[c] = result
 
 
-cdef void pool_channels(
-    Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, double* parts_hi, double* sums
-) noexcept:
-    """The moments of each channel from those of the rows (item, channel): hi, lo and m2 into `sums`."""
-    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), total = items * channels * chunks, b, c, k, row
-    cdef Moments line, all_items
-    w.mean, w.lo, w.m2 = parts_hi, parts_hi + total, parts_hi + 2 * total
-    run(w, threads)
-    for c in range(channels):
-        all_items = Moments(0.0, 0.0, 0.0, 0.0)
-        for b in range(items):
-            line = Moments(0.0, 0.0, 0.0, 0.0)
-            for k in range(chunks):
-                row = (b * channels + c) * chunks + k
-                absorb(&line, min(w.x.n - k * CHUNK, CHUNK), w.mean[row], w.lo[row], w.m2[row])
-            absorb(&all_items, w.x.n, line.hi, line.lo, line.m2)
-        sums[c], sums[channels + c], sums[2 * channels + c] = all_items.hi, all_items.lo, all_items.m2
-
-
-cdef void join_chunks(Work* w, int threads, double* chunks_hi, double* sums) noexcept:
-    """The same where channels are last, (1, n, channels): from those of chunks down the columns."""
-    cdef Py_ssize_t channels = w.x.inner, chunks = parts(w.x.n, CHUNK_COLUMNS), c, k, place
+cdef void join_chunks(Work* w, int threads, Channels n) noexcept:
+    """The moments of channels that are last, (1, n, channels), from those of chunks down the columns."""
+    cdef Py_ssize_t channels = w.x.inner, c, k, place
     cdef Moments line
-    w.mean, w.lo, w.m2 = chunks_hi, chunks_hi + chunks * channels, chunks_hi + 2 * chunks * channels
     run(w, threads)
     for c in range(channels):
         line = Moments(0.0, 0.0, 0.0, 0.0)
-        for k in range(chunks):
+        for k in range(parts(w.x.n, CHUNK_COLUMNS)):
             place = k * channels + c
             absorb(
                 &line, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean[place], w.lo[place], w.m2[place]
             )
-        sums[c], sums[channels + c], sums[2 * channels + c] = line.hi, line.lo, line.m2
+        n.mean[c], n.lo[c], n.m2[c] = line.hi, line.lo, line.m2
 
 
-cdef inline bint fold_moments(
-    double* sums, Py_ssize_t channels, bint single, const Rule* rule, object weight, object bias
-) noexcept:
-    """Turn hi, lo and m2 of each channel into the coefficients hi, lo, scale and shift; m2 moves to a fifth place."""
-    cdef double* rstd = sums + 2 * channels
-    memcpy(sums + 4 * channels, rstd, channels * sizeof(double))
-    inverses(rule, sums + 4 * channels, rstd, channels)
-    return scale_by(rstd, rstd + channels, channels, single, weight, bias)
+cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t channels, const Rule* rule) noexcept:
+    """The moments of all channels of a work, one pass over x."""
+    cdef Py_ssize_t c
+    w.primitive, w.rule = MOMENTS, rule[0]
+    if w.x.inner > 1:
+        join_chunks(&w, threads, w.channels)
+        return
+    run(&w, threads)
+    for c in range(channels):
+        pool_channel(&w, items, channels, w.channels, c)
 
 
 def train(
@@ -218,13 +200,14 @@ def train(
     double old, bint unbiased, object out
 ):
     """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None."""
-    cdef Py_ssize_t items, channels, size, count, spatial, c, i
+    cdef Py_ssize_t items, channels, size, count, spatial, c, chunks
     cdef int ndim, threads
     cdef bint last, composed
     cdef object y = None
     cdef double* numbers
+    cdef Channels n
     cdef Rule rule
-    cdef Work w, pool
+    cdef Work w
     if not is_plain(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
@@ -250,31 +233,36 @@ def train(
     threads = threads_for(size, size if composed else c)
     if threads == 0:
         return None
-    c = 0
+    chunks = 0
     if composed:
-        c = 3 * channels * (parts(count, CHUNK_COLUMNS) if last else items * parts(spatial, CHUNK))
-    numbers = <double*> PyMem_Malloc((c + 5 * channels) * sizeof(double))
+        chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
+    numbers = <double*> PyMem_Malloc((3 * chunks + CHANNEL_NUMBERS * channels) * sizeof(double))
     if not numbers:
         raise MemoryError
+    n = w.channels = channels_of(numbers + 3 * chunks, channels)
     try:
+        w.lines = 1 if last else channels
         if composed:
-            pool = w
-            pool.primitive, pool.rule = MOMENTS, rule
-            if last:
-                join_chunks(&pool, threads, numbers + 5 * channels, numbers)
-            else:
-                pool_channels(&pool, threads, items, channels, numbers + 5 * channels, numbers)
-            if not fold_moments(numbers, channels, w.storage == SINGLE, &rule, weight, bias):
-                return None
+            w.mean, w.lo, w.m2, w.rule = numbers, numbers + chunks, numbers + 2 * chunks, rule
+            read_numbers(weight, 1.0, n.scale, channels)
+            read_numbers(bias, 0.0, n.shift, channels)
+            # Where a channel cannot be served, the general path needs x as it was.
+            if not last and (out is None or not overlaps(<cnp.ndarray> x, out)):
+                w.rows = channels_together(count * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), channels, threads)
+            if w.rows == 0:
+                pooled_moments(w, threads, items, channels, &rule)
+                if not fold_channels(&rule, w.storage == SINGLE, n, 0, channels):
+                    return None
         y = output_like(x, out, weight, bias)
         if y is None:
             return None
         w.y = w.x
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
-        if composed:
-            for i in range(4):
-                w.coefficients[i] = numbers + i * channels
-            w.lines = 1 if last else channels
+        if w.rows:
+            w.primitive = TRAIN
+        elif composed:
+            w.coefficients[0], w.coefficients[1] = n.mean, n.lo
+            w.coefficients[2], w.coefficients[3] = n.scale, n.shift
         else:
             w.rule, w.segments, w.parameters = rule, 1, 1
             w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
@@ -282,16 +270,15 @@ def train(
                 w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), channels
                 if bias is not None:
                     w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
-            w.mean, w.m2 = numbers, numbers + 4 * channels
+            w.mean, w.m2 = n.mean, n.m2
         run(&w, threads)
-        for i in range(channels):
+        if w.strange:
+            return None
+        for c in range(channels):
             if running_mean is not None:
-                update(
-                    <cnp.ndarray> running_mean, i, old,
-                    numbers[i] + numbers[channels + i] if composed else numbers[i]
-                )
+                update(<cnp.ndarray> running_mean, c, old, n.mean[c] + n.lo[c] if composed else n.mean[c])
             if running_var is not None:
-                update(<cnp.ndarray> running_var, i, old, numbers[4 * channels + i] / (count - unbiased))
+                update(<cnp.ndarray> running_var, c, old, n.m2[c] / (count - unbiased))
     finally:
         PyMem_Free(numbers)
     return y

@@ -1,6 +1,6 @@
 # The lanes of backward passes; what they stand on is in express.pxi and express_batch.pxi. A parameter's gradient is a
-# sum of float64 parts, added in their order from the first, as NumPy adds rows. (One of a single element it adds in
-# pairs: parameters of one element are left to the general path.)
+# sum of float64 parts, added in their order from the first, as NumPy adds rows. (Rows of one element it adds in pairs:
+# they are left to the general path.)
 
 from cpython.mem cimport PyMem_Calloc
 
@@ -24,7 +24,7 @@ cdef inline bint are_gradients(object dy, object x, object out, object weight) n
 
 
 cdef inline bint is_statistic(object a, cnp.ndarray x, int first, int second) noexcept:
-    """Whether this is float64 and plain, with the lengths of x in two axes (-1: in all but the last) and 1 in others."""
+    """Whether this is plain float64 with the lengths of x in two axes (-1: in all but the last) and 1 elsewhere."""
     cdef int i
     cdef bint kept
     if not is_plain(a) or cnp.PyArray_TYPE(<cnp.ndarray> a) != cnp.NPY_FLOAT64:
@@ -186,50 +186,16 @@ cdef object of_groups(
     return dx, dweight, dbias
 
 
-cdef bint slopes(
-    double* numbers, Py_ssize_t channels, Py_ssize_t count, bint single, object weight
-) noexcept:
-    """From mean, rstd, sums and products of channels the coefficients mean, scale, slope and shift, behind them.
-
-    Products become those of dy * xhat. Return whether float32 can hold the coefficients.
-    """
-    cdef double* rstd = numbers + channels
-    cdef double* sums = numbers + 2 * channels
-    cdef double* products = numbers + 3 * channels
-    cdef double* scale = numbers + 5 * channels
-    cdef double* slope = numbers + 6 * channels
-    cdef double* shift = numbers + 7 * channels
-    cdef bint fits = True
-    cdef Py_ssize_t c
-    memcpy(numbers + 4 * channels, numbers, channels * sizeof(double))
-    read_numbers(weight, 1.0, scale, channels)
-    for c in range(channels):
-        products[c] = products[c] * rstd[c]
-        shift[c] = -rstd[c] * (sums[c] * scale[c] / count)
-        slope[c] = -rstd[c] * rstd[c] * (products[c] * scale[c] / count)
-        scale[c] = rstd[c] * scale[c]
-        if single:
-            fits = fits and is_sloped(scale[c]) and is_sloped(slope[c])
-    return fits
-
-
-cdef inline bint is_sloped(double coefficient) noexcept nogil:
-    """Whether float32 can hold this coefficient of a gradient, with room for its products."""
-    cdef double size = abs(coefficient)
-    return size == 0.0 or SMALLEST_SLOPED * SMALLEST_SLOPED <= size <= LARGEST_SLOPED * LARGEST_SLOPED
-
-
 def train_backward(
     object dy, object x, object weight, object mean, object rstd, object channel_axis, object eps, object out
 ):
     """The backward pass of `train`: dx and the gradients of weight and bias; or None."""
-    cdef Py_ssize_t items, channels, size, count, spatial, chunks, c, lines
+    cdef Py_ssize_t items, channels, size, count, spatial, chunks, c
     cdef int ndim, threads
     cdef bint last
     cdef object dx
     cdef double* numbers
-    cdef double* part
-    cdef Rule rule
+    cdef Channels n
     cdef Work w
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
@@ -237,72 +203,74 @@ def train_backward(
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     if ndim < 2 or not (last or is_int(channel_axis, 1)):
         return None
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    c = ndim - 1 if last else 1
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, <int> c)
     count, spatial = size // channels, size // (items * channels)
     if channels == 1 or count < 2 or not vectors_fit(x, weight, None, channels):
         return None
-    c = ndim - 1 if last else 1
     if not statistics_fit(mean, rstd, x, <int> c, <int> c, True):
         return None
     last = last or spatial == 1
     if items == 1 and not last:
         return of_groups(dy, x, 1, channels, channels, weight, mean, rstd, eps, out)
-    w = work_with(DOTS, x, 1, count, channels) if last else work_with(DOTS, x, items * channels, spatial, 1)
-    chunks = parts(w.x.n, CHUNK_COLUMNS if last else CHUNK)
+    w = work_with(TRAIN_GRAD, x, 1, count, channels) if last else work_with(TRAIN_GRAD, x, items * channels, spatial, 1)
     threads = threads_for(size, size)
-    if threads == 0 or (not last and chunks >= IN_ORDER):
+    if threads == 0 or (not last and parts(spatial, CHUNK) >= IN_ORDER):
         return None
-    rule = Rule(VARIANCE, count, eps, False)
-    lines = w.x.outer * w.x.inner
-    numbers = <double*> PyMem_Malloc((8 * channels + 3 * lines * chunks) * sizeof(double))
+    chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
+    numbers = <double*> PyMem_Malloc((3 * chunks + CHANNEL_NUMBERS * channels) * sizeof(double))
     if not numbers:
         raise MemoryError
-    part = numbers + 8 * channels
     try:
-        if rstd is None:
-            w.primitive, w.rule = MOMENTS, rule
-            if last:
-                join_chunks(&w, threads, part, numbers)
-            else:
-                pool_channels(&w, threads, items, channels, part, numbers)
-            for c in range(channels):
-                numbers[c] += numbers[channels + c]
-            inverses(&rule, numbers + 2 * channels, numbers + channels, channels)
-        else:
-            memcpy(numbers, cnp.PyArray_DATA(<cnp.ndarray> mean), channels * sizeof(double))
-            memcpy(numbers + channels, cnp.PyArray_DATA(<cnp.ndarray> rstd), channels * sizeof(double))
-        if w.storage == SINGLE:
-            for c in range(channels):
-                if not SMALLEST_SLOPED <= numbers[channels + c] <= LARGEST_SLOPED:
-                    return None
+        n = w.channels = channels_of(numbers + 3 * chunks, channels)
+        w.mean, w.lo, w.m2 = numbers, numbers + chunks, numbers + 2 * chunks
+        w.sums, w.products = w.mean, w.lo  # the moments of chunks are not needed any more by then
+        w.rule, w.given, w.lines = Rule(VARIANCE, count, eps, False), rstd is not None, 1 if last else channels
+        if w.given:
+            memcpy(n.mean, cnp.PyArray_DATA(<cnp.ndarray> mean), channels * sizeof(double))
+            memcpy(n.rstd, cnp.PyArray_DATA(<cnp.ndarray> rstd), channels * sizeof(double))
+        read_numbers(weight, 1.0, n.scale, channels)
+        if not last:
+            w.rows = channels_together(2 * count * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), channels, threads)
         dx = output_like(x, out, dy, weight)
         if dx is None:
             return None
         take_gradient(&w, dy, dx)
-        w.primitive, w.mean, w.lines = DOTS, numbers, 1 if last else channels
-        w.sums, w.products = part, part + lines * chunks
-        run(&w, threads)
-        if last:
-            add_rows(w.sums, chunks, channels)
-            add_rows(w.products, chunks, channels)
-        else:
-            for c in range(lines):
-                add_rows(w.sums + c * chunks, chunks, 1)
-                add_rows(w.products + c * chunks, chunks, 1)
-                w.sums[c], w.products[c] = w.sums[c * chunks], w.products[c * chunks]
-            add_rows(w.sums, items, channels)
-            add_rows(w.products, items, channels)
-        memcpy(numbers + 2 * channels, w.sums, channels * sizeof(double))
-        memcpy(numbers + 3 * channels, w.products, channels * sizeof(double))
-        if not slopes(numbers, channels, count, w.storage == SINGLE, weight):
+        if w.rows:
+            run(&w, threads)
+            if w.strange:
+                return None
+        elif not channels_backward(&w, threads, items, channels, count):
             return None
-        w.primitive = AFFINE_GRAD
-        for c in range(4):
-            w.coefficients[c] = numbers + (4 + c) * channels
-        run(&w, threads)
-        return (
-            dx, parameter_gradient(x, numbers + 3 * channels, channels),
-            parameter_gradient(x, numbers + 2 * channels, channels)
-        )
+        return dx, parameter_gradient(x, n.products, channels), parameter_gradient(x, n.sums, channels)
     finally:
         PyMem_Free(numbers)
+
+
+cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count) noexcept:
+    """The gradients of all channels, one pass over x and dy after the other; False where float32 cannot serve one."""
+    cdef Channels n = w.channels
+    cdef bint single = w.storage == SINGLE
+    cdef Py_ssize_t c
+    if not w.given:
+        pooled_moments(w[0], threads, items, channels, &w.rule)
+        centre_channels(&w.rule, n, 0, channels)
+    if not roots_fit(single, n, 0, channels):
+        return False
+    w.primitive, w.mean = DOTS, n.mean
+    run(w, threads)
+    if w.x.inner > 1:
+        add_rows(w.sums, parts(w.x.n, CHUNK_COLUMNS), channels)
+        add_rows(w.products, parts(w.x.n, CHUNK_COLUMNS), channels)
+        memcpy(n.sums, w.sums, channels * sizeof(double))
+        memcpy(n.products, w.products, channels * sizeof(double))
+    else:
+        for c in range(channels):
+            join_dots(w, items, channels, n, c)
+    if not slope_channels(single, count, n, 0, channels):
+        return False
+    w.primitive = AFFINE_GRAD
+    w.coefficients[0], w.coefficients[1] = n.mean, n.scale
+    w.coefficients[2], w.coefficients[3] = n.slope, n.shift
+    run(w, threads)
+    return True

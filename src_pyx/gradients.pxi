@@ -265,7 +265,8 @@ cdef void normalize_grad_rows(
 ) noexcept nogil:
     """dx of rows and the sums for their parameters, in units of `rows` rows, each row while it is in cache.
 
-    Statistics that are not given are made on the way; a mean that is not given is 0 if rstd is. Sums of positions are one row of n for each unit.
+    Statistics that are not given are made on the way; a mean that is not given is 0 if rstd is. Sums of
+    positions are one row of n for each unit.
     """
     cdef Py_ssize_t o, j, r, unit, count, first, together = max(1, min(rows, GRADIENT_CACHE // v.n))
     cdef double centre[TOGETHER]

@@ -27,6 +27,8 @@ cdef enum Primitive:
     DOTS
     AFFINE_GRAD
     NORMALIZE_GRAD
+    TRAIN
+    TRAIN_GRAD
     ACTIVATE
 
 
@@ -36,6 +38,19 @@ cdef enum Storage:
     HALF                    # 16 bits: computed in float32, see narrow.pxi
     BFLOAT
     BYTE                    # of pixels
+
+
+cdef struct Channels:
+    # Numbers of each channel, float64, rows of one block.
+    double* mean            # hi + lo; backward: all of it
+    double* lo
+    double* scale           # weight, until it is known
+    double* shift           # bias, until then; backward: unused until then
+    double* m2
+    double* rstd
+    double* sums            # backward: of dy
+    double* products        # of dy * xhat
+    double* slope
 
 
 cdef struct Work:
@@ -66,6 +81,9 @@ cdef struct Work:
     void* addend                # fusion: x is addend + residual
     void* residual
     void (*activate)(void* y, Py_ssize_t n) noexcept nogil
+    Channels channels           # training on (N, C, S), `lines` channels, `rows` to a unit of work
+    bint given                  # backward: with statistics
+    bint strange                # set where float32 cannot serve a channel
     signed char* quantized      # int8 lines of y, and the scale of each
     float* scales
 
@@ -118,6 +136,10 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
             x, dy, y, w.x, w.dy, w.y, weight, w.parameters, w.per_position, w.segments, &w.rule, w.mean, w.rstd,
             w.products, w.sums, w.rows, start, stop
         )
+    elif w.primitive == TRAIN:
+        train_channels(x, y, w, start, stop)
+    elif w.primitive == TRAIN_GRAD:
+        train_channels_backward(x, dy, y, w, start, stop)
     elif rows:
         affine_rows(
             x, y, w.x, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
@@ -132,6 +154,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
 
 include "narrow.pxi"
 include "fusion.pxi"
+include "channels.pxi"
 
 
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -155,7 +178,7 @@ cdef inline bint may_stream(const Work* w) noexcept:
     """Whether y is written once, and by this primitive past the caches if it is large."""
     if w.storage == HALF or w.storage == BFLOAT or w.residual or w.activate or w.quantized:
         return False
-    return w.primitive == NORMALIZE or w.primitive == AFFINE
+    return w.primitive == NORMALIZE or w.primitive == AFFINE or w.primitive == TRAIN
 
 
 cdef inline void run(Work* w, int threads) noexcept:
@@ -164,6 +187,8 @@ cdef inline void run(Work* w, int threads) noexcept:
     cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner, tiled
     if w.primitive == NORMALIZE_GRAD:
         units = parts(units, w.rows)
+    elif w.primitive == TRAIN or w.primitive == TRAIN_GRAD:
+        units = parts(w.lines, w.rows)
     elif w.primitive != NORMALIZE:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive != AFFINE and w.primitive != AFFINE_GRAD and w.x.inner > 1:

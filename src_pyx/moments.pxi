@@ -1,6 +1,6 @@
 # What the row form and the lane form share: the algebra of moments and of coefficients, all in float64.
 
-from libc.math cimport sqrt
+from libc.math cimport fabs, sqrt
 
 # Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
 cdef double SMALLEST_SQUARES = 2.0 ** -90

@@ -119,6 +119,14 @@ def test_training_on_what_is_not_plain_changes_the_running_statistics_once(calls
         fastnorm.batch_norm(data, mean, var, training=True, out=np.empty_like(data))
         assert calls == [False]
         np.testing.assert_allclose(mean / scale, expected[0], rtol=0, atol=2.0**-23)  # x itself is rounded
+    one = x.copy()
+    one[:, 4] *= np.float32(5e36)
+    mean[...], var[...] = 0, 1
+    calls.clear()
+    y = fastnorm.batch_norm(one, mean, var, training=True)
+    assert calls == [False]
+    np.testing.assert_array_equal(y, fastnorm.batch_norm(one, training=True, backend="cython"))
+    np.testing.assert_array_equal(np.delete(mean, 4), np.delete(expected[0], 4))
     mean[...] = 0
     frozen = var.copy()
     frozen.flags.writeable = False

@@ -103,6 +103,16 @@ def test_what_is_not_plain_goes_the_general_way_with_the_same_result(op: str, ca
     assert not any(calls)
 
 
+def test_one_channel_beyond_the_range_of_float32(calls: list[bool]) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((4, 64, 50)).astype(np.float32) for _ in range(2))
+    x[:, 40] *= np.float32(1e25)
+    found = fastnorm.batch_norm_backward(dy, x, training=True)
+    assert calls == [False]
+    for part, general in zip(found, fastnorm.batch_norm_backward(dy, x, training=True, backend="cython"), strict=True):
+        np.testing.assert_array_equal(part, general)
+
+
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_training_beyond_the_range_of_float32_goes_the_general_way(scale: float, calls: list[bool]) -> None:
     rng = np.random.default_rng(0)
