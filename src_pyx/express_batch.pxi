@@ -77,21 +77,19 @@ cdef inline void repeat(double* numbers, Py_ssize_t length, Py_ssize_t times) no
         memcpy(numbers + i * length, numbers, length * sizeof(double))
 
 
-def given(
-    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
+cdef object with_statistics(
+    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out,
+    object residual, object activation, object total
 ):
-    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None.
-
-    Channels that are last and few are taken several pixels at a time, as one row of many channels.
-    """
+    """Channels that are last and few are taken several pixels at a time, as one row of many channels."""
     cdef Py_ssize_t channels, size, c, together = 1, width, rest = 0
     cdef int ndim, threads
-    cdef bint last
+    cdef bint last, fused = residual is not None or activation is not None
     cdef object y
     cdef double* coefficients
     cdef double* folded
     cdef Work w
-    if not (is_plain(x) or is_bytes(x)) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
@@ -108,6 +106,8 @@ def given(
     last = last or size == cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
     if last:
         if channels <= NARROW:
+            if fused:
+                return None
             together = min(max(PACKED // channels, 1), size // channels)
         width = channels * together
         rest = size % width
@@ -129,7 +129,7 @@ def given(
         if not fold(folded, channels, w.storage != DOUBLE, eps, mean, var, weight, bias):
             return None
         y = output_like(x, out, weight, bias)
-        if y is None:
+        if y is None or not residual_survives(y, residual):
             return None
         for c in range(4):
             w.coefficients[c] = coefficients + c * width
@@ -138,6 +138,10 @@ def given(
         w.y = w.x
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
         w.lines = channels if w.x.inner == 1 else 1
+        if residual is not None:
+            w.x.data = w.y.data if total is None else cnp.PyArray_DATA(<cnp.ndarray> total)
+        if fused:
+            fuse(&w, x if residual is not None else None, residual, activation, None, None)
         run(&w, threads)
         if rest:  # the pixels that do not fill a row
             w.x.data = <char*> w.x.data + (size - rest) * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x)
@@ -148,6 +152,28 @@ def given(
     finally:
         PyMem_Free(coefficients)
     return y
+
+
+def given(
+    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
+):
+    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None."""
+    if not (is_plain(x) or is_bytes(x)):
+        return None
+    return with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, None, None, None)
+
+
+def fused_given(
+    object x, object residual, object mean, object var, object weight, object bias, object channel_axis, object eps,
+    object activation, bint keep, object out
+):
+    """`given` with a residual and an activation, as `fused_lines`."""
+    cdef object y, total
+    if not is_plain(x) or not residual_fits(x, residual, keep):
+        return None
+    total = total_like(x, keep)
+    y = with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, residual, activation, total)
+    return (y, total) if keep and y is not None else y
 
 
 cdef inline bint is_running(object a, Py_ssize_t length, cnp.ndarray x, object out) noexcept:

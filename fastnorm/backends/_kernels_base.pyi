@@ -78,6 +78,34 @@ def fused_lines(
 def groups(
     x: object, num_groups: object, weight: object, bias: object, channel_axis: object, eps: object, out: object
 ) -> _Array | None: ...
+def fused_groups(
+    x: object,
+    residual: object,
+    num_groups: object,
+    weight: object,
+    bias: object,
+    channel_axis: object,
+    eps: object,
+    activation: int | None,
+    keep: bool,
+    out: object,
+) -> _Array | tuple[_Array, _Array] | None: ...
+def fused_given(
+    x: object,
+    residual: object,
+    mean: object,
+    var: object,
+    weight: object,
+    bias: object,
+    channel_axis: object,
+    eps: object,
+    activation: int | None,
+    keep: bool,
+    out: object,
+) -> _Array | tuple[_Array, _Array] | None: ...
+def normalize_image(
+    x: object, mean: object, std: object, max_value: object, layout: object, out: object, dtype: object
+) -> _Array | None: ...
 def given(
     x: object,
     mean: object,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import lane
+from fastnorm.express import activation_code, lane
 from fastnorm.gradients import Gradients
 from fastnorm.norms import masked
 from fastnorm.norms.conventions import (
@@ -146,12 +146,17 @@ def batch_norm(
     unweighted = where is None and weights is None
     if not (training or unweighted):
         raise ValueError(f"{function}: where and weights must not be given unless training=True")
-    if plain and unweighted and dtype is None and not return_stats and backend is None:
+    if unweighted and dtype is None and not return_stats and backend is None:
         if training:
             old = rules.weight_of_old(momentum)
             y = lane.train(x, running_mean, running_var, weight, bias, channel_axis, eps, old, rules.unbiased, out)
-        else:
+        elif plain:
             y = lane.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
+        else:
+            code = activation_code(activation, x, function)
+            y = lane.fused_given(
+                x, residual, running_mean, running_var, weight, bias, channel_axis, eps, code, return_residual, out
+            )
         if y is not None:
             return y
     array = engine.take(x, function)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import lane
+from fastnorm.express import activation_code, lane
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
 from fastnorm.plan import ChannelLayout, Plan, plan_channels, plan_groups_last, plan_reduction
@@ -26,8 +26,12 @@ def _normalize_groups(
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
     plain = residual is None and activation is None and not return_residual
-    if plain and where is None and weights is None and dtype is None and not return_stats and backend is None:
-        y = lane.groups(x, num_groups, weight, bias, channel_axis, eps, out)
+    if where is None and weights is None and dtype is None and not return_stats and backend is None:
+        if plain:
+            y = lane.groups(x, num_groups, weight, bias, channel_axis, eps, out)
+        else:
+            code = activation_code(activation, x, function)
+            y = lane.fused_groups(x, residual, num_groups, weight, bias, channel_axis, eps, code, return_residual, out)
         if y is not None:
             return y
     array = engine.take(x, function)

@@ -8,9 +8,8 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
-from fastnorm.dtypes import FLOAT32, FLOAT64
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import VARIANCE, lane
+from fastnorm.express import VARIANCE, activation_code, lane
 from fastnorm.gradients import Gradients
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Rule
@@ -43,18 +42,6 @@ def normalize_lines(
     if moments is not None:
         stats = engine.stats_of(moments, plan.count, rule, plan.stats)
     return engine.results(call, stats, return_residual, fusion)
-
-
-def fused_lane(
-    function: str, x: Any, residual: Any, weight: Any, bias: Any, axis: Any, eps: Any, measure: int, activation: Any,
-    return_residual: bool, out: Any,
-) -> Any:  # fmt: skip
-    """The lane of plain calls for fused forms; None where the general path must look."""
-    if not isinstance(x, np.ndarray) or x.dtype not in (FLOAT32, FLOAT64):
-        return None
-    applied = check_activation(activation, function)
-    code = None if applied is None else applied.code(x.dtype)
-    return lane.fused_lines(x, residual, weight, bias, axis, eps, measure, code, return_residual, out)
 
 
 def layer_norm(
@@ -132,7 +119,8 @@ def layer_norm(
         if y is not None:
             return y
     elif dtype is None and not return_stats and backend is None and quantize is None:
-        y = fused_lane("layer_norm", x, residual, weight, bias, axis, eps, VARIANCE, activation, return_residual, out)
+        code = activation_code(activation, x, "layer_norm")
+        y = lane.fused_lines(x, residual, weight, bias, axis, eps, VARIANCE, code, return_residual, out)
         if y is not None:
             return y
     rule = Rule(eps=arguments.number(eps, "layer_norm", "eps", minimum=0))

@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from fastnorm import arguments
 from fastnorm.engine import ArrayOrStats
-from fastnorm.express import SQUARES, lane
+from fastnorm.express import SQUARES, activation_code, lane
 from fastnorm.gradients import Gradients
-from fastnorm.norms.layer import fused_lane, lines_backward, normalize_lines
+from fastnorm.norms.layer import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
@@ -73,7 +73,8 @@ def rms_norm(
         if y is not None:
             return y
     elif dtype is None and not return_stats and backend is None and quantize is None:
-        y = fused_lane("rms_norm", x, residual, weight, bias, axis, eps, SQUARES, activation, return_residual, out)
+        code = activation_code(activation, x, "rms_norm")
+        y = lane.fused_lines(x, residual, weight, bias, axis, eps, SQUARES, code, return_residual, out)
         if y is not None:
             return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
