@@ -22,17 +22,25 @@ cdef inline Py_ssize_t channels_together(Py_ssize_t channel_bytes, Py_ssize_t ch
     return parts(channels, threads * parts(channels * channel_bytes, threads * CHANNELS_BYTES))
 
 
-cdef inline void pool_channel(Work* w, Py_ssize_t items, Py_ssize_t channels, Channels n, Py_ssize_t c) noexcept nogil:
-    """The moments of a channel from those of the chunks of its rows, (item, channel)."""
-    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), b, k, row
-    cdef Moments line, all_items = Moments(0.0, 0.0, 0.0, 0.0)
+cdef inline void pool_channels(
+    Work* w, Py_ssize_t items, Py_ssize_t channels, Channels n, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The moments of some channels from those of the chunks of their rows, (item, channel)."""
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), b, c, k, row
+    cdef Moments line
     for b in range(items):
-        line = Moments(0.0, 0.0, 0.0, 0.0)
-        for k in range(chunks):
-            row = (b * channels + c) * chunks + k
-            absorb(&line, min(w.x.n - k * CHUNK, CHUNK), w.mean[row], w.lo[row], w.m2[row])
-        absorb(&all_items, w.x.n, line.hi, line.lo, line.m2)
-    n.mean[c], n.lo[c], n.m2[c] = all_items.hi, all_items.lo, all_items.m2
+        row = b * channels + start
+        if chunks == 1:
+            absorb_lines(
+                w.x.n * b, w.x.n, w.mean + row, w.lo + row, w.m2 + row, n.mean + start, n.lo + start, n.m2 + start,
+                stop - start
+            )
+            continue
+        for c in range(start, stop):
+            line = Moments(0.0, 0.0, 0.0, 0.0)
+            for k in range((b * channels + c) * chunks, (b * channels + c + 1) * chunks):
+                absorb(&line, min(w.x.n - k % chunks * CHUNK, CHUNK), w.mean[k], w.lo[k], w.m2[k])
+            absorb_lines(w.x.n * b, w.x.n, &line.hi, &line.lo, &line.m2, n.mean + c, n.lo + c, n.m2 + c, 1)
 
 
 cdef inline bint fold_channels(
@@ -120,8 +128,7 @@ cdef inline void unit_moments(
             moments_short_rows(source, v, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, v.outer)
         else:
             moments_rows(source, v, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, v.outer * chunks)
-    for c in range(start, stop):
-        pool_channel(w, items, w.lines, w.channels, c)
+    pool_channels(w, items, w.lines, w.channels, start, stop)
 
 
 cdef void train_channels(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

@@ -196,29 +196,24 @@ cdef inline void update(cnp.ndarray running, Py_ssize_t c, double old, double va
 
 cdef void join_chunks(Work* w, int threads, Channels n) noexcept:
     """The moments of channels that are last, (1, n, channels), from those of chunks down the columns."""
-    cdef Py_ssize_t channels = w.x.inner, c, k, place
-    cdef Moments line
+    cdef Py_ssize_t channels = w.x.inner, k, first, place
     run(w, threads)
-    for c in range(channels):
-        line = Moments(0.0, 0.0, 0.0, 0.0)
-        for k in range(parts(w.x.n, CHUNK_COLUMNS)):
-            place = k * channels + c
-            absorb(
-                &line, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean[place], w.lo[place], w.m2[place]
-            )
-        n.mean[c], n.lo[c], n.m2[c] = line.hi, line.lo, line.m2
+    for k in range(parts(w.x.n, CHUNK_COLUMNS)):
+        first, place = k * CHUNK_COLUMNS, k * channels
+        absorb_lines(
+            first, min(w.x.n - first, CHUNK_COLUMNS), w.mean + place, w.lo + place, w.m2 + place, n.mean, n.lo, n.m2,
+            channels
+        )
 
 
 cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t channels, const Rule* rule) noexcept:
     """The moments of all channels of a work, one pass over x."""
-    cdef Py_ssize_t c
     w.primitive, w.rule = MOMENTS, rule[0]
     if w.x.inner > 1:
         join_chunks(&w, threads, w.channels)
         return
     run(&w, threads)
-    for c in range(channels):
-        pool_channel(&w, items, channels, w.channels, c)
+    pool_channels(&w, items, channels, w.channels, 0, channels)
 
 
 def train(

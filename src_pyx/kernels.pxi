@@ -1,7 +1,5 @@
 # The entry points of one variant. Arrays come as the canonical view (outer, reduce, inner), checked by the engine; they
 # are read through their C struct: acquiring typed memoryviews would cost more than a small norm does.
-from libc.string cimport memcpy, memset
-
 include "lanes.pxi"
 include "moments.pxi"
 include "rows.pxi"
@@ -347,14 +345,13 @@ def merge(
     double[:, ::1] merged_hi, double[:, ::1] merged_lo, double[:, ::1] merged_m2
 ):
     """Join parts along the middle axis, in order; each has `count` elements, the last one `last`."""
-    cdef Py_ssize_t a, b, c, number = hi.shape[1]
-    cdef Moments line
-    for a in range(hi.shape[0]):
-        for c in range(hi.shape[2]):
-            line = Moments(0.0, 0.0, 0.0, 0.0)
-            for b in range(number):
-                absorb(&line, last if b == number - 1 else count, hi[a, b, c], lo[a, b, c], m2[a, b, c])
-            merged_hi[a, c], merged_lo[a, c], merged_m2[a, c] = line.hi, line.lo, line.m2
+    cdef Py_ssize_t a, b, number = hi.shape[1], lines = hi.shape[2]
+    for a in range(hi.shape[0] if lines else 0):
+        for b in range(number):
+            absorb_lines(
+                count * b, last if b == number - 1 else count, &hi[a, b, 0], &lo[a, b, 0], &m2[a, b, 0],
+                &merged_hi[a, 0], &merged_lo[a, 0], &merged_m2[a, 0], lines
+            )
 
 
 include "textbook.pxi"

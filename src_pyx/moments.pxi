@@ -1,6 +1,7 @@
 # What the row form and the lane form share: the algebra of moments and of coefficients, all in float64.
 
 from libc.math cimport fabs, sqrt
+from libc.string cimport memcpy, memset
 
 # Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
 cdef double SMALLEST_SQUARES = 2.0 ** -90
@@ -45,6 +46,24 @@ cdef inline void absorb(Moments* a, double count, double hi, double lo, double m
     a.lo = a.lo + delta * (count / total)
     a.m2 = a.m2 + (m2 + delta * delta * (a.count * count / total))
     a.count = total
+
+
+cdef inline void absorb_lines(
+    double count, double more, const double* hi, const double* lo, const double* m2, double* all_hi, double* all_lo,
+    double* all_m2, Py_ssize_t lines
+) noexcept nogil:
+    """`absorb` for lines side by side, of `count` elements so far and `more` in the parts that join them."""
+    cdef double share = more / (count + more), weight = count * more / (count + more), delta
+    cdef Py_ssize_t i
+    if count == 0.0:
+        memcpy(all_hi, hi, lines * sizeof(double))
+        memcpy(all_lo, lo, lines * sizeof(double))
+        memcpy(all_m2, m2, lines * sizeof(double))
+        return
+    for i in range(lines):
+        delta = (hi[i] - all_hi[i]) + (lo[i] - all_lo[i])
+        all_lo[i] = all_lo[i] + delta * share
+        all_m2[i] = all_m2[i] + (m2[i] + delta * delta * weight)
 
 
 cdef enum Measure:
