@@ -10,8 +10,8 @@ import numpy.typing as npt
 from fastnorm import tuning
 from fastnorm.backends import registry
 from fastnorm.dispatch import BY_BLAS, BY_KERNELS, BY_NUMPY, choose, step_for
-from fastnorm.dtypes import storage
-from fastnorm.plan import plan_reduction
+from fastnorm.dtypes import Storage, storage
+from fastnorm.plan import CHUNK_COLUMNS, plan_reduction, rows_of_unit
 from fastnorm.settings import current
 
 Axes = tuple[int, ...]
@@ -33,6 +33,21 @@ _EXTREMA = ("extrema", "min_max_scale", "max_abs_scale")
 _WITHOUT_OUTPUT = ("moments", "extrema")
 _SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time
 
+# Backward passes: whose weights belong to the positions of a line, whose to channels, and what each adds up for dx.
+_BY_POSITION = ("layer_norm", "rms_norm")
+_BY_CHANNEL = ("batch_norm", "instance_norm", "group_norm", "switchable_norm")
+_TERMS = {
+    "layer_norm": "g = weight * dy and of g * (x - mean)",
+    "rms_norm": "weight * dy * x",
+    **dict.fromkeys(("pixel_norm", "l2_normalize"), "dy * x"),
+    **dict.fromkeys(_BY_CHANNEL, "dy and of dy * (x - mean)"),
+}
+_BLOCK = 4096  # elements of a row that are added up in the type they are computed in
+_LANES_BYTES = 128  # what goes through the kernels at a time: 32 float32 or 16 float64, each with a sum of its own
+# Roundings of a gradient besides those of its sums: statistics and normalised numbers are within 4 units each, as in
+# the forward pass, of two terms; a lane's sum is folded in 5 additions, and fewer than 10 operations make dx of them.
+_GRADIENT_ROUNDINGS = 23
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -49,11 +64,12 @@ class Explanation:
     threads : int
         How many may take part.
     algorithm : str
-        How statistics are made.
+        How statistics are made; of a backward pass also its sums: of what, in which type, in which order.
     stores : str
         Where the output comes from and how it is written.
     bound : str
-        The memory that has to be moved, which is what the time of a large call comes to, and the error of the result.
+        The memory that has to be moved, which is what the time of a large call comes to, and the error of the result:
+        of a gradient in proportion to the magnitudes of the terms that it is the sum of.
     reason : str
         Why this backend.
     """
@@ -77,22 +93,58 @@ class Explanation:
 def _algorithm(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -> str:
     if op in BY_NUMPY or op in BY_BLAS:
         return "NumPy"
+    forward = op.removesuffix("_backward")
+    short = 0 if op != forward or op == "group_norm" else _SHORT_BYTES
+    statistics = _statistics(forward, shape, itemsize, short, compiled)
+    return statistics if op == forward else f"{statistics}; {_sums(forward, shape, itemsize, compiled)}"
+
+
+def _view(op: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    return plan_reduction(shape, _REDUCED[op](len(shape)) if shape else ()).view
+
+
+def _statistics(op: str, shape: tuple[int, ...], itemsize: int, short: int, compiled: bool) -> str:
+    """How statistics are made; rows of up to `short` bytes are taken several at a time."""
     if op in ("normalize", "batch_norm"):
         return "none: the statistics are given"
     if op in _EXTREMA:
         return "one pass for the least and the largest"
     if not compiled:
         return "two passes in float64"
-    axes = _REDUCED[op](len(shape)) if shape else ()
-    outer, reduce, inner = plan_reduction(shape, axes).view
+    outer, reduce, inner = _view(op, shape)
     lines = "a line for each group" if op == "group_norm" else f"{outer * inner:,} lines of {reduce:,}"
     squares = op in _SQUARES
     if inner > 1:
         return f"columns, {lines}: blocks of 64 rows, read {'once' if squares else 'twice'}, joined in float64"
     how = "the squares in one pass" if squares else "one pass about a shift near the mean, repeated where it is far"
-    if op != "group_norm" and reduce * itemsize <= _SHORT_BYTES:
+    if reduce * itemsize <= short:
         return f"short rows, {lines}: 16 in flight, {how}"
     return f"rows, {lines}: {how}; blocks of 4,096 joined in float64"
+
+
+def _adds_rows(op: str, shape: tuple[int, ...]) -> bool:
+    """Whether the lines that a backward pass adds up are contiguous."""
+    if op in _BY_CHANNEL:
+        return prod(shape[2:]) > 1
+    return op in _BY_POSITION or _view(op, shape)[2] == 1
+
+
+def _sums(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -> str:
+    """How the backward pass of `op` adds up what dx, and then dweight and dbias, are made of."""
+    if not compiled:
+        how = "in float64 by NumPy"
+    elif _adds_rows(op, shape):
+        how = f"blocks of {_BLOCK:,} in {_LANES_BYTES // itemsize} lanes of float{8 * itemsize}, joined in float64"
+    else:
+        how = f"row after row in float64, chunks of {CHUNK_COLUMNS:,} rows joined in order"
+    text = f"sums of {_TERMS[op]}: {how}"
+    if op in _BY_CHANNEL:
+        return f"{text}; dweight and dbias: those of all items, added in float64"
+    if op in _BY_POSITION:
+        parameters = "dweight" if op == "rms_norm" else "dweight and dbias"
+        units = f", units of {rows_of_unit(_view(op, shape)[0])} rows joined in order" if compiled else ""
+        return f"{text}; {parameters}: row after row in float64{units}"
+    return text
 
 
 def _stores(op: str, size: int, storage_size: int, backend: str) -> str:
@@ -101,13 +153,38 @@ def _stores(op: str, size: int, storage_size: int, backend: str) -> str:
     memory = "recycled memory" if size >= tuning.POOL_SMALLEST_BYTES else "fresh memory"
     if backend == "reference" or op in BY_NUMPY:
         return f"NumPy's; {memory}"
-    streamed = backend == "cython" and storage_size > 2 and size >= tuning.STREAM_BYTES
+    kernel_streams = not op.endswith("_backward") or op == "batch_norm_backward"  # there dx is dy, normalised
+    streamed = kernel_streams and backend == "cython" and storage_size > 2 and size >= tuning.STREAM_BYTES
     return f"{'non-temporal, past the caches' if streamed else 'ordinary'}; {memory}"
 
 
-def _bound(op: str, elements: int, source: int, target: int, error: float) -> str:
-    moved = elements * (source + (0 if op in _WITHOUT_OUTPUT else target))
+def _bound(op: str, elements: int, source: int, treated: Storage) -> str:
+    moved = elements * (source + (0 if op in _WITHOUT_OUTPUT else treated.result.itemsize))
+    # float16 and bfloat16 round the result once more.
+    error = max(
+        4 * 2.0 ** -(24 if treated.compute.itemsize == 4 else 53), 2.0**-9 if treated.result.itemsize == 2 else 0
+    )
     return f"{moved / 1e6:,.3g} MB to move; error at most {error:.1e} of max(1, |y|)"
+
+
+def _gradient_bound(op: str, shape: tuple[int, ...], treated: Storage, source: int, compiled: bool) -> str:
+    """The bound of the backward pass of `op`, for dy of the dtype of x."""
+    itemsize, target = treated.compute.itemsize, treated.result.itemsize
+    if op in BY_NUMPY:
+        rows, arrays = False, 2  # that are read
+    else:
+        rows = _adds_rows(op, shape)
+        # x and dy once, while a row is in cache; else for the sums and for dx, and x for its statistics.
+        arrays = 3 if op == "batch_norm" else 2 if rows and op != "switchable_norm" else 5
+    chain = -(-min(_view(op, shape)[1], _BLOCK) * itemsize // _LANES_BYTES) if rows and compiled else 0
+    units = f"{chain + _GRADIENT_ROUNDINGS}"
+    if itemsize == 8:  # where the mean is one number, rounded as x is
+        units = f"({units} + |mean| / std)"
+    rounded = f", then rounded to {treated.result.name}" if target < itemsize else ""
+    return (
+        f"{prod(shape) * (arrays * source + target) / 1e6:,.3g} MB to move; "
+        f"error at most {units} * {2.0 ** -(24 if itemsize == 4 else 53):.1e} of the terms' magnitudes{rounded}"
+    )
 
 
 def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float32") -> Explanation:
@@ -116,7 +193,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     Parameters
     ----------
     op : str
-        The name of a function, such as "layer_norm".
+        The name of a function, such as "layer_norm" or "layer_norm_backward".
     shape : tuple of int
         The shape of the input.
     dtype : dtype, default float32
@@ -142,6 +219,8 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     >>> import fastnorm
     >>> fastnorm.explain("layer_norm", (8, 768)).reason
     'small: one thread'
+    >>> fastnorm.explain("l2_normalize_backward", (8, 768)).algorithm.rpartition("; ")[2]
+    'sums of dy * x: blocks of 4,096 in 32 lanes of float32, joined in float64'
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     if op not in BY_KERNELS + BY_NUMPY:
@@ -158,10 +237,11 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
         reason = step.reason
         for name in step.backends[: step.backends.index(backend.name)]:
             reason += f"; {name} {registry.why_passed_over(name)}"
-    # float16 and bfloat16 round the result once more.
-    error = max(
-        4 * 2.0 ** -(24 if treated.compute.itemsize == 4 else 53), 2.0**-9 if treated.result.itemsize == 2 else 0
-    )
+    compiled = backend.name != "reference"
+    if op.endswith("_backward"):
+        bound = _gradient_bound(op.removesuffix("_backward"), shape, treated, requested.itemsize, compiled)
+    else:
+        bound = _bound(op, elements, requested.itemsize, treated)
     return Explanation(
         op,
         shape,
@@ -170,8 +250,8 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
         backend.name,
         backend.variant(),
         1 if elements <= tuning.SERIAL_ELEMENTS else backend.threads(settings.num_threads),
-        _algorithm(op, shape, treated.compute.itemsize, backend.name != "reference"),
+        _algorithm(op, shape, treated.compute.itemsize, compiled),
         _stores(op, elements * treated.result.itemsize, treated.result.itemsize, backend.name),
-        _bound(op, elements, requested.itemsize, treated.result.itemsize, error),
+        bound,
         reason,
     )

@@ -1,9 +1,8 @@
-"""ONNX's operators on fastnorm: onnx's own node tests, the formulas of the others, and what a graph may not ask for."""
+"""ONNX's operators on fastnorm: onnx's own node tests, and the formulas of the others."""
 
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 import warnings
 from collections import Counter
@@ -11,19 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_cases import CHANNELS, LINE, MICROSOFT, STATISTICS, X4, Array, evaluator, onnx, run, sample
 
 import fastnorm
 
-onnx = pytest.importorskip("onnx", reason="onnx, whose operators these are, is not installed")
-
-inliner = importlib.import_module("onnx.inliner")
 load_node_model_tests = importlib.import_module("onnx.backend.test.loader").load_node_model_tests
-ReferenceEvaluator = importlib.import_module("onnx.reference").ReferenceEvaluator
-
-Array = np.ndarray[Any, Any]
-
 SINGLE = 2.0**-24  # the unit roundoff of float32
-MICROSOFT = "com.microsoft"
 
 # How many cases onnx has of each operator; those whose names end in _expanded consist of other operators.
 COUNTS = {
@@ -51,44 +43,6 @@ def node_cases() -> list[Any]:
 
 
 NODE_CASES = node_cases()
-
-
-def evaluator(model: Any) -> Any:
-    return ReferenceEvaluator(model, new_ops=fastnorm.onnx.ops())
-
-
-def model_of(
-    operator: str, *inputs: Array | None, outputs: int = 1, opset: int = 23, domain: str = "", **attributes: Any
-) -> Any:
-    """A model of one node; None is an input that is left out."""
-    helper = onnx.helper
-    names = ["" if array is None else f"input{i}" for i, array in enumerate(inputs)]
-    results = [f"output{i}" for i in range(outputs)]
-    graph = helper.make_graph(
-        [helper.make_node(operator, names, results, domain=domain, **attributes)],
-        operator,
-        [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            for name, array in zip(names, inputs, strict=True)
-            if array is not None
-        ],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in results],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)])
-
-
-def run(operator: str, *inputs: Array | None, **options: Any) -> list[Array]:
-    """Run a model of one node on fastnorm."""
-    feeds = {f"input{i}": array for i, array in enumerate(inputs) if array is not None}
-    before = {name: array.copy() for name, array in feeds.items()}
-    results: list[Array] = evaluator(model_of(operator, *inputs, **options)).run(None, feeds)
-    for name, array in feeds.items():
-        np.testing.assert_array_equal(array, before[name])
-    return results
-
-
-def sample(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(dtype)
 
 
 def assert_normalized(y: Array, n: Array, weight: Any = 1.0, bias: Any = 0.0) -> None:
@@ -139,11 +93,6 @@ def test_node_case(case: Any) -> None:
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=roundings * SINGLE * largest, strict=True)
 
 
-X4 = sample((2, 6, 3, 4))
-CHANNELS = sample((6,), seed=1), sample((6,), seed=2)
-STATISTICS = sample((6,), seed=3), np.square(sample((6,), seed=4)) + np.float32(0.1)
-LINE = sample((4,), seed=5)
-
 # operator, inputs, options, the function that serves it
 SERVED = [
     ("LayerNormalization", (X4, LINE, LINE), {}, "layer_norm"),
@@ -184,18 +133,6 @@ def test_every_operator_of_the_list_is_among_those() -> None:
     listed = {(operator.op_domain, operator.__name__) for operator in fastnorm.onnx.ops()}
     assert listed == {(options.get("domain", ""), operator) for operator, _, options, _ in SERVED}
     assert len(listed) == len(fastnorm.onnx.ops())
-
-
-def test_inlined_local_functions_are_served() -> None:
-    model = onnx.parser.parse_model("""
-        <ir_version: 10, opset_import: ["": 21, "local": 1]>
-        graph (float[N, 4] x, float[4] scale) => (float[N, 4] y) { y = local.block (x, scale) }
-        <domain: "local", opset_import: ["": 21]>
-        block (x, scale) => (y) { y = LayerNormalization <epsilon = 0.25> (x, scale) }
-    """)
-    x = X4[0, 0]
-    (y,) = evaluator(inliner.inline_local_functions(model)).run(None, {"x": x, "scale": LINE})
-    np.testing.assert_array_equal(y, fastnorm.layer_norm(x, LINE, eps=0.25))
 
 
 def test_an_output_without_a_name_is_no_later_input() -> None:
@@ -404,60 +341,3 @@ def test_lrn_of_every_size(shape: tuple[int, ...], size: int) -> None:
     sums = np.stack([np.square(wide[:, max(0, c - before) : c + after + 1]).sum(1) for c in range(shape[1])], axis=1)
     # As many additions as the window has channels, and fewer than 8 other operations on numbers that are all positive.
     np.testing.assert_allclose(y, wide / (2 + 0.5 / size * sums) ** 0.75, rtol=(size + 8) * SINGLE)
-
-
-# What is refused
-
-X2 = X4[0, 0]
-BATCH = (X4, *CHANNELS, *STATISTICS)
-SKIP = {"domain": MICROSOFT}
-UNFIT = [
-    ("LayerNormalization", (X2, LINE), {"eps": 1.0}, "no attribute 'eps'; there are axis, epsilon, stash_type"),
-    ("LayerNormalization", (X2, LINE), {"axis": 2}, "axis 2 is out of range for an array of 2 dimensions"),
-    ("LayerNormalization", (X2, LINE), {"epsilon": -1.0}, "epsilon must be at least 0, got -1"),
-    ("LayerNormalization", (X2, LINE), {"stash_type": 7}, "stash_type must be one of 1, 10, 11, 16, got 7"),
-    ("LayerNormalization", (X2, X4), {}, "Scale must broadcast to the shape of X, (3, 4), got (2, 6, 3, 4)"),
-    ("LayerNormalization", (X2, LINE, X2[:2]), {}, "B must broadcast to the shape of X, (3, 4), got (2, 4)"),
-    ("RMSNormalization", (X2, LINE), {"bias": 1.0}, "no attribute 'bias'"),
-    ("SimplifiedLayerNormalization", (X2, LINE), {"p": 2}, "no attribute 'p'"),
-    ("BatchNormalization", BATCH, {"momentum": 1.5}, "momentum must be at most 1, got 1.5"),
-    ("BatchNormalization", BATCH, {"training_mode": 2}, "training_mode must be one of 0, 1, got 2"),
-    ("BatchNormalization", BATCH, {"outputs": 3}, "there is 1 output unless training_mode is 1, the node names 3"),
-    ("BatchNormalization", BATCH, {"opset": 6}, "the opset must be at least 7, got 6"),
-    ("BatchNormalization", BATCH, {"opset": 7, "spatial": 0}, "no attribute 'spatial'"),
-    ("BatchNormalization", (X4, LINE, *BATCH[2:]), {}, "weight must have shape (6,), got (4,)"),
-    ("InstanceNormalization", (X4, LINE, LINE), {}, "weight must have shape (6,), got (4,)"),
-    ("GroupNormalization", (X4, *CHANNELS), {"num_groups": 0}, "num_groups must be at least 1, got 0"),
-    ("GroupNormalization", (X4, *CHANNELS), {"num_groups": 4}, "num_groups must divide the 6 channels, got 4"),
-    ("GroupNormalization", (X4, *CHANNELS), {"num_groups": 3, "opset": 18}, "scale must have shape (3,), got (6,)"),
-    ("MeanVarianceNormalization", (X4,), {"axes": [0, 4]}, "axis 4 is out of range for an array of 4 dimensions"),
-    ("LpNormalization", (X4,), {"p": 3}, "p must be one of 1, 2, got 3"),
-    ("LRN", (X4,), {"size": 0}, "size must be at least 1, got 0"),
-    (
-        "SkipLayerNormalization",
-        (X4, X2[:2], LINE),
-        SKIP,
-        "skip must broadcast to the shape of input, (2, 6, 3, 4), got",
-    ),
-    ("SkipLayerNormalization", (X4, X4, X2), SKIP, "gamma must have shape (4,), got (3, 4)"),
-    ("SkipLayerNormalization", (X4, X4, LINE, X2), SKIP, "beta must have shape (4,), got (3, 4)"),
-    ("SkipSimplifiedLayerNormalization", (X4, X4, LINE, X2), SKIP, "bias must have shape (4,), got (3, 4)"),
-]
-OF_WRONG_TYPE = [
-    ("LayerNormalization", (X2, LINE), {"axis": 1.5}, "axis must be an int, got float32"),
-    ("LayerNormalization", (X2, LINE), {"epsilon": "small"}, "epsilon must be a real number, got str"),
-    ("LayerNormalization", (X2.astype(np.complex64), LINE), {}, "x must have a real number dtype"),
-    ("LRN", (X4,), {"size": 2.0}, "size must be an int, got float32"),
-]
-REFUSED = [(ValueError, *row) for row in UNFIT] + [(TypeError, *row) for row in OF_WRONG_TYPE]
-
-
-@pytest.mark.parametrize(
-    ("error", "operator", "inputs", "options", "message"), REFUSED, ids=[f"{row[1]}: {row[4]}" for row in REFUSED]
-)
-def test_what_does_not_fit_is_refused_by_name(
-    error: type[Exception], operator: str, inputs: Any, options: Any, message: str
-) -> None:
-    # The operator's own checks name it; those of the function that serves it are named by that.
-    with pytest.raises(error, match=rf"^({operator}|[a-z_]+): {re.escape(message)}"):
-        run(operator, *inputs, **options)

@@ -116,62 +116,6 @@ def test_the_argument_wins_over_config(backend: str) -> None:
         np.testing.assert_array_equal(fastnorm.layer_norm(x, backend="reference"), expected)
 
 
-def test_explain_names_the_backend_that_serves(backend: str) -> None:
-    with fastnorm.config(backend=backend, num_threads=1):
-        explanation = fastnorm.explain("layer_norm", (8, 768), "uint8")
-    assert explanation.backend == backend
-    assert explanation.reason == f"forced: backend={backend!r}"
-    assert explanation.threads == 1
-    assert explanation.compute_dtype == "float32"
-    assert explanation.dtype == "uint8"
-    assert explanation.shape == (8, 768)
-    text = str(explanation)
-    for part in ("layer_norm", "(8, 768)", "uint8", backend, explanation.variant, explanation.reason):
-        assert part in text
-
-
-@pytest.mark.parametrize(
-    ("op", "shape", "expected"),
-    [
-        ("layer_norm", (8, 768), "rows, 8 lines of 768: one pass about a shift"),
-        ("layer_norm", (8, 64), "short rows, 8 lines of 64: 16 in flight"),
-        ("rms_norm", (8, 768), "the squares in one pass"),
-        ("standardize", (100, 30), "columns, 30 lines of 100: blocks of 64 rows, read twice"),
-        ("pixel_norm", (2, 8, 5, 5), "columns, 50 lines of 8: blocks of 64 rows, read once"),
-        ("group_norm", (2, 8, 5, 5), "a line for each group"),
-        ("batch_norm", (2, 8, 5, 5), "none: the statistics are given"),
-        ("min_max_scale", (100, 30), "one pass for the least and the largest"),
-    ],
-)
-def test_explain_tells_the_algorithm(op: str, shape: tuple[int, ...], expected: str, compiled: str) -> None:
-    with fastnorm.config(backend=compiled):
-        assert expected in fastnorm.explain(op, shape).algorithm
-
-
-def test_explain_tells_the_stores_and_what_is_moved() -> None:
-    small, large = fastnorm.explain("layer_norm", (8, 1000)), fastnorm.explain("layer_norm", (2**15, 2**10))
-    assert "fresh memory" in small.stores
-    assert "recycled memory" in large.stores
-    assert "0.064 MB" in small.bound
-    assert "268 MB" in large.bound
-    assert "2.4e-07" in small.bound
-    assert fastnorm.explain("moments", (8, 1000)).stores == "none"
-    assert "0.032 MB" in fastnorm.explain("moments", (8, 1000)).bound
-    assert fastnorm.explain("local_response_norm", (2, 8, 5, 5)).algorithm == "NumPy"
-
-
-def test_explain_of_sizes_and_dtypes() -> None:
-    small, large = fastnorm.explain("batch_norm", (2, 3)), fastnorm.explain("batch_norm", (512, 64, 56, 56))
-    assert small.reason != large.reason
-    assert fastnorm.explain("layer_norm", 768).shape == (768,)
-    assert fastnorm.explain("layer_norm", (), np.float64).compute_dtype == "float64"
-    assert fastnorm.explain("layer_norm", (0, 3), "int64").compute_dtype == "float64"
-    assert fastnorm.explain("layer_norm", (3,), ">f4").compute_dtype == "float32"
-    for bad in ("complex64", object, "U3"):
-        with pytest.raises(TypeError, match="explain"):
-            fastnorm.explain("layer_norm", (3,), bad)
-
-
 def test_show_config_prints_what_configuration_holds(capsys: pytest.CaptureFixture[str]) -> None:
     fastnorm.show_config()
     text = capsys.readouterr().out

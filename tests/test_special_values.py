@@ -184,6 +184,32 @@ def test_a_bias_beyond_float32_gives_infinity_without_a_warning(backend: str) ->
     assert np.isposinf(fastnorm.batch_norm(x, **RUNNING, bias=far, backend=backend)).all()
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+@each_float
+def test_by_given_statistics_infinity_is_infinity(
+    value: float, dtype: Any, backend: str, request: pytest.FixtureRequest
+) -> None:
+    """As in torch: (x - mean) * scale + shift of an infinite x is infinite, by the sign of the scale.
+
+    The kernels add the products with both parts of the scale, the second of which may be 0 or have the other sign.
+    """
+    if backend != "reference":
+        request.applymarker(pytest.mark.xfail(reason="infinity * 0, or infinity - infinity, of the parts of the scale"))
+    rng = np.random.default_rng(4)
+    mean, var, weight = rng.standard_normal(200), np.exp(rng.standard_normal(200)), rng.standard_normal(200)
+    x = rng.standard_normal((3, 200, 37)).astype(dtype)
+    x[1, :, 5] = value
+    y = fastnorm.batch_norm(x, mean, var, weight, backend=backend)
+    np.testing.assert_array_equal(y[1, :, 5], np.sign(weight) * value)
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    y = fastnorm.normalize(last, mean, var, weight, backend=backend)
+    np.testing.assert_array_equal(y[1, 5], np.sign(weight) * value)
+    gradients = fastnorm.batch_norm_backward(
+        x, np.ones_like(x), weight, running_mean=mean, running_var=var, backend=backend
+    )
+    np.testing.assert_array_equal(gradients.dx[1, :, 5], np.sign(weight) * value)
+
+
 def test_clip_by_value_takes_bounds_beyond_float32() -> None:
     x = sample()
     np.testing.assert_array_equal(fastnorm.clip_by_value(x, -1e300, 1e300), x)

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
 
     explain = commands.add_parser("explain", help="which backend serves a call, and why")
-    explain.add_argument("op", help="a function, such as layer_norm")
+    explain.add_argument("op", help="a function, such as layer_norm or layer_norm_backward")
     explain.add_argument("shape", type=_shape, help="such as 128x768")
     explain.add_argument("dtype", nargs="?", default="float32", help="default: float32")
     explain.add_argument("--json", action="store_true", help="print JSON")

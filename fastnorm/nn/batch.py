@@ -5,15 +5,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm.nn.layer import Entry
+from fastnorm.nn.masked import MaskedLayer
 from fastnorm.nn.running import RunningLayer
+from fastnorm.nn.state import Entry
 from fastnorm.norms.batch import batch_norm, batch_norm_backward
 from fastnorm.norms.conventions import LEFT_OPEN, ConventionName, find_convention, left_open
 
 Array = npt.NDArray[Any]
 
 
-class BatchNorm(RunningLayer):
+class BatchNorm(RunningLayer, MaskedLayer):
     """Batch normalization of any of its numbers of dimensions; see `BatchNorm1d`."""
 
     num_batches_tracked = Entry("(), int64: how many batches the running statistics have seen, or None.")
@@ -45,7 +46,7 @@ class BatchNorm(RunningLayer):
         shown = "" if self.convention == "torch" else f", convention={self.convention!r}"
         return super()._options_repr() + shown
 
-    def _forward(self, x: Array) -> Any:
+    def _forward(self, x: Array, where: Array | None = None, weights: Array | None = None) -> Any:
         self._check_dimensions(x)
         self._check_channels(x)
         mean, var = self._statistics()
@@ -57,15 +58,20 @@ class BatchNorm(RunningLayer):
         result = batch_norm(
             x, mean, var, self.weight, self.bias,
             training=self._uses_batch, momentum=momentum, eps=self.eps, channel_axis=self.channel_axis,
-            convention=self.convention,
+            convention=self.convention, where=where, weights=weights,
         )  # fmt: skip
         if seen is not None:
             seen += 1
         return result
 
-    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+    def _backward(
+        self, dy: Array, x: Array, training: bool, where: Array | None = None, weights: Array | None = None
+    ) -> Any:
         statistics = self._statistics_of(training)
-        return batch_norm_backward(dy, x, self.weight, **statistics, eps=self.eps, channel_axis=self.channel_axis)
+        return batch_norm_backward(
+            dy, x, self.weight, **statistics, eps=self.eps, channel_axis=self.channel_axis,
+            where=where, weights=weights,
+        )  # fmt: skip
 
 
 class BatchNorm1d(BatchNorm):
@@ -74,6 +80,8 @@ class BatchNorm1d(BatchNorm):
     Ioffe and Szegedy, "Batch Normalization", 2015. In training by the mean and the variance of the batch, and the
     running ones move towards them (the variance unbiased); in inference by the running ones. A layer without running
     statistics always uses those of the batch.
+
+    ``layer(x, where=..., weights=...)`` takes the statistics of the elements that count, as `fastnorm.batch_norm` does.
 
     Parameters
     ----------

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from fastnorm import arguments
-from fastnorm.nn.layer import Entry, Layer
+from fastnorm.nn.layer import Layer
+from fastnorm.nn.state import Entry
 
 Array = npt.NDArray[Any]
 

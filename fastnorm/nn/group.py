@@ -7,15 +7,18 @@ import numpy.typing as npt
 
 from fastnorm import arguments
 from fastnorm.nn.channels import ChannelLayer
+from fastnorm.nn.masked import MaskedLayer
 from fastnorm.norms.group import group_norm, group_norm_backward
 
 Array = npt.NDArray[Any]
 
 
-class GroupNorm(ChannelLayer):
+class GroupNorm(ChannelLayer, MaskedLayer):
     """Normalise groups of adjacent channels of each item, `fastnorm.group_norm` as a layer, for x of (N, C, ...).
 
     Wu and He, "Group Normalization", 2018. The same in training and in inference.
+
+    ``layer(x, where=..., weights=...)`` takes the statistics of the elements that count, as `fastnorm.group_norm` does.
 
     Parameters
     ----------
@@ -76,12 +79,20 @@ class GroupNorm(ChannelLayer):
         """The number of channels."""
         return self._channels
 
-    def _forward(self, x: Array) -> Any:
+    def _forward(self, x: Array, where: Array | None = None, weights: Array | None = None) -> Any:
         self._check_channels(x)
-        return group_norm(x, self.num_groups, self.weight, self.bias, eps=self.eps, channel_axis=self.channel_axis)
+        return group_norm(
+            x, self.num_groups, self.weight, self.bias,
+            eps=self.eps, channel_axis=self.channel_axis, where=where, weights=weights,
+        )  # fmt: skip
 
-    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
-        return group_norm_backward(dy, x, self.num_groups, self.weight, eps=self.eps, channel_axis=self.channel_axis)
+    def _backward(
+        self, dy: Array, x: Array, training: bool, where: Array | None = None, weights: Array | None = None
+    ) -> Any:
+        return group_norm_backward(
+            dy, x, self.num_groups, self.weight,
+            eps=self.eps, channel_axis=self.channel_axis, where=where, weights=weights,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of the layer's repr.

@@ -1,13 +1,15 @@
 """Instance normalization as a layer."""
 
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments
-from fastnorm.nn.layer import Entry
+from fastnorm.nn.masked import MaskedLayer
 from fastnorm.nn.running import RunningLayer
+from fastnorm.nn.state import Entry
 from fastnorm.norms.batch import batch_norm, batch_norm_backward
 from fastnorm.norms.conventions import TORCH, update_running
 from fastnorm.norms.group import instance_norm, instance_norm_backward
@@ -16,8 +18,10 @@ from fastnorm.stats.moments import moments
 
 Array = npt.NDArray[Any]
 
+_UNBIASED = TORCH._replace(unbiased=False)  # of variances that are unbiased already
 
-class InstanceNorm(RunningLayer):
+
+class InstanceNorm(RunningLayer, MaskedLayer):
     """Instance normalization of any of its numbers of dimensions, without and with a batch; see `InstanceNorm1d`."""
 
     num_batches_tracked = Entry("(), int64: 0 for ever, as in torch, or None.")
@@ -38,42 +42,67 @@ class InstanceNorm(RunningLayer):
             num_features, eps, momentum, affine, track_running_stats, bias=bias, channel_axis=channel_axis, dtype=dtype
         )
 
-    def _forward(self, x: Array) -> Any:
+    def _forward(self, x: Array, where: Array | None = None, weights: Array | None = None) -> Any:
         self._check_dimensions(x)
         unbatched = x.ndim == min(self._dimensions)
         batch = x[np.newaxis] if unbatched else x
         self._check_channels(batch)
-        result = self._normalize(batch)
+        result = self._normalize(batch, where, weights)
         return result[0] if unbatched else result
 
-    def _normalize(self, x: Array) -> Any:
+    def _normalize(self, x: Array, where: Array | None, weights: Array | None) -> Any:
+        options: dict[str, Any] = {"eps": self.eps, "channel_axis": self.channel_axis}
         if not self._uses_batch:
-            return batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias,
-                eps=self.eps, channel_axis=self.channel_axis,
-            )  # fmt: skip
+            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, **options)
         channel = arguments.channel_index(x, self.channel_axis, self._name)
         positions = tuple(axis for axis in range(1, x.ndim) if axis != channel)
-        count = int(np.prod([x.shape[axis] for axis in positions]))
-        if count == 1:
+        if prod(x.shape[axis] for axis in positions) == 1:
             raise ValueError(f"{self._name}: x must have more than one value per channel, got shape {x.shape}")
-        result = instance_norm(x, self.weight, self.bias, eps=self.eps, channel_axis=self.channel_axis)
-        if self._updates and self.momentum is not None and x.size:
-            found = moments(x, axis=positions)
-            with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity stay in their channel
-                mean, m2 = (np.asarray(part).mean(axis=0) for part in (found.mean, found.m2))
-                seen = Moments(mean, np.zeros_like(mean), m2)
-                update_running(self.running_mean, self.running_var, seen, count, self.momentum, TORCH)
-        return result
+        momentum = self.momentum if self._updates and x.size else None
+        if momentum is not None:
+            seen = self._statistics_seen(x, positions, where, weights)
+            update_running(self.running_mean, self.running_var, seen, 1, momentum, _UNBIASED)
+        return instance_norm(x, self.weight, self.bias, **options, where=where, weights=weights)
 
-    def _backward(self, dy: Array, x: Array, training: bool) -> Any:
+    def _statistics_seen(
+        self, x: Array, positions: tuple[int, ...], where: Array | None, weights: Array | None
+    ) -> Moments:
+        """Return the means of the items, averaged, and their unbiased variances, averaged; items of padding left out.
+
+        Raises
+        ------
+        ValueError
+            An item counts, but for too little to have an unbiased variance, or none does.
+        """
+        counts = arguments.element_weights(weights, where, x.shape, self._name)
+        counting: Any = np.True_
+        if counts is not None:
+            totals = counts.sum(axis=positions)
+            counting = totals > 0
+            # Of each channel: the least of an item that counts; 0 where none does.
+            least = np.where(counting.any(axis=0), np.where(counting, totals, np.inf).min(axis=0), 0.0).min()
+            if least <= 1:
+                raise ValueError(
+                    f"{self._name}: where and weights must add up to more than 1 in each channel of an item, or to 0 "
+                    f"in some items of several, for an unbiased running variance, got {least:g}"
+                )
+            # Items of padding have no moments; theirs are taken as they are and left out.
+            counts = np.where(np.expand_dims(counting, positions), counts, 1.0)
+        found = moments(x, axis=positions, ddof=1, weights=counts)
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity stay in their channel
+            mean, var = (np.mean(part, axis=0, where=counting) for part in (found.mean, found.var))
+        return Moments(mean, np.zeros_like(mean), var)
+
+    def _backward(
+        self, dy: Array, x: Array, training: bool, where: Array | None = None, weights: Array | None = None
+    ) -> Any:
         unbatched = x.ndim == min(self._dimensions)
         if unbatched:
             dy, x = dy[np.newaxis], x[np.newaxis]
         options: dict[str, Any] = {"eps": self.eps, "channel_axis": self.channel_axis}
         statistics = self._statistics_of(training)
         if statistics["training"]:
-            found = instance_norm_backward(dy, x, self.weight, **options)
+            found = instance_norm_backward(dy, x, self.weight, **options, where=where, weights=weights)
         else:
             found = batch_norm_backward(dy, x, self.weight, **statistics, **options)
         return found._replace(dx=found.dx[0]) if unbatched else found
@@ -84,6 +113,9 @@ class InstanceNorm1d(InstanceNorm):
 
     Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016. By the mean and the variance of the item itself;
     in inference by the running ones, if the layer tracks them.
+
+    ``layer(x, where=..., weights=...)`` takes the statistics of the elements that count, as `fastnorm.instance_norm`
+    does; items in which nothing counts move no running statistics.
 
     Parameters
     ----------

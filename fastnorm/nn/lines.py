@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine
-from fastnorm.nn.layer import Entry, Layer
+from fastnorm.nn.layer import Layer
+from fastnorm.nn.state import Entry
 from fastnorm.norms.layer import layer_norm, layer_norm_backward
 from fastnorm.norms.rms import rms_norm, rms_norm_backward
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm.nn.channels import ChannelLayer
-from fastnorm.nn.layer import Entry
+from fastnorm.nn.state import Entry
 from fastnorm.norms.conventions import check_momentum
 
 Array = npt.NDArray[Any]

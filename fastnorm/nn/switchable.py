@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm.nn.layer import Entry
 from fastnorm.nn.running import RunningLayer
+from fastnorm.nn.state import Entry
 from fastnorm.norms.conventions import check_momentum
 from fastnorm.norms.switchable import switchable_norm, switchable_norm_backward
 

@@ -13,6 +13,7 @@ from fastnorm.norms.conventions import check_momentum
 
 try:
     from onnx import TensorProto, helper
+    from onnx.reference import ReferenceEvaluator as ReferenceEvaluator  # for the modules here: one message is enough
     from onnx.reference.op_run import OpRun
 except ImportError as error:
     raise ImportError(

@@ -1,0 +1,50 @@
+"""What a layer refers to between a call and its backward pass."""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def _strongly(array: Array) -> Callable[[], Array]:
+    return lambda: array
+
+
+class Seen:
+    """The arrays of a call: kept alive in training, since a backward pass will need them; else known only.
+
+    A pipeline that never goes backward would otherwise keep what passes through each of its layers.
+
+    Parameters
+    ----------
+    training : bool
+        The mode of the layer.
+    **arrays : ndarray
+        By the names that messages have for them.
+    """
+
+    def __init__(self, training: bool, **arrays: Array) -> None:
+        self.training = training
+        hold: Callable[[Array], Callable[[], Array | None]] = _strongly if training else ref
+        self._arrays = {name: hold(array) for name, array in arrays.items()}
+
+    def arrays(self, layer: str) -> dict[str, Array]:
+        """Return the arrays by name.
+
+        Raises
+        ------
+        RuntimeError
+            One is gone.
+        """
+        found = {}
+        for name, held in self._arrays.items():
+            array = held()
+            if array is None:
+                raise RuntimeError(
+                    f"{layer}: {name} of the last call is gone: in inference a layer does not keep it alive"
+                )
+            found[name] = array
+        return found
