@@ -99,6 +99,10 @@ cdef struct Exact:
     bint wide
 
 
+cdef double BELOW_ONE_SINGLE = 1.0 - 2.0 ** -23
+cdef double BELOW_ONE_DOUBLE = 1.0 - 2.0 ** -52
+
+
 cdef inline double inverse(const Rule* rule, double m2) noexcept nogil:
     """1 / denominator; 1 where it is 0, since the deviations are 0 there too."""
     cdef double denominator = m2 / rule.divisor
@@ -112,13 +116,21 @@ cdef inline double inverse(const Rule* rule, double m2) noexcept nogil:
     return 1.0 / denominator if denominator != 0.0 else 1.0
 
 
+cdef inline double first_part(const lanes* like, double scale) noexcept nogil:
+    """What the storage type takes of a scale: a little less, so that the rest has its sign and is not 0.
+
+    With them infinity stays infinity, instead of infinity * 0 or infinity - infinity.
+    """
+    return rounded(like, scale * (BELOW_ONE_SINGLE if lanes is lanes32 else BELOW_ONE_DOUBLE))
+
+
 cdef inline Coefficients coefficients(
     const lanes* like, double hi, double lo, double scale, double shift
 ) noexcept nogil:
     """The coefficients of a line with the mean hi + lo."""
     cdef Coefficients c
     c.centre = rounded(like, hi + lo)
-    c.scale = rounded(like, scale)
+    c.scale = first_part(like, scale)
     c.scale_rest = rounded(like, scale - c.scale)
     c.shift = rounded(like, shift - ((hi - c.centre) + lo) * scale)
     return c
