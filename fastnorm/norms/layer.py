@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
+from fastnorm.device import is_device_array
 from fastnorm.dtypes import FLOAT32, FLOAT64
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import VARIANCE, lane
@@ -25,6 +26,13 @@ def normalize_lines(
     quantize: str | None = None,
 ) -> Any:  # fmt: skip
     """The common path of the norms whose lines are one axis, or the trailing ones, of x."""
+    if is_device_array(x):
+        from fastnorm.device_norms import lines as on_device  # imports Numba
+
+        return on_device.lines(
+            function, x, weight, bias, axis, rule, out, dtype, return_stats, backend,
+            residual, return_residual, activation, quantize,
+        )  # fmt: skip
     array = engine.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
