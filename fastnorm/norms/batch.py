@@ -267,6 +267,13 @@ def batch_norm_backward(
     (array([ 0.2041, -0.4082,  0.2041]), array([-1.2247]), array([1.]))
     """
     function = "batch_norm_backward"
+    if is_device_array(x):
+        from fastnorm.device_norms import gradients as on_device  # imports Numba
+
+        return on_device.batch(
+            dy, x, weight, mean, rstd, running_mean, running_var, training, eps, channel_axis, out, dtype, backend,
+            where, weights,
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]

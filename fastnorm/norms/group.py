@@ -211,6 +211,12 @@ def _groups_backward(
     mean: npt.ArrayLike | None, rstd: npt.ArrayLike | None, channel_axis: int, eps: float, out: Array | None,
     dtype: npt.DTypeLike | None, backend: str | None, where: npt.ArrayLike | None, weights: npt.ArrayLike | None,
 ) -> Gradients:  # fmt: skip
+    if is_device_array(x):
+        from fastnorm.device_norms import gradients as on_device  # imports Numba
+
+        return on_device.groups(
+            function, dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out, dtype, backend, where, weights,
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]

@@ -156,6 +156,12 @@ def lines_backward(
     backend: str | None, parameters: bool = True,
 ) -> Gradients:  # fmt: skip
     """The common path of the backward passes of norms whose lines are one axis, or the trailing ones, of x."""
+    if is_device_array(x):
+        from fastnorm.device_norms import gradients as on_device  # imports Numba
+
+        return on_device.lines(
+            function, dy, x, weight, mean, rstd, axis, rule, out, dtype, backend, parameters,
+        )  # fmt: skip
     array = engine.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)

@@ -36,6 +36,16 @@ class Form:
     paired: bool = False  # whether a mean is two numbers
 
 
+@dataclass(frozen=True, slots=True)
+class GradientForm(Form):
+    """What a kernel of a backward pass is made for; y is dx, bias and activation have no part in it."""
+
+    upstream: str = "float32"  # the storage type of dy
+    given: bool = False  # whether the statistics are those of the forward pass
+    parameter_sums: bool = False  # whether sums for weight and bias are wanted
+    by_position: bool = False  # whether a statistic goes with the position, not with the line
+
+
 def parameter_reader(owner: Owner, storage: str, real: Any, vector: int, whole_runs: bool) -> Any:
     """Return a part of kernels that writes the parameters of a vector to a local array.
 
@@ -84,7 +94,7 @@ def finisher(form: Form) -> Any:
 def statistics_reader(form: Form) -> Any:
     """Return a part of kernels, ``(means, rests, rstds, number, eps, found)``: a statistic as numbers to normalise by.
 
-    `found` is a local array of one float64: the simulator has those of kernels alone.
+    `found` is a local array of one float64, where rstd is then: the simulator has such arrays in kernels alone.
     """
     load = machine.load(form.statistics, np.float64, 1)
     rooted, centred, paired, real = form.rooted, form.centred, form.paired, form.real
@@ -103,9 +113,8 @@ def statistics_reader(form: Form) -> Any:
                 load(rests, number, found, np.int64(0))
                 lo = found[0]
         load(rstds, number, found, np.int64(0))
-        rstd = found[0]
         if not rooted:
-            rstd = rstd_of(rstd, 1.0, eps)
-        return split(hi, lo, rstd)
+            found[0] = rstd_of(found[0], 1.0, eps)
+        return split(hi, lo, found[0])
 
     return read

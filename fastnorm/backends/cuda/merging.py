@@ -11,7 +11,7 @@ import numpy as np
 
 from fastnorm.backends.cuda import machine
 from fastnorm.backends.cuda.compat import Integer, Kernel, Pointer, Real, cuda, device_function
-from fastnorm.backends.cuda.shapes import Step
+from fastnorm.backends.cuda.shapes import LaneShape, Step
 from fastnorm.backends.cuda.statistics import reciprocal_root, two_sum
 
 
@@ -151,7 +151,8 @@ def merge_moments(step: Step, centred: bool, paired: bool, floor: bool, running:
 def merge_sums(step: Step, weight: str | None, result: str) -> Kernel:
     """Return the kernel that adds up two kinds of parts: ``factor * sum(weight * part)``, as storage type `result`.
 
-    `weight` is the storage type of weights, one for each run of each group, or None. An address of 0 is left out.
+    `weight` is the storage type of weights, one for each run of each group, or None. Parts and results whose address is
+    0 are left out.
     """
     width, rows_of_block, _ = step
     make_scratch = machine.shared(machine.scratch_size(width, rows_of_block), np.float64)
@@ -163,7 +164,7 @@ def merge_sums(step: Step, weight: str | None, result: str) -> Kernel:
     @device_function
     def summed(parts, weights, number, thread, groups, runs, chunks, members, strides, scratch, held):
         total = 0.0
-        for member in range(thread, members, width):
+        for member in range(thread, members if parts != 0 else np.int64(0), width):
             read(parts, part_of(number, member, groups, runs, chunks, strides), held, np.int64(0))
             value = held[0]
             if weighted:
@@ -198,3 +199,42 @@ def merge_sums(step: Step, weight: str | None, result: str) -> Kernel:
                     write(second_out, number * repeat + k, held, np.int64(0))
 
     return Kernel(kernel, (width, rows_of_block))
+
+
+@lru_cache(maxsize=16)
+def merge_columns(shape: LaneShape, storage: str, result: str) -> Kernel:
+    """Return the kernel that adds up two arrays of parts, (parts, columns), over the parts, as type `result`."""
+    vector, width, depth, _ = shape
+    assert vector == 1
+    make_sums, make_others = (machine.shared((depth, width), np.float64) for _ in range(2))
+    read, write = machine.load(storage, np.float64, 1), machine.store(result, np.float64, 1)
+    barrier = machine.barrier
+
+    def kernel(
+        first: Pointer, second: Pointer, first_out: Pointer, second_out: Pointer, parts: Integer, columns: Integer
+    ):
+        sums = make_sums()
+        others = make_others()
+        held = cuda.local.array(1, np.float64)
+        column = np.int64(cuda.blockIdx.x) * width + np.int64(cuda.threadIdx.x)
+        total = 0.0
+        other = 0.0
+        if column < columns:
+            for part in range(np.int64(cuda.threadIdx.y), parts, depth):
+                read(first, part * columns + column, held, np.int64(0))
+                total += held[0]
+                read(second, part * columns + column, held, np.int64(0))
+                other += held[0]
+        sums[cuda.threadIdx.y, cuda.threadIdx.x] = total
+        others[cuda.threadIdx.y, cuda.threadIdx.x] = other
+        barrier()
+        if cuda.threadIdx.y == 0 and column < columns:
+            for d in range(1, depth):
+                total += sums[d, cuda.threadIdx.x]
+                other += others[d, cuda.threadIdx.x]
+            held[0] = total
+            write(first_out, column, held, np.int64(0))
+            held[0] = other
+            write(second_out, column, held, np.int64(0))
+
+    return Kernel(kernel, shape.block)

@@ -13,6 +13,11 @@ from fastnorm.backends.cuda.compat import SIMULATED
 
 ACCESS = 16  # bytes that a thread moves at once
 
+# How many threads a card is kept busy by: units of rows are made for so many, on every card, for the same bits on all.
+BUSY_THREADS = 8 if SIMULATED else 132 * 1024
+# The most rows that a unit has, whose numbers are added one after the other.
+ROWS_OF_UNIT = 256
+
 # How many float32 a thread keeps in registers, of 255 (64 where 1,024 threads make a block).
 HELD = 32
 
@@ -127,16 +132,27 @@ def chunk_shape(length: int, vector: int, wide: bool) -> RowShape:
 
 
 @lru_cache(maxsize=1024)
-def lane_shape(lanes: int, vector: int, wide: bool) -> LaneShape:
+def lane_shape(lanes: int, vector: int, wide: bool, halved: bool = False) -> LaneShape:
     """Return the shape of a kernel over lanes: as many threads side by side as the lanes need."""
+    held = HELD // (2 if wide else 1) // (2 if halved else 1)
     width = 1
     while width < LANES.width and width * vector < lanes:
         width *= 2
     depth = LANES.width * LANES.rows // width
-    return LaneShape(vector, width, depth, max(1, HELD // (2 if wide else 1) // vector))
+    return LaneShape(vector, width, depth, max(1, held // vector))
 
 
 def width_for_sums(parts: int) -> Step:
     """Return how many threads add up so many numbers: a warp, or a block where they are many."""
     warp, block = LADDER[1], LADDER[min(3, len(LADDER) - 1)]
     return warp if parts <= 32 * warp.width else block
+
+
+def rows_of_unit(lines: int, shape: RowShape) -> int:
+    """Return how many rows of a backward pass have sums of their own, before those of all units are added up."""
+    return min(ROWS_OF_UNIT, max(1, -(-lines * shape.width // BUSY_THREADS)))
+
+
+def column_shape() -> LaneShape:
+    """Return the shape of the kernel that adds up columns."""
+    return LaneShape(1, LANES.width, LANES.rows, 1)
