@@ -26,7 +26,7 @@ if not SIMULATED and importlib.util.find_spec("numba_cuda") is not None:
     from numba.cuda import types  # numba-cuda's own, where it is installed
     from numba.cuda.extending import intrinsic
 else:
-    intrinsic = None
+    intrinsic = None  # nothing is compiled for hardware
 
 __all__ = [
     "SIMULATED",
@@ -67,7 +67,7 @@ def description() -> str:
 
 def device_function(function: Callable[..., Any]) -> Any:
     """Compile a part of kernels, always inlined: arrays in registers cannot be handed to a call."""
-    return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
+    return function if intrinsic is None else cuda.jit(device=True, forceinline=True)(function)
 
 
 class Kernel:

@@ -69,6 +69,7 @@ def moments_lanes(shape: LaneShape, storage: str, real: Any, centred: bool) -> K
                     if j < count:
                         wide += np.float64(held[j * vector + e])
                 mean = wide / np.float64(count)
+                rest = np.float64(0)
             m2 = np.float64(0)
             for j in range(slots):
                 if j < count:
