@@ -215,3 +215,16 @@ def test_arguments_that_do_not_fit() -> None:
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_a_device_is_told_from_the_host_whatever_the_settings_say() -> None:
+    x = normal(3, 4)
+    with fastnorm.config(backend="cuda"):
+        assert to_host(fastnorm.layer_norm(on_device(x))).shape == (3, 4)
+        with pytest.raises(TypeError, match="layer_norm: the cuda backend serves arrays on a CUDA device"):
+            fastnorm.layer_norm(x)
+    with (
+        fastnorm.config(backend="reference"),
+        pytest.raises(ValueError, match="the reference backend cannot serve"),
+    ):
+        fastnorm.layer_norm(on_device(x))

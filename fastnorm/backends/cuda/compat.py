@@ -5,10 +5,11 @@ a Python thread and device memory is that of the host; kernels are written once.
 """
 
 import importlib.util
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def why_not() -> str | None:
     try:
         cuda.current_context()
     except Exception as error:  # whatever a driver that is missing, too old or without a card raises
-        return f"no CUDA device can be used: {str(error).strip().splitlines()[-1]}"
+        return f"no CUDA device can be used: {' '.join(str(error).split())}"
     return None
 
 
@@ -116,10 +117,27 @@ def _context(device: int) -> Iterator[None]:
             yield
 
 
+_configuring = threading.Lock()
+
+
+@lru_cache(maxsize=4096)
+def _configured(kernel: Kernel, blocks: int, device: int, stream: int) -> Any:
+    """A kernel with its grid and stream, ready to be called: the context of the device is current."""
+    compiled = kernel.compiled(device)
+    # Numba warns of grids that do not fill a card, at this point alone: small arrays are no mistake.
+    with _configuring, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return compiled[blocks, kernel.block, _stream(device, stream)]
+
+
 def launch(kernel: Kernel, blocks: int, device: int, stream: int, *arguments: int | float) -> None:
     """Put a kernel on a stream of a device; nothing waits for it."""
     with _context(device):
-        kernel.compiled(device)[blocks, kernel.block, _stream(device, stream)](*arguments)
+        if SIMULATED:  # whose kernels have one configuration each, the last
+            _stream(device, stream)
+            kernel.compiled(device)[blocks, kernel.block](*arguments)
+        else:
+            _configured(kernel, blocks, device, stream)(*arguments)
 
 
 def current_device() -> int:
