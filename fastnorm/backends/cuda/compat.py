@@ -134,8 +134,7 @@ def launch(kernel: Kernel, blocks: int, device: int, stream: int, *arguments: in
     """Put a kernel on a stream of a device; nothing waits for it."""
     with _context(device):
         if SIMULATED:  # whose kernels have one configuration each, the last
-            _stream(device, stream)
-            kernel.compiled(device)[blocks, kernel.block](*arguments)
+            kernel.compiled(device)[blocks, kernel.block, _stream(device, stream)](*arguments)
         else:
             _configured(kernel, blocks, device, stream)(*arguments)
 
