@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
+from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import activation_code, lane
 from fastnorm.gradients import Given, Gradients
@@ -34,10 +35,17 @@ def _normalize_groups(
             y = lane.fused_groups(x, residual, num_groups, weight, bias, channel_axis, eps, code, return_residual, out)
         if y is not None:
             return y
+    if is_device_array(x):
+        from fastnorm.device_norms import channels as on_device  # imports Numba
+
+        return on_device.groups(
+            function, x, num_groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend,
+            residual, return_residual, activation, where, weights,
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
-    per_group = _per_group(channels, num_groups, function)
+    per_group = arguments.per_group(channels, num_groups, function)
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
@@ -58,15 +66,6 @@ def _normalize_groups(
         if moments is not None:
             stats = engine.stats_of(moments, plan.count, rule, stats_shape, per_group)
     return engine.results(call, stats, return_residual)
-
-
-def _per_group(channels: int, num_groups: int | None, function: str) -> int:
-    """Return how many channels a group has; without `num_groups` one."""
-    if num_groups is None:
-        return 1
-    if channels % num_groups:
-        raise ValueError(f"{function}: num_groups must divide the {channels} channels, got {num_groups}")
-    return channels // num_groups
 
 
 def _plan_groups(layout: ChannelLayout, per_group: int) -> Plan:
@@ -220,10 +219,16 @@ def _groups_backward(
         served = lane.groups_backward(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)
         if served is not None:
             return Gradients(*served)
+    if is_device_array(x):
+        from fastnorm.device_norms import gradients as on_device  # imports Numba
+
+        return on_device.groups(
+            function, dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out, dtype, backend, where, weights,
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
-    per_group = _per_group(channels, num_groups, function)
+    per_group = arguments.per_group(channels, num_groups, function)
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))

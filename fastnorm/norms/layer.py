@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
+from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import VARIANCE, activation_code, lane
 from fastnorm.gradients import Gradients
@@ -24,6 +25,13 @@ def normalize_lines(
     quantize: str | None = None,
 ) -> Any:  # fmt: skip
     """The common path of the norms whose lines are one axis, or the trailing ones, of x."""
+    if is_device_array(x):
+        from fastnorm.device_norms import lines as on_device  # imports Numba
+
+        return on_device.lines(
+            function, x, weight, bias, axis, rule, out, dtype, return_stats, backend,
+            residual, return_residual, activation, quantize,
+        )  # fmt: skip
     array = engine.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
@@ -136,6 +144,12 @@ def lines_backward(
     backend: str | None, parameters: bool = True,
 ) -> Gradients:  # fmt: skip
     """The common path of the backward passes of norms whose lines are one axis, or the trailing ones, of x."""
+    if is_device_array(x):
+        from fastnorm.device_norms import gradients as on_device  # imports Numba
+
+        return on_device.lines(
+            function, dy, x, weight, mean, rstd, axis, rule, out, dtype, backend, parameters,
+        )  # fmt: skip
     array = engine.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
