@@ -66,7 +66,8 @@ examples: $(VENV)/demo.installed
 	done
 
 test: $(VENV)/test.installed
-	$(BIN)/pytest tests --pyargs fastnorm
+	$(BIN)/pytest tests --pyargs fastnorm --ignore tests/cuda
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/pytest tests/cuda  # a simulator, chosen as Numba is imported: a process of its own
 	$(MAKE) lint
 
 lint: $(VENV)/test.installed

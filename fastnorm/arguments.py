@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,18 @@ from fastnorm.dtypes import is_floating
 from fastnorm.engine import as_compute, compute_dtype, take
 
 Array = npt.NDArray[Any]
+
+
+class Shaped(Protocol):
+    """An array in any memory."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each."""
 
 
 def number(value: Any, function: str, name: str, *, minimum: float | None = None, open_end: bool = False) -> float:
@@ -63,7 +75,7 @@ def trailing_axes(axis: Any, ndim: int, function: str) -> tuple[int, ...]:
     return axes
 
 
-def channel_index(x: Array, channel_axis: Any, function: str) -> int:
+def channel_index(x: Shaped, channel_axis: Any, function: str) -> int:
     """Return the channel axis of a batch: the array has at least two dimensions, and the first is the batch."""
     if x.ndim < 2:
         raise ValueError(f"{function}: x must have at least 2 dimensions, (N, C, ...), got shape {x.shape}")
@@ -71,6 +83,21 @@ def channel_index(x: Array, channel_axis: Any, function: str) -> int:
     if index == 0:
         raise ValueError(f"{function}: channel_axis must not be 0, the batch axis")
     return index
+
+
+def per_group(channels: int, num_groups: int | None, function: str) -> int:
+    """Return how many channels a group has; without `num_groups` one."""
+    if num_groups is None:
+        return 1
+    if channels % num_groups:
+        raise ValueError(f"{function}: num_groups must divide the {channels} channels, got {num_groups}")
+    return channels // num_groups
+
+
+def check_count(count: int, function: str) -> None:
+    """Training needs more than one value a channel: of one alone the variance is 0 and the gradient nothing."""
+    if count == 1:
+        raise ValueError(f"{function}: training needs more than one value per channel, got 1")
 
 
 def parameter(value: npt.ArrayLike | None, shape: tuple[int, ...], function: str, name: str) -> Array | None:

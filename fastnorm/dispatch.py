@@ -42,10 +42,14 @@ def choose(elements: int, backend: str | None, function: str) -> Reference:
     ------
     ValueError
         There is no backend of that name.
+    TypeError
+        It is "cuda", which serves no array in host memory.
     RuntimeError
         The backend that was asked for cannot run here, or has no kernels for this function.
     """
     name = current().backend if backend is None else check_backend(backend, f"{function}: backend")
+    if name == "cuda":
+        raise TypeError(f"{function}: the cuda backend serves arrays on a CUDA device, got one in host memory")
     if function in BY_NUMPY:
         if name not in ("auto", "reference"):
             raise RuntimeError(f"{function}: NumPy computes it, the {name} backend has no kernels for it")

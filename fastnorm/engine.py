@@ -15,6 +15,7 @@ from fastnorm import tuning
 from fastnorm.activations import Activation
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
+from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, result_dtype, storage
 from fastnorm.memory import empty
@@ -68,8 +69,10 @@ def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
     Raises
     ------
     TypeError
-        It is not an array of real numbers.
+        It is not an array of real numbers in host memory.
     """
+    if is_device_array(x):
+        raise TypeError(f"{function}: {name} must be in host memory here, got {type(x).__name__} on a CUDA device")
     try:
         array = np.asarray(x)
     except ValueError as error:  # ragged

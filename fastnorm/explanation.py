@@ -144,7 +144,7 @@ def _sums(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -> str
         return f"{text}; dweight and dbias: those of all items, added in float64"
     if op in _BY_POSITION:
         parameters = "dweight" if op == "rms_norm" else "dweight and dbias"
-        units = f", units of {rows_of_unit(_view(op, shape)[0])} rows joined in order" if compiled else ""
+        units = f", units of {rows_of_unit(*_view(op, shape)[:2])} rows joined in order" if compiled else ""
         return f"{text}; {parameters}: row after row in float64{units}"
     return text
 

@@ -9,9 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from fastnorm import tuning
+from fastnorm.activations import check_activation
 from fastnorm.backends import registry
 from fastnorm.backends.cython import Cython
+from fastnorm.dtypes import FLOAT32, FLOAT64
 from fastnorm.recipe import Measure
 
 # The numbers of `recipe.Measure`: an enumeration's member costs more to hand over than an int.
@@ -30,20 +34,42 @@ class Lane:
         the activation of a code; with ``keep`` also the sum.
     groups : callable
         ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels; None: each.
+    fused_groups : callable
+        ``(x, residual, num_groups, weight, bias, channel_axis, eps, activation, keep, out)``: the same for groups.
     given : callable
         ``(x, mean, var, weight, bias, channel_axis, eps, out)``: given statistics, channels second or last.
+    fused_given : callable
+        ``(x, residual, mean, var, weight, bias, channel_axis, eps, activation, keep, out)``: and for given statistics.
     train : callable
         ``(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, out)``: those of the batch.
+    lines_backward : callable
+        ``(dy, x, weight, mean, rstd, axis, eps, measure, floor, summed, parameters, out)``: dx, and the gradients of
+        weight and bias, with ``parameters`` False None.
+    groups_backward : callable
+        ``(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)``: the three gradients.
+    train_backward : callable
+        ``(dy, x, weight, mean, rstd, channel_axis, eps, out)``: the three gradients.
+    normalize_image : callable
+        ``(image, mean, std, max_value, layout, out, dtype)``: images of bytes, with given numbers.
     """
 
-    __slots__ = ("fused_lines", "given", "groups", "lines", "train")
+    __slots__ = (
+        "fused_given", "fused_groups", "fused_lines", "given", "groups", "groups_backward", "lines", "lines_backward",
+        "normalize_image", "train", "train_backward",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.lines: Callable[..., Any] = partial(self._first, "lines")
         self.fused_lines: Callable[..., Any] = partial(self._first, "fused_lines")
+        self.lines_backward: Callable[..., Any] = partial(self._first, "lines_backward")
         self.groups: Callable[..., Any] = partial(self._first, "groups")
+        self.fused_groups: Callable[..., Any] = partial(self._first, "fused_groups")
+        self.groups_backward: Callable[..., Any] = partial(self._first, "groups_backward")
         self.given: Callable[..., Any] = partial(self._first, "given")
+        self.fused_given: Callable[..., Any] = partial(self._first, "fused_given")
         self.train: Callable[..., Any] = partial(self._first, "train")
+        self.train_backward: Callable[..., Any] = partial(self._first, "train_backward")
+        self.normalize_image: Callable[..., Any] = partial(self._first, "normalize_image")
 
     def _first(self, name: str, *arguments: Any) -> Any:
         first = registry.load_first(tuning.LADDER[0].backends)
@@ -62,3 +88,11 @@ def _decline(*arguments: Any) -> None:
 
 
 lane = Lane()
+
+
+def activation_code(activation: Any, x: Any, function: str) -> int | None:
+    """Return what the lane knows an activation by, checked; None stays None, and is for arrays it would not serve."""
+    if not isinstance(x, np.ndarray) or x.dtype not in (FLOAT32, FLOAT64):
+        return None
+    applied = check_activation(activation, function)
+    return None if applied is None else applied.code(x.dtype)

@@ -40,6 +40,13 @@ def configuration() -> dict[str, Any]:
         numba["cache directory"] = str(numba_jit.CACHE_DIRECTORY) if numba_jit.CACHE_DIRECTORY else None
     else:
         numba["reason"] = registry.why_not("numba")
+    cuda: dict[str, Any] = {"available": registry.why_no_cuda() is None}
+    if cuda["available"]:
+        from fastnorm.backends.cuda import compat
+
+        cuda["device"] = compat.description()
+    else:
+        cuda["reason"] = registry.why_no_cuda()
     return {
         "fastnorm": fastnorm.__version__,
         "python": platform.python_version(),
@@ -51,7 +58,8 @@ def configuration() -> dict[str, Any]:
         "cache directory": str(cache_directory()),
         "cython": cython,
         "numba": numba,
-        "versions": {name: _version(name) for name in ("numpy", "scipy", "numba", "llvmlite")},
+        "cuda": cuda,
+        "versions": {name: _version(name) for name in ("numpy", "scipy", "numba", "llvmlite", "numba-cuda")},
     }
 
 

@@ -28,12 +28,13 @@ def chunks_of(view: Shape) -> tuple[int, int]:
     return count, view[1] - (count - 1) * chunk_length(view)
 
 
-def rows_of_unit(rows: int) -> int:
+def rows_of_unit(rows: int, length: int) -> int:
     """Return how many rows have one sum a position, before those of all units are added up, in order.
 
-    By the number of rows alone: results do not depend on that of threads, nor does their memory grow with the rows.
+    By the shape alone: results do not depend on the number of threads. So many that there are units for several threads
+    early, and yet that the sums of units take little memory beside the rows.
     """
-    return max(64, -(-rows // 256))
+    return max(min(64, max(16, 65536 // length)), -(-rows // 256))
 
 
 @dataclass(frozen=True, slots=True)

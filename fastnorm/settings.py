@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-BACKENDS = ("auto", "reference", "cython", "numba")
+BACKENDS = ("auto", "reference", "cython", "numba", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,9 @@ def config(*, backend: str | None = None, num_threads: int | None = None) -> Ite
 
     Parameters
     ----------
-    backend : {'auto', 'reference', 'cython', 'numba'}, optional
-        Serve every call with this backend; an error says so where it cannot.
+    backend : {'auto', 'reference', 'cython', 'numba', 'cuda'}, optional
+        Serve every call with this backend; an error says so where it cannot. "cuda" serves arrays on a device alone,
+        which "auto" recognises.
     num_threads : int, optional
         How many threads one call may use.
 

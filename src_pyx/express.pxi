@@ -41,6 +41,7 @@ cdef float one32 = 1.0
 
 cdef object _scoped = _settings._scoped
 cdef object FLOAT32 = _dtypes.FLOAT32
+cdef object FLOAT16 = _numpy.dtype(_numpy.float16)
 cdef Py_ssize_t SERIAL = _tuning.SERIAL_ELEMENTS
 cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES       # larger outputs come from recycled memory
 cdef Py_ssize_t NARROW = _tuning.NARROW_COLUMNS
@@ -91,6 +92,13 @@ cdef inline bint is_vector(object a, int kind, Py_ssize_t length) noexcept:
 cdef inline bint is_int(object a, long value) noexcept:
     cdef int overflow
     return PyLong_CheckExact(a) and PyLong_AsLongAndOverflow(a, &overflow) == value and not overflow
+
+
+cdef inline bint is_last(object axis, int ndim) noexcept:
+    """Whether this is the last axis, as a number or as all that a tuple names."""
+    if type(axis) is tuple and len(<tuple> axis) == 1:
+        axis = (<tuple> axis)[0]
+    return is_int(axis, -1) or is_int(axis, ndim - 1)
 
 
 cdef inline bint overlaps(cnp.ndarray a, object b) noexcept:
@@ -167,6 +175,13 @@ cdef inline Work work_with(
     return w
 
 
+cdef inline bint residual_survives(object y, object residual) noexcept:
+    """Whether each element of a residual, if any, is read before the result is written over it."""
+    if residual is None or not overlaps(<cnp.ndarray> y, residual):
+        return True
+    return cnp.PyArray_DATA(<cnp.ndarray> residual) == cnp.PyArray_DATA(<cnp.ndarray> y)
+
+
 cdef inline object normalized(
     cnp.ndarray x, object out, Py_ssize_t lines, Py_ssize_t n, object weight, object bias, bint per_position,
     Py_ssize_t segments, const Rule* rule, object residual=None, object activation=None, object total=None
@@ -199,7 +214,7 @@ cdef inline object normalized(
         elif per_position:
             w.bias = NULL
     if residual is not None:
-        if overlaps(<cnp.ndarray> y, residual) and cnp.PyArray_DATA(<cnp.ndarray> residual) != w.y.data:
+        if not residual_survives(y, residual):
             return None
         w.x.data = w.y.data if total is None else cnp.PyArray_DATA(<cnp.ndarray> total)
     fuse(&w, x if residual is not None else None, residual, activation, None, None)
@@ -283,9 +298,9 @@ def lines(
     cdef Py_ssize_t n
     cdef Rule rule
     cdef bint plain = is_plain(x)
-    if not (plain or is_narrow(x)) or not PyFloat_CheckExact(eps) or not is_int(axis, -1):
+    if not (plain or is_narrow(x)) or not PyFloat_CheckExact(eps):
         return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
         return None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     rule = Rule(measure, 1.0 if summed else n, eps, floor)
@@ -302,6 +317,21 @@ def lines(
     return normalized(x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule)
 
 
+cdef inline bint residual_fits(object x, object residual, bint keep) noexcept:
+    """Whether a residual is missing, and its sum with x not wanted, or as plain as x."""
+    if residual is None:
+        return not keep
+    return (
+        is_plain(residual) and same_shape(<cnp.ndarray> x, <cnp.ndarray> residual)
+        and cnp.PyArray_TYPE(<cnp.ndarray> residual) == cnp.PyArray_TYPE(<cnp.ndarray> x)
+    )
+
+
+cdef inline object total_like(object x, bint wanted):
+    """Where the sum with a residual goes, if it is wanted."""
+    return _memory.empty(x.shape, x.dtype, True) if wanted else None
+
+
 def fused_lines(
     object x, object residual, object weight, object bias, object axis, object eps, Measure measure,
     object activation, bint keep, object out
@@ -309,38 +339,31 @@ def fused_lines(
     """`lines` of x + residual, through an activation (a code or None): the result, or with `keep` it and the sum."""
     cdef Py_ssize_t n
     cdef Rule rule
-    cdef object y, total = None
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or not is_int(axis, -1) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    cdef object y, total
+    if not is_plain(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+        return None
+    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
         return None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     rule = Rule(measure, n, eps, False)
     if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not vectors_fit(x, weight, bias, n):
         return None
-    if residual is None:
-        if keep:
-            return None
-    elif (
-        not is_plain(residual) or not same_shape(x, residual)
-        or cnp.PyArray_TYPE(<cnp.ndarray> residual) != cnp.PyArray_TYPE(<cnp.ndarray> x)
-    ):
+    if not residual_fits(x, residual, keep):
         return None
-    if keep:
-        total = _memory.empty((<object> x).shape, (<object> x).dtype, True)
+    total = total_like(x, keep)
     y = normalized(
         x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule, residual, activation, total
     )
     return (y, total) if keep and y is not None else y
 
 
-def groups(
-    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out
+cdef object groups_of(
+    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
+    object residual, object activation, object total
 ):
-    """group_norm of (N, C, ...), or None; instance_norm if num_groups is None."""
     cdef Py_ssize_t channels, count, items, size
     cdef Rule rule
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or not is_int(channel_axis, 1):
-        return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
+    if not PyFloat_CheckExact(eps) or not is_int(channel_axis, 1) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
         return None
     items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
     size = cnp.PyArray_SIZE(<cnp.ndarray> x)
@@ -353,5 +376,27 @@ def groups(
     # Without weights a whole group is one run.
     return normalized(
         x, out, items * count, size // (items * count), weight, bias, False,
-        channels // count if weight is not None else 1, &rule
+        channels // count if weight is not None else 1, &rule, residual, activation, total
     )
+
+
+def groups(
+    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out
+):
+    """group_norm of (N, C, ...), or None; instance_norm if num_groups is None."""
+    if not is_plain(x):
+        return None
+    return groups_of(x, num_groups, weight, bias, channel_axis, eps, out, None, None, None)
+
+
+def fused_groups(
+    object x, object residual, object num_groups, object weight, object bias, object channel_axis, object eps,
+    object activation, bint keep, object out
+):
+    """`groups` with a residual and an activation, as `fused_lines`."""
+    cdef object y, total
+    if not is_plain(x) or not residual_fits(x, residual, keep):
+        return None
+    total = total_like(x, keep)
+    y = groups_of(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total)
+    return (y, total) if keep and y is not None else y

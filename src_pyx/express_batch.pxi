@@ -77,21 +77,19 @@ cdef inline void repeat(double* numbers, Py_ssize_t length, Py_ssize_t times) no
         memcpy(numbers + i * length, numbers, length * sizeof(double))
 
 
-def given(
-    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
+cdef object with_statistics(
+    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out,
+    object residual, object activation, object total
 ):
-    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None.
-
-    Channels that are last and few are taken several pixels at a time, as one row of many channels.
-    """
+    """Channels that are last and few are taken several pixels at a time, as one row of many channels."""
     cdef Py_ssize_t channels, size, c, together = 1, width, rest = 0
     cdef int ndim, threads
-    cdef bint last
+    cdef bint last, fused = residual is not None or activation is not None
     cdef object y
     cdef double* coefficients
     cdef double* folded
     cdef Work w
-    if not (is_plain(x) or is_bytes(x)) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
@@ -108,6 +106,8 @@ def given(
     last = last or size == cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
     if last:
         if channels <= NARROW:
+            if fused:
+                return None
             together = min(max(PACKED // channels, 1), size // channels)
         width = channels * together
         rest = size % width
@@ -129,7 +129,7 @@ def given(
         if not fold(folded, channels, w.storage != DOUBLE, eps, mean, var, weight, bias):
             return None
         y = output_like(x, out, weight, bias)
-        if y is None:
+        if y is None or not residual_survives(y, residual):
             return None
         for c in range(4):
             w.coefficients[c] = coefficients + c * width
@@ -138,6 +138,10 @@ def given(
         w.y = w.x
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
         w.lines = channels if w.x.inner == 1 else 1
+        if residual is not None:
+            w.x.data = w.y.data if total is None else cnp.PyArray_DATA(<cnp.ndarray> total)
+        if fused:
+            fuse(&w, x if residual is not None else None, residual, activation, None, None)
         run(&w, threads)
         if rest:  # the pixels that do not fill a row
             w.x.data = <char*> w.x.data + (size - rest) * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x)
@@ -148,6 +152,28 @@ def given(
     finally:
         PyMem_Free(coefficients)
     return y
+
+
+def given(
+    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
+):
+    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None."""
+    if not (is_plain(x) or is_bytes(x)):
+        return None
+    return with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, None, None, None)
+
+
+def fused_given(
+    object x, object residual, object mean, object var, object weight, object bias, object channel_axis, object eps,
+    object activation, bint keep, object out
+):
+    """`given` with a residual and an activation, as `fused_lines`."""
+    cdef object y, total
+    if not is_plain(x) or not residual_fits(x, residual, keep):
+        return None
+    total = total_like(x, keep)
+    y = with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, residual, activation, total)
+    return (y, total) if keep and y is not None else y
 
 
 cdef inline bint is_running(object a, Py_ssize_t length, cnp.ndarray x, object out) noexcept:
@@ -168,49 +194,26 @@ cdef inline void update(cnp.ndarray running, Py_ssize_t c, double old, double va
         (<double*> cnp.PyArray_DATA(running))[c] = result
 
 
-cdef void pool_channels(
-    Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, double* parts_hi, double* sums
-) noexcept:
-    """The moments of each channel from those of the rows (item, channel): hi, lo and m2 into `sums`."""
-    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), total = items * channels * chunks, b, c, k, row
-    cdef Moments line, all_items
-    w.mean, w.lo, w.m2 = parts_hi, parts_hi + total, parts_hi + 2 * total
+cdef void join_chunks(Work* w, int threads, Channels n) noexcept:
+    """The moments of channels that are last, (1, n, channels), from those of chunks down the columns."""
+    cdef Py_ssize_t channels = w.x.inner, k, first, place
     run(w, threads)
-    for c in range(channels):
-        all_items = Moments(0.0, 0.0, 0.0, 0.0)
-        for b in range(items):
-            line = Moments(0.0, 0.0, 0.0, 0.0)
-            for k in range(chunks):
-                row = (b * channels + c) * chunks + k
-                absorb(&line, min(w.x.n - k * CHUNK, CHUNK), w.mean[row], w.lo[row], w.m2[row])
-            absorb(&all_items, w.x.n, line.hi, line.lo, line.m2)
-        sums[c], sums[channels + c], sums[2 * channels + c] = all_items.hi, all_items.lo, all_items.m2
+    for k in range(parts(w.x.n, CHUNK_COLUMNS)):
+        first, place = k * CHUNK_COLUMNS, k * channels
+        absorb_lines(
+            first, min(w.x.n - first, CHUNK_COLUMNS), w.mean + place, w.lo + place, w.m2 + place, n.mean, n.lo, n.m2,
+            channels
+        )
 
 
-cdef void join_chunks(Work* w, int threads, double* chunks_hi, double* sums) noexcept:
-    """The same where channels are last, (1, n, channels): from those of chunks down the columns."""
-    cdef Py_ssize_t channels = w.x.inner, chunks = parts(w.x.n, CHUNK_COLUMNS), c, k, place
-    cdef Moments line
-    w.mean, w.lo, w.m2 = chunks_hi, chunks_hi + chunks * channels, chunks_hi + 2 * chunks * channels
-    run(w, threads)
-    for c in range(channels):
-        line = Moments(0.0, 0.0, 0.0, 0.0)
-        for k in range(chunks):
-            place = k * channels + c
-            absorb(
-                &line, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean[place], w.lo[place], w.m2[place]
-            )
-        sums[c], sums[channels + c], sums[2 * channels + c] = line.hi, line.lo, line.m2
-
-
-cdef inline bint fold_moments(
-    double* sums, Py_ssize_t channels, bint single, const Rule* rule, object weight, object bias
-) noexcept:
-    """Turn hi, lo and m2 of each channel into the coefficients hi, lo, scale and shift; m2 moves to a fifth place."""
-    cdef double* rstd = sums + 2 * channels
-    memcpy(sums + 4 * channels, rstd, channels * sizeof(double))
-    inverses(rule, sums + 4 * channels, rstd, channels)
-    return scale_by(rstd, rstd + channels, channels, single, weight, bias)
+cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t channels, const Rule* rule) noexcept:
+    """The moments of all channels of a work, one pass over x."""
+    w.primitive, w.rule = MOMENTS, rule[0]
+    if w.x.inner > 1:
+        join_chunks(&w, threads, w.channels)
+        return
+    run(&w, threads)
+    pool_channels(&w, items, channels, w.channels, 0, channels)
 
 
 def train(
@@ -218,13 +221,14 @@ def train(
     double old, bint unbiased, object out
 ):
     """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None."""
-    cdef Py_ssize_t items, channels, size, count, spatial, c, i
+    cdef Py_ssize_t items, channels, size, count, spatial, c, chunks
     cdef int ndim, threads
     cdef bint last, composed
     cdef object y = None
     cdef double* numbers
+    cdef Channels n
     cdef Rule rule
-    cdef Work w, pool
+    cdef Work w
     if not is_plain(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
@@ -250,31 +254,36 @@ def train(
     threads = threads_for(size, size if composed else c)
     if threads == 0:
         return None
-    c = 0
+    chunks = 0
     if composed:
-        c = 3 * channels * (parts(count, CHUNK_COLUMNS) if last else items * parts(spatial, CHUNK))
-    numbers = <double*> PyMem_Malloc((c + 5 * channels) * sizeof(double))
+        chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
+    numbers = <double*> PyMem_Malloc((3 * chunks + CHANNEL_NUMBERS * channels) * sizeof(double))
     if not numbers:
         raise MemoryError
+    n = w.channels = channels_of(numbers + 3 * chunks, channels)
     try:
+        w.lines = 1 if last else channels
         if composed:
-            pool = w
-            pool.primitive, pool.rule = MOMENTS, rule
-            if last:
-                join_chunks(&pool, threads, numbers + 5 * channels, numbers)
-            else:
-                pool_channels(&pool, threads, items, channels, numbers + 5 * channels, numbers)
-            if not fold_moments(numbers, channels, w.storage == SINGLE, &rule, weight, bias):
-                return None
+            w.mean, w.lo, w.m2, w.rule = numbers, numbers + chunks, numbers + 2 * chunks, rule
+            read_numbers(weight, 1.0, n.scale, channels)
+            read_numbers(bias, 0.0, n.shift, channels)
+            # Where a channel cannot be served, the general path needs x as it was.
+            if not last and (out is None or not overlaps(<cnp.ndarray> x, out)):
+                w.rows = channels_together(count * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), channels, threads)
+            if w.rows == 0:
+                pooled_moments(w, threads, items, channels, &rule)
+                if not fold_channels(&rule, w.storage == SINGLE, n, 0, channels):
+                    return None
         y = output_like(x, out, weight, bias)
         if y is None:
             return None
         w.y = w.x
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
-        if composed:
-            for i in range(4):
-                w.coefficients[i] = numbers + i * channels
-            w.lines = 1 if last else channels
+        if w.rows:
+            w.primitive = TRAIN
+        elif composed:
+            w.coefficients[0], w.coefficients[1] = n.mean, n.lo
+            w.coefficients[2], w.coefficients[3] = n.scale, n.shift
         else:
             w.rule, w.segments, w.parameters = rule, 1, 1
             w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
@@ -282,16 +291,15 @@ def train(
                 w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), channels
                 if bias is not None:
                     w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
-            w.mean, w.m2 = numbers, numbers + 4 * channels
+            w.mean, w.m2 = n.mean, n.m2
         run(&w, threads)
-        for i in range(channels):
+        if w.strange:
+            return None
+        for c in range(channels):
             if running_mean is not None:
-                update(
-                    <cnp.ndarray> running_mean, i, old,
-                    numbers[i] + numbers[channels + i] if composed else numbers[i]
-                )
+                update(<cnp.ndarray> running_mean, c, old, n.mean[c] + n.lo[c] if composed else n.mean[c])
             if running_var is not None:
-                update(<cnp.ndarray> running_var, i, old, numbers[4 * channels + i] / (count - unbiased))
+                update(<cnp.ndarray> running_var, c, old, n.m2[c] / (count - unbiased))
     finally:
         PyMem_Free(numbers)
     return y

@@ -15,11 +15,11 @@ enum { GRADIENT_ROWS = 4 };
 #define POSITION(i)                                                                                       \
     g = dy[i * dy_stride + k];                                                                            \
     sum += g;                                                                                             \
-    product += (g * rstd[r + i]) * ((double)x[i * x_stride + k] - mean[r + i]);
+    product = fma(g * rstd[r + i], (double)x[i * x_stride + k] - mean[r + i], product);
 #define COLUMN(i)                                                                                         \
     g = dy[i * dy_stride + k];                                                                            \
     sum += g;                                                                                             \
-    product += g * ((double)x[i * x_stride + k] - centre);
+    product = fma(g, (double)x[i * x_stride + k] - centre, product);
 
 #define DEFINE_GRADIENT_SUMS(lanes, scalar)                                                               \
     /* Rows, each with its statistics: sums += dy, products += dy * xhat, for the parameters of positions. */ \
@@ -39,7 +39,7 @@ enum { GRADIENT_ROWS = 4 };
             for (ptrdiff_t k = 0; k < n; k++) {                                                           \
                 double g = dy[k];                                                                         \
                 sums[k] += g;                                                                             \
-                products[k] += (g * rstd[r]) * ((double)x[k] - mean[r]);                                  \
+                products[k] = fma(g * rstd[r], (double)x[k] - mean[r], products[k]);                                  \
             }                                                                                             \
     }                                                                                                     \
     /* Columns, each with its mean: sums += dy, products += dy * (x - mean). */                           \
@@ -59,7 +59,7 @@ enum { GRADIENT_ROWS = 4 };
             for (ptrdiff_t k = 0; k < n; k++) {                                                           \
                 double g = dy[k];                                                                         \
                 sums[k] += g;                                                                             \
-                products[k] += g * ((double)x[k] - mean[k]);                                              \
+                products[k] = fma(g, (double)x[k] - mean[k], products[k]);                                              \
             }                                                                                             \
     }
 

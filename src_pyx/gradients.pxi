@@ -5,8 +5,6 @@
 # where scale = rstd * weight, slope = -rstd^2 * B and shift = -rstd * A (fastnorm/gradients.py says what A and B are).
 
 cdef extern from "gradients.h" nogil:
-    enum:
-        GRADIENT_ROWS
     void lanes32_position_sums(
         const lanes32* x, Py_ssize_t x_stride, const lanes32* dy, Py_ssize_t dy_stride, Py_ssize_t rows, Py_ssize_t n,
         const double* mean, const double* rstd, double* products, double* sums
@@ -26,6 +24,8 @@ cdef extern from "gradients.h" nogil:
 
 cdef enum:
     GRADIENT_CACHE = 32768      # elements: x and dy of the rows that are read again for the sums of positions, in L2
+    DOTS_TILE = 32              # bundles: columns that are read together where there is work enough
+    TOGETHER = 256              # rows whose statistics are kept for that
 
 # Beyond these, float32 coefficients, which hold the square of rstd, or sums of products would leave their range.
 cdef double SMALLEST_SLOPED = 2.0 ** -50
@@ -172,10 +172,10 @@ cdef void dots_rows(
 
 cdef void dots_columns(
     const lanes* x, const lanes* dy, View v, View w, const double* mean, Py_ssize_t lines, double* products,
-    double* sums, Py_ssize_t start, Py_ssize_t stop
+    double* sums, Py_ssize_t tile, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The same down columns: the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
-    cdef Py_ssize_t o, i, c, j, k, p, width, n, tile = TILE * lane_count(x)
+    cdef Py_ssize_t o, i, c, j, k, p, width, n
     cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
     cdef const lanes* source
     cdef const lanes* upstream
@@ -265,20 +265,21 @@ cdef void normalize_grad_rows(
 ) noexcept nogil:
     """dx of rows and the sums for their parameters, in units of `rows` rows, each row while it is in cache.
 
-    Statistics that are not given are made on the way. Sums of positions are one row of n for each unit.
+    Statistics that are not given are made on the way; a mean that is not given is 0 if rstd is. Sums of
+    positions are one row of n for each unit.
     """
     cdef Py_ssize_t o, j, r, unit, count, first, together = max(1, min(rows, GRADIENT_CACHE // v.n))
-    cdef double centre[256]
-    cdef double inverse_root[256]
+    cdef double centre[TOGETHER]
+    cdef double inverse_root[TOGETHER]
     cdef Moments line
-    together = min(together, 256)
+    together = min(together, TOGETHER)
     for unit in range(start, stop):
         for first from unit * rows <= first < min((unit + 1) * rows, v.outer) by together:
             count = min(together, min((unit + 1) * rows, v.outer) - first)
             for r in range(count):
                 o = first + r
-                if mean:
-                    centre[r], inverse_root[r] = mean[o], rstd[o]
+                if rstd:
+                    centre[r], inverse_root[r] = mean[o] if mean else 0.0, rstd[o]
                 else:
                     line = line_moments(<const lanes*> at(x, o * v.outer_stride), v.n, rule.measure)
                     centre[r], inverse_root[r] = line.hi + line.lo, inverse(rule, line.m2)

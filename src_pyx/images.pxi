@@ -88,7 +88,7 @@ cdef void normalize_images(void* work, Py_ssize_t start, Py_ssize_t stop) noexce
     """The bands `start` to `stop`, counted over (images, bands)."""
     cdef Images* w = <Images*> work
     cdef float desk[4 * STRIP]
-    cdef Py_ssize_t bands = parts(w.pixels, BAND), k, i, first, last, image, number, place, n
+    cdef Py_ssize_t bands = parts(w.pixels, BAND), k, i, j, c, first, last, image, number, place, n, length
     for k in range(start, stop):
         image, first = k // bands, k % bands * BAND
         last, number = min(first + BAND, w.pixels), image * w.stride
@@ -104,12 +104,14 @@ cdef void normalize_images(void* work, Py_ssize_t start, Py_ssize_t stop) noexce
             )
             continue
         for i from 0 <= i < n by w.repeated:
-            last = min(w.repeated, n - i)
-            image_to_pixels(
-                w.x + place + i, desk, last, w.repeated, w.coefficients[0] + number, w.coefficients[1] + number,
-                w.coefficients[2] + number
-            )
-            put_floats(w, desk, place + i, last)
+            last = min(i + w.repeated, n)
+            for j from i <= j < last by 4 * STRIP:
+                c, length = number + j - i, min(4 * STRIP, last - j)
+                image_to_pixels(
+                    w.x + place + j, desk, length, w.repeated, w.coefficients[0] + c, w.coefficients[1] + c,
+                    w.coefficients[2] + c
+                )
+                put_floats(w, desk, place + j, length)
 
 
 cdef void count_images(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -147,6 +149,86 @@ def image(
     cdef Py_ssize_t units = cnp.PyArray_DIM(x, 0) * parts(w.pixels, BAND)
     with nogil:
         pool_run(normalize_images, &w, units, threads)
+
+
+cdef enum:
+    REPEATED = 4096         # coefficients on the desk of pixels: a whole number of pixels, for whole vectors of them
+
+
+cdef object image_output(cnp.ndarray x, bint planar, int kind, object out):
+    """Where the result of an image (H, W, C), or of several, goes; None where `out` is not right for it."""
+    cdef int ndim = cnp.PyArray_NDIM(x), first = ndim - 3, i
+    cdef cnp.npy_intp shape[4]
+    for i in range(ndim):
+        shape[i] = cnp.PyArray_DIM(x, i)
+    if planar:
+        shape[first], shape[first + 1], shape[first + 2] = shape[first + 2], shape[first], shape[first + 1]
+    if out is None:
+        return _memory.empty(tuple([shape[i] for i in range(ndim)]), FLOAT32 if kind == cnp.NPY_FLOAT32 else FLOAT16)
+    if not cnp.PyArray_CheckExact(out) or not cnp.PyArray_ISCARRAY(<cnp.ndarray> out) or overlaps(x, out):
+        return None
+    if cnp.PyArray_NDIM(<cnp.ndarray> out) != ndim or cnp.PyArray_TYPE(<cnp.ndarray> out) != kind:
+        return None
+    for i in range(ndim):
+        if cnp.PyArray_DIM(<cnp.ndarray> out, i) != shape[i]:
+            return None
+    return out
+
+
+def normalize_image(object x, object mean, object std, object max_value, object layout, object out, object dtype):
+    """`normalize_image` of given mean and std, or None."""
+    cdef Py_ssize_t channels, size, repeated, c
+    cdef double most, centre, scale
+    cdef bint planar = layout == "NCHW"
+    cdef int ndim, threads, kind = cnp.NPY_FLOAT32 if dtype is _numpy.float32 else NPY_HALF
+    cdef float* numbers
+    cdef double* given
+    cdef Images w
+    if not is_bytes(x) or not (planar or layout == "NHWC") or not PyFloat_CheckExact(max_value):
+        return None
+    ndim, size, most = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x), max_value
+    if not (ndim == 3 or ndim == 4) or size == 0 or not most > 0.0:
+        return None
+    if dtype is not _numpy.float32 and dtype is not _numpy.float16:
+        return None
+    channels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1)
+    mean, std = from_list(mean), from_list(std)
+    if not is_vector(mean, -1, channels) or not is_vector(std, -1, channels):
+        return None
+    threads = threads_for(size, size)
+    if threads == 0:
+        return None
+    y = image_output(x, planar, kind, out)
+    if y is None:
+        return None
+    memset(&w, 0, sizeof(Images))
+    w.x, w.y, w.channels = <const unsigned char*> data_of(x), data_of(y), channels
+    w.pixels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 3) * cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 2)
+    w.planar, w.half = planar, kind == NPY_HALF
+    w.repeated = repeated = channels if planar else channels * max(1, REPEATED // channels)
+    given = <double*> PyMem_Malloc(2 * channels * sizeof(double) + 3 * repeated * sizeof(float))
+    if not given:
+        raise MemoryError
+    numbers = <float*> (given + 2 * channels)
+    try:
+        read_numbers(mean, 0.0, given, channels)
+        read_numbers(std, 0.0, given + channels, channels)
+        for c in range(channels):
+            if not given[channels + c] * most > 0.0:
+                return None
+            centre, scale = given[c] * most, 1.0 / (given[channels + c] * most)
+            numbers[c], numbers[repeated + c] = <float> centre, <float> scale
+            numbers[2 * repeated + c] = <float> ((<double> <float> centre - centre) * scale)
+        for c in range(channels, repeated):
+            numbers[c], numbers[repeated + c] = numbers[c - channels], numbers[repeated + c - channels]
+            numbers[2 * repeated + c] = numbers[2 * repeated + c - channels]
+        for c in range(3):
+            w.coefficients[c] = numbers + c * repeated
+        with nogil:
+            pool_run(normalize_images, &w, size // (w.pixels * channels) * parts(w.pixels, BAND), threads)
+    finally:
+        PyMem_Free(given)
+    return y
 
 
 def image_statistics(cnp.ndarray x, cnp.ndarray sums, cnp.ndarray squares, int threads):

@@ -1,7 +1,5 @@
 # The entry points of one variant. Arrays come as the canonical view (outer, reduce, inner), checked by the engine; they
 # are read through their C struct: acquiring typed memoryviews would cost more than a small norm does.
-from libc.string cimport memcpy, memset
-
 include "lanes.pxi"
 include "moments.pxi"
 include "rows.pxi"
@@ -27,6 +25,8 @@ cdef enum Primitive:
     DOTS
     AFFINE_GRAD
     NORMALIZE_GRAD
+    TRAIN
+    TRAIN_GRAD
     ACTIVATE
 
 
@@ -36,6 +36,19 @@ cdef enum Storage:
     HALF                    # 16 bits: computed in float32, see narrow.pxi
     BFLOAT
     BYTE                    # of pixels
+
+
+cdef struct Channels:
+    # Numbers of each channel, float64, rows of one block.
+    double* mean            # hi + lo; backward: all of it
+    double* lo
+    double* scale           # weight, until it is known
+    double* shift           # bias, until then; backward: unused until then
+    double* m2
+    double* rstd
+    double* sums            # backward: of dy
+    double* products        # of dy * xhat
+    double* slope
 
 
 cdef struct Work:
@@ -62,9 +75,13 @@ cdef struct Work:
     double* products            # sums of dy * (x - mean), or of dy * xhat
     double* sums                # of dy
     Py_ssize_t rows             # to a unit of work
+    Py_ssize_t tile             # columns to a unit of work
     void* addend                # fusion: x is addend + residual
     void* residual
     void (*activate)(void* y, Py_ssize_t n) noexcept nogil
+    Channels channels           # training on (N, C, S), `lines` channels, `rows` to a unit of work
+    bint given                  # backward: with statistics
+    bint strange                # set where float32 cannot serve a channel
     signed char* quantized      # int8 lines of y, and the scale of each
     float* scales
 
@@ -101,7 +118,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     elif w.primitive == DOTS and rows:
         dots_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, start, stop)
     elif w.primitive == DOTS:
-        dots_columns(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, start, stop)
+        dots_columns(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, w.tile, start, stop)
     elif w.primitive == AFFINE_GRAD and rows:
         affine_grad_rows(
             x, dy, y, w.x, w.dy, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3],
@@ -117,6 +134,10 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
             x, dy, y, w.x, w.dy, w.y, weight, w.parameters, w.per_position, w.segments, &w.rule, w.mean, w.rstd,
             w.products, w.sums, w.rows, start, stop
         )
+    elif w.primitive == TRAIN:
+        train_channels(x, y, w, start, stop)
+    elif w.primitive == TRAIN_GRAD:
+        train_channels_backward(x, dy, y, w, start, stop)
     elif rows:
         affine_rows(
             x, y, w.x, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
@@ -131,6 +152,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
 
 include "narrow.pxi"
 include "fusion.pxi"
+include "channels.pxi"
 
 
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -154,19 +176,28 @@ cdef inline bint may_stream(const Work* w) noexcept:
     """Whether y is written once, and by this primitive past the caches if it is large."""
     if w.storage == HALF or w.storage == BFLOAT or w.residual or w.activate or w.quantized:
         return False
-    return w.primitive == NORMALIZE or w.primitive == AFFINE
+    return w.primitive == NORMALIZE or w.primitive == AFFINE or w.primitive == TRAIN
 
 
 cdef inline void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
     cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
-    cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner
+    cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner, tiled
     if w.primitive == NORMALIZE_GRAD:
         units = parts(units, w.rows)
+    elif w.primitive == TRAIN or w.primitive == TRAIN_GRAD:
+        units = parts(w.lines, w.rows)
     elif w.primitive != NORMALIZE:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive != AFFINE and w.primitive != AFFINE_GRAD and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
+    if w.primitive == DOTS and w.x.inner > 1:
+        w.tile = tile // TILE * DOTS_TILE  # rows had better be read as a whole
+        tiled = units // parts(w.x.inner, tile) * parts(w.x.inner, w.tile)
+        if tiled >= 2 * threads:
+            units = tiled
+        else:
+            w.tile = tile
     if may_stream(w) and elements >= LEAST_STREAMED:
         w.y.streamed = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
     if threads == 1 and elements < RELEASE_GIL:
@@ -314,17 +345,17 @@ def merge(
     double[:, ::1] merged_hi, double[:, ::1] merged_lo, double[:, ::1] merged_m2
 ):
     """Join parts along the middle axis, in order; each has `count` elements, the last one `last`."""
-    cdef Py_ssize_t a, b, c, number = hi.shape[1]
-    cdef Moments line
-    for a in range(hi.shape[0]):
-        for c in range(hi.shape[2]):
-            line = Moments(0.0, 0.0, 0.0, 0.0)
-            for b in range(number):
-                absorb(&line, last if b == number - 1 else count, hi[a, b, c], lo[a, b, c], m2[a, b, c])
-            merged_hi[a, c], merged_lo[a, c], merged_m2[a, c] = line.hi, line.lo, line.m2
+    cdef Py_ssize_t a, b, number = hi.shape[1], lines = hi.shape[2]
+    for a in range(hi.shape[0] if lines else 0):
+        for b in range(number):
+            absorb_lines(
+                count * b, last if b == number - 1 else count, &hi[a, b, 0], &lo[a, b, 0], &m2[a, b, 0],
+                &merged_hi[a, 0], &merged_lo[a, 0], &merged_m2[a, 0], lines
+            )
 
 
 include "textbook.pxi"
 include "express.pxi"
 include "express_batch.pxi"
+include "express_gradients.pxi"
 include "images.pxi"

@@ -1,6 +1,7 @@
 # What the row form and the lane form share: the algebra of moments and of coefficients, all in float64.
 
-from libc.math cimport sqrt
+from libc.math cimport fabs, sqrt
+from libc.string cimport memcpy, memset
 
 # Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
 cdef double SMALLEST_SQUARES = 2.0 ** -90
@@ -47,6 +48,24 @@ cdef inline void absorb(Moments* a, double count, double hi, double lo, double m
     a.count = total
 
 
+cdef inline void absorb_lines(
+    double count, double more, const double* hi, const double* lo, const double* m2, double* all_hi, double* all_lo,
+    double* all_m2, Py_ssize_t lines
+) noexcept nogil:
+    """`absorb` for lines side by side, of `count` elements so far and `more` in the parts that join them."""
+    cdef double share = more / (count + more), weight = count * more / (count + more), delta
+    cdef Py_ssize_t i
+    if count == 0.0:
+        memcpy(all_hi, hi, lines * sizeof(double))
+        memcpy(all_lo, lo, lines * sizeof(double))
+        memcpy(all_m2, m2, lines * sizeof(double))
+        return
+    for i in range(lines):
+        delta = (hi[i] - all_hi[i]) + (lo[i] - all_lo[i])
+        all_lo[i] = all_lo[i] + delta * share
+        all_m2[i] = all_m2[i] + (m2[i] + delta * delta * weight)
+
+
 cdef enum Measure:
     # What `m2` adds up over a line.
     SQUARES         # of the elements (RMSNorm, L2)
@@ -80,6 +99,10 @@ cdef struct Exact:
     bint wide
 
 
+cdef double BELOW_ONE_SINGLE = 1.0 - 2.0 ** -23
+cdef double BELOW_ONE_DOUBLE = 1.0 - 2.0 ** -52
+
+
 cdef inline double inverse(const Rule* rule, double m2) noexcept nogil:
     """1 / denominator; 1 where it is 0, since the deviations are 0 there too."""
     cdef double denominator = m2 / rule.divisor
@@ -93,13 +116,21 @@ cdef inline double inverse(const Rule* rule, double m2) noexcept nogil:
     return 1.0 / denominator if denominator != 0.0 else 1.0
 
 
+cdef inline double first_part(const lanes* like, double scale) noexcept nogil:
+    """What the storage type takes of a scale: a little less, so that the rest has its sign and is not 0.
+
+    With them infinity stays infinity, instead of infinity * 0 or infinity - infinity.
+    """
+    return rounded(like, scale * (BELOW_ONE_SINGLE if lanes is lanes32 else BELOW_ONE_DOUBLE))
+
+
 cdef inline Coefficients coefficients(
     const lanes* like, double hi, double lo, double scale, double shift
 ) noexcept nogil:
     """The coefficients of a line with the mean hi + lo."""
     cdef Coefficients c
     c.centre = rounded(like, hi + lo)
-    c.scale = rounded(like, scale)
+    c.scale = first_part(like, scale)
     c.scale_rest = rounded(like, scale - c.scale)
     c.shift = rounded(like, shift - ((hi - c.centre) + lo) * scale)
     return c

@@ -69,7 +69,7 @@ cdef inline bint algebra(
 
     Return whether every row is ordinary.
     """
-    cdef double denominator, scale, shift, centre, rounded_scale
+    cdef double denominator, scale, shift, centre, first
     cdef Py_ssize_t k, strange = 0
     for k in range(count):
         f.lo[k] = f.e[k] / n if measure == VARIANCE else 0.0
@@ -86,10 +86,10 @@ cdef inline bint algebra(
         f.rstd[k] = 1.0 / (f.rstd[k] if f.rstd[k] != 0.0 else 1.0)
         scale = f.rstd[k] * f.weight[k]
         shift = element(<const lanes*> f.shift, k)
-        centre, rounded_scale = rounded(like, shift + f.lo[k]), rounded(like, scale)
+        centre, first = rounded(like, shift + f.lo[k]), first_part(like, scale)
         set_element(<lanes*> f.centre, k, centre)
-        set_element(<lanes*> f.scale, k, rounded_scale)
-        set_element(<lanes*> f.scale_rest, k, scale - rounded_scale)
+        set_element(<lanes*> f.scale, k, first)
+        set_element(<lanes*> f.scale_rest, k, scale - first)
         set_element(<lanes*> f.addend, k, f.bias[k] - ((shift - centre) + f.lo[k]) * scale)
     for k in range(count):
         strange += not is_ordinary(like, f, k, n, measure)

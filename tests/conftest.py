@@ -2,16 +2,21 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 # Before Numba starts: more threads than a small machine has processors, since how work is split must not show.
 os.environ.setdefault("NUMBA_NUM_THREADS", "8")
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from variants import COMPILED_LABELS, LABELS, implementation, why_not
 
+import fastnorm
 from fastnorm import tuning
 from fastnorm.backends import registry
+from fastnorm.backends.cython import Cython
+from fastnorm.express import Lane, lane
 
 # A fixture of a test that searches is the same for all of its examples, and need not be made anew for each.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "print_blob": True}
@@ -66,3 +71,35 @@ def compiled_labels() -> list[str]:
 def threads_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hand even the smallest work to as many threads as the settings say."""
     monkeypatch.setattr(tuning, "SERIAL_ELEMENTS", 0)
+
+
+@pytest.fixture(params=[label for label in COMPILED_LABELS if label.startswith("cython")])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the lane served by each variant of the kernels."""
+    if why_not(request.param) is not None:
+        pytest.skip(f"{request.param}: {why_not(request.param)}")
+    serving, backend = Lane(), implementation(request.param)
+    assert isinstance(backend, Cython)
+    serving.bind(backend)
+    for name in Lane.__slots__:
+        monkeypatch.setattr(lane, name, getattr(serving, name))
+    return str(request.param)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call of the lane so far served."""
+    log: list[bool] = []
+    fastnorm.layer_norm(np.ones((1, 2)))  # bound on first use
+
+    def logged(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            result = function(*arguments)
+            log.append(result is not None)
+            return result
+
+        return call
+
+    for name in Lane.__slots__:
+        monkeypatch.setattr(lane, name, logged(getattr(lane, name)))
+    return log

@@ -109,6 +109,50 @@ def test_channels(shape: tuple[int, ...], channel_axis: int, activation: Any, ba
             np.testing.assert_array_equal(norm(strided, *parameters, activation=activation), alone)
 
 
+PLAIN: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "layer_norm": ("layer_norm", (5, 3, 768), {}),
+    "rms_norm": ("rms_norm", (300, 65), {}),
+    "group_norm": ("group_norm", (3, 8, 7, 9), {"num_groups": 4}),
+    "batch_norm": ("batch_norm", (3, 8, 31, 33), {}),
+    "batch_norm channels last": ("batch_norm", (3, 9, 70), {"channel_axis": -1}),
+    "batch_norm features": ("batch_norm", (64, 304), {}),
+}
+
+
+@each_dtype
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("activation", [None, "relu", hard_swish], ids=str)
+def test_plain_calls_have_a_lane_of_the_same_bits(
+    name: str, activation: Any, dtype: str, kernels: str, calls: list[bool]
+) -> None:
+    op, shape, options = PLAIN[name]
+    channels = shape[-1] if op in ("layer_norm", "rms_norm") else shape[options.get("channel_axis", 1)]
+    x, residual = normal(*shape).astype(dtype), normal(*shape, seed=1).astype(dtype)
+    options = options | {"weight": normal(channels).astype(dtype), "bias": normal(channels, seed=1).astype(dtype)}
+    if op == "batch_norm":
+        options |= {"running_mean": normal(channels, seed=2), "running_var": np.abs(normal(channels, seed=3)) + 0.1}
+
+    def norm(**more: Any) -> Any:
+        return getattr(fastnorm, op)(x, **options, activation=activation, **more)
+
+    for threads in (1, 3):
+        with fastnorm.config(num_threads=threads):
+            y, total = norm(residual=residual, return_residual=True)
+            general = norm(residual=residual, return_residual=True, backend="cython")
+            assert (y.tobytes(), total.tobytes()) == (general[0].tobytes(), general[1].tobytes())
+            assert norm(residual=residual).tobytes() == y.tobytes()
+            assert norm().tobytes() == norm(backend="cython").tobytes()
+            for target, addend in ((np.full_like(x, np.nan), residual), (same := residual.copy(), same)):
+                assert norm(residual=addend, out=target) is target
+                np.testing.assert_array_equal(target, y)
+    assert all(calls)
+    calls.clear()
+    np.testing.assert_array_equal(norm(residual=residual.astype(">f4" if dtype == "float32" else ">f8")), y)
+    with pytest.raises(ValueError, match="return_residual needs a residual"):
+        norm(return_residual=True)
+    assert not any(calls)
+
+
 @each_dtype
 @pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
 def test_int8_lines_times_their_scale_are_the_result(op: str, backend: str, dtype: str) -> None:

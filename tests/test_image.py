@@ -46,6 +46,44 @@ def test_every_form(shape: tuple[int, ...], channels: int, given: bool, layout: 
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_more_channels_than_a_kernel_rounds_at_a_time(layout: Any, backend: str) -> None:
+    image = pixels(2, 3, 4099)
+    mean, std = np.linspace(0.3, 0.6, 4099), np.linspace(0.1, 0.3, 4099)
+    y = fastnorm.normalize_image(image, mean, std, layout=layout, dtype="float16", backend=backend)
+    expected = formula(image, mean, std, layout)
+    np.testing.assert_allclose(y, expected, rtol=2.0**-11 + 4 * 2.0**-24, atol=4 * 2.0**-24 + 2.0**-25)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("channels", [1, 3, 5, 4099])
+def test_plain_calls_have_a_lane_of_the_same_bits(
+    channels: int, layout: Any, dtype: Any, kernels: str, calls: list[bool]
+) -> None:
+    image = pixels(2, 3, 11, channels)
+    mean, std = np.linspace(0.3, 0.6, channels), np.linspace(0.1, 0.3, channels)
+    for threads in (1, 3):
+        with fastnorm.config(num_threads=threads):
+            y = fastnorm.normalize_image(image, mean, std, layout=layout, dtype=dtype)
+            general = fastnorm.normalize_image(image, mean, std, layout=layout, dtype=dtype, backend="cython")
+        assert (y.dtype, y.shape) == (general.dtype, general.shape)
+        assert y.tobytes() == general.tobytes()
+    out = np.empty_like(y)
+    assert fastnorm.normalize_image(image, list(mean), tuple(std), layout=layout, dtype=dtype, out=out) is out
+    np.testing.assert_array_equal(out, y)
+    assert all(calls)
+    calls.clear()
+    np.testing.assert_array_equal(
+        fastnorm.normalize_image(np.asfortranarray(image), mean, std, layout=layout, dtype=dtype), y
+    )
+    with fastnorm.config(backend="cython"):
+        fastnorm.normalize_image(image, mean, std, layout=layout, dtype=dtype)
+    with pytest.raises(ValueError, match="std must be above 0"):
+        fastnorm.normalize_image(image, mean, std * 0, layout=layout, dtype=dtype)
+    assert not any(calls)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_views_of_images_and_of_outputs(layout: Any, backend: str) -> None:
     image = pixels(20, 30, 3)[::2, ::-1]
     expected = fastnorm.normalize_image(image.copy(), layout=layout, backend=backend)

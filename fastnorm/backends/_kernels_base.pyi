@@ -78,6 +78,34 @@ def fused_lines(
 def groups(
     x: object, num_groups: object, weight: object, bias: object, channel_axis: object, eps: object, out: object
 ) -> _Array | None: ...
+def fused_groups(
+    x: object,
+    residual: object,
+    num_groups: object,
+    weight: object,
+    bias: object,
+    channel_axis: object,
+    eps: object,
+    activation: int | None,
+    keep: bool,
+    out: object,
+) -> _Array | tuple[_Array, _Array] | None: ...
+def fused_given(
+    x: object,
+    residual: object,
+    mean: object,
+    var: object,
+    weight: object,
+    bias: object,
+    channel_axis: object,
+    eps: object,
+    activation: int | None,
+    keep: bool,
+    out: object,
+) -> _Array | tuple[_Array, _Array] | None: ...
+def normalize_image(
+    x: object, mean: object, std: object, max_value: object, layout: object, out: object, dtype: object
+) -> _Array | None: ...
 def given(
     x: object,
     mean: object,
@@ -100,6 +128,41 @@ def train(
     unbiased: bool,
     out: object,
 ) -> _Array | None: ...
+def lines_backward(
+    dy: object,
+    x: object,
+    weight: object,
+    mean: object,
+    rstd: object,
+    axis: object,
+    eps: object,
+    measure: int,
+    floor: bool,
+    summed: bool,
+    parameters: bool,
+    out: object,
+) -> tuple[_Array, _Array | None, _Array | None] | None: ...
+def groups_backward(
+    dy: object,
+    x: object,
+    num_groups: object,
+    weight: object,
+    mean: object,
+    rstd: object,
+    channel_axis: object,
+    eps: object,
+    out: object,
+) -> tuple[_Array, _Array, _Array] | None: ...
+def train_backward(
+    dy: object,
+    x: object,
+    weight: object,
+    mean: object,
+    rstd: object,
+    channel_axis: object,
+    eps: object,
+    out: object,
+) -> tuple[_Array, _Array, _Array] | None: ...
 def textbook(x: _Array, weights: _Array | None, algorithm: int, half: bool, mean: _Doubles, m2: _Doubles) -> None: ...
 def normalize(
     x: _Array,

@@ -192,7 +192,7 @@ class Cython(Reference):
         given: tuple[Array, Array] | None, parameters: bool,
     ) -> tuple[Array, Array] | None:  # fmt: skip
         outer, reduce, _ = x.shape
-        rows = rows_of_unit(outer) if per_position else 1
+        rows = rows_of_unit(outer, reduce) if per_position else 1
         products = sums = None
         if parameters:
             shape = (-(-outer // rows), reduce) if per_position else (outer, segments)

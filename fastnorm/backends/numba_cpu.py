@@ -228,7 +228,7 @@ class Numba(Reference):
         given: tuple[Array, Array] | None, parameters: bool,
     ) -> tuple[Array, Array] | None:  # fmt: skip
         outer, reduce, _ = x.shape
-        rows = rows_of_unit(outer) if per_position else 1
+        rows = rows_of_unit(outer, reduce) if per_position else 1
         units = -(-outer // rows)
         shape = (units, reduce) if per_position else (outer, segments)
         products, sums = np.zeros(shape if parameters else (0, 0)), np.zeros(shape if parameters else (0, 0))

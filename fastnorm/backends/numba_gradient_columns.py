@@ -14,6 +14,7 @@ from fastnorm.backends.numba_lanes import (
     element,
     elements,
     fused,
+    fused_scalar,
     lane_count,
     load,
     pointer,
@@ -36,14 +37,14 @@ def column_dots(x, x_stride, dy, dy_stride, rows, n, mean, products, sums):
             for r in range(first, last):
                 g = elements(dy, r * dy_stride + k)
                 s = s + g
-                p = p + g * (elements(x, r * x_stride + k) - centre)
+                p = fused(g, elements(x, r * x_stride + k) - centre, p)
             store(sums, k, s)
             store(products, k, p)
         for k in range(whole, n):
             for r in range(first, last):
                 g, d = element(dy, r * dy_stride + k), element(x, r * x_stride + k) - element(mean, k)
                 set_element(sums, k, element(sums, k) + g)
-                set_element(products, k, element(products, k) + g * d)
+                set_element(products, k, fused_scalar(products, g, d, element(products, k)))
 
 
 @kernel

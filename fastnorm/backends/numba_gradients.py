@@ -14,6 +14,7 @@ from fastnorm.backends.numba_lanes import (
     element,
     elements,
     fused,
+    fused_scalar,
     lane_count,
     load,
     load_partial,
@@ -145,12 +146,6 @@ def slope_run(x, dy, dx, weight, weighted, n, centre, scale, slope, shift):
 
 
 @helper
-def position_product(x, g, mean, rstd):
-    """dy * xhat, of elements or of bundles."""
-    return (g * rstd) * (x - mean)
-
-
-@helper
 def position_sums(x, x_stride, dy, dy_stride, rows, n, mean, rstd, products, sums):
     """Rows, each with its statistics: sums += dy, products += dy * xhat, for the parameters of positions."""
     step = lane_count(sums)
@@ -162,15 +157,15 @@ def position_sums(x, x_stride, dy, dy_stride, rows, n, mean, rstd, products, sum
             for r in range(first, last):
                 g, v = elements(dy, r * dy_stride + k), elements(x, r * x_stride + k)
                 s = s + g
-                p = p + position_product(v, g, splat(sums, element(mean, r)), splat(sums, element(rstd, r)))
+                p = fused(g * splat(sums, element(rstd, r)), v - splat(sums, element(mean, r)), p)
             store(sums, k, s)
             store(products, k, p)
         for k in range(whole, n):
             for r in range(first, last):
                 g, d = element(dy, r * dy_stride + k), element(x, r * x_stride + k)
                 set_element(sums, k, element(sums, k) + g)
-                d = position_product(d, g, element(mean, r), element(rstd, r))
-                set_element(products, k, element(products, k) + d)
+                d = d - element(mean, r)
+                set_element(products, k, fused_scalar(products, g * element(rstd, r), d, element(products, k)))
 
 
 @helper

@@ -49,10 +49,19 @@ def inverse(m2, measure, divisor, eps, floor):
 
 
 @helper
+def below_one(like):
+    """What a scale is multiplied by for its first part, so that the rest has its sign and is not 0.
+
+    With them infinity stays infinity, instead of infinity * 0 or infinity - infinity.
+    """
+    return 1.0 - 2.0**-23 if lane_count(like) == 32 else 1.0 - 2.0**-52
+
+
+@helper
 def coefficients(like, hi, lo, scale, shift):
     """(centre, scale, scale_rest, shift) of a line with the mean hi + lo; see src_pyx/moments.pxi."""
     centre = rounded(like, hi + lo)
-    head = rounded(like, scale)
+    head = rounded(like, scale * below_one(like))
     return centre, head, rounded(like, scale - head), rounded(like, shift - ((hi - centre) + lo) * scale)
 
 

@@ -37,6 +37,7 @@ from fastnorm.backends.numba_moments import (
     SMALLEST_RSTD,
     SQUARES,
     VARIANCE,
+    below_one,
     is_far,
     out_of_range,
 )
@@ -152,8 +153,9 @@ def algebra(x, f, n, measure, divisor, eps, floor):
     centre = rounded_lanes(x, shift + lo)
     set_elements(f.rstd, 0, rstd)
     set_elements(f.centre, 0, centre)
-    set_elements(f.scale, 0, scale)
-    set_elements(f.scale_rest, 0, scale - rounded_lanes(x, scale))
+    first_part = rounded_lanes(x, scale * splat(f.e, below_one(x)))
+    set_elements(f.scale, 0, first_part)
+    set_elements(f.scale_rest, 0, scale - first_part)
     set_elements(f.addend, 0, elements(f.bias, 0) - ((shift - centre) + lo) * scale)
 
 

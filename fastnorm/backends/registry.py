@@ -90,6 +90,16 @@ def why_not(name: str) -> str | None:
     return backend if isinstance(backend, str) else None
 
 
+def why_no_cuda() -> str | None:
+    """Return why arrays on a CUDA device cannot be served here, None if they can."""
+    try:
+        compat = importlib.import_module("fastnorm.backends.cuda.compat")
+    except ImportError as error:
+        return str(error)
+    reason: str | None = compat.why_not()
+    return reason
+
+
 def why_passed_over(name: str) -> str | None:
     """Return why `load_first` goes on to the next backend, None if it does not."""
     backend = _load(name)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
+from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import lane
+from fastnorm.express import activation_code, lane
 from fastnorm.gradients import Gradients
 from fastnorm.norms import masked
 from fastnorm.norms.conventions import (
@@ -26,12 +27,6 @@ from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
 from fastnorm.recipe import Moments, Rule
 
 Array = npt.NDArray[Any]
-
-
-def check_count(count: int, function: str) -> None:
-    """Training needs more than one value a channel: of one alone the variance is 0 and the gradient nothing."""
-    if count == 1:
-        raise ValueError(f"{function}: training needs more than one value per channel, got 1")
 
 
 def given_statistics(mean: Array, var: Array, eps: float) -> tuple[Moments, Array]:
@@ -148,14 +143,27 @@ def batch_norm(
     unweighted = where is None and weights is None
     if not (training or unweighted):
         raise ValueError(f"{function}: where and weights must not be given unless training=True")
-    if plain and unweighted and dtype is None and not return_stats and backend is None:
+    if unweighted and dtype is None and not return_stats and backend is None:
         if training:
             old = rules.weight_of_old(momentum)
             y = lane.train(x, running_mean, running_var, weight, bias, channel_axis, eps, old, rules.unbiased, out)
-        else:
+        elif plain:
             y = lane.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
+        else:
+            code = activation_code(activation, x, function)
+            y = lane.fused_given(
+                x, residual, running_mean, running_var, weight, bias, channel_axis, eps, code, return_residual, out
+            )
         if y is not None:
             return y
+    if is_device_array(x):
+        from fastnorm.device_norms import channels as on_device  # imports Numba
+
+        moving = on_device.Moving(rules.weight_of_old(momentum), rules.unbiased)
+        return on_device.batch(
+            x, running_mean, running_var, weight, bias, training, moving, eps, channel_axis, out, dtype, return_stats,
+            backend, residual, return_residual, activation, where, weights,
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
@@ -181,7 +189,7 @@ def batch_norm(
     mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
     var_to_update = arguments.running(running_var, channels, function, "running_var")
     count = layout.batch * layout.spatial
-    check_count(count, function)
+    arguments.check_count(count, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if counted is not None:
         masked.check_counted(counted, rules.unbiased and var_to_update is not None, function)
@@ -266,6 +274,17 @@ def batch_norm_backward(
     (array([ 0.2041, -0.4082,  0.2041]), array([-1.2247]), array([1.]))
     """
     function = "batch_norm_backward"
+    if training and dtype is None and backend is None and where is None and weights is None:
+        served = lane.train_backward(dy, x, weight, mean, rstd, channel_axis, eps, out)
+        if served is not None:
+            return Gradients(*served)
+    if is_device_array(x):
+        from fastnorm.device_norms import gradients as on_device  # imports Numba
+
+        return on_device.batch(
+            dy, x, weight, mean, rstd, running_mean, running_var, training, eps, channel_axis, out, dtype, backend,
+            where, weights,
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
@@ -276,7 +295,7 @@ def batch_norm_backward(
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if training:
-        check_count(layout.batch * layout.spatial, function)
+        arguments.check_count(layout.batch * layout.spatial, function)
         if counted is not None:
             masked.check_counted(counted, False, function)
     elif counted is not None:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
+from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import lane
+from fastnorm.express import activation_code, lane
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
 from fastnorm.plan import ChannelLayout, Plan, plan_channels, plan_groups_last, plan_reduction
@@ -28,14 +29,25 @@ def _normalize_groups(
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
     plain = residual is None and activation is None and not return_residual
-    if plain and where is None and weights is None and dtype is None and not return_stats and backend is None:
-        y = lane.groups(x, num_groups, weight, bias, channel_axis, eps, out)
+    if where is None and weights is None and dtype is None and not return_stats and backend is None:
+        if plain:
+            y = lane.groups(x, num_groups, weight, bias, channel_axis, eps, out)
+        else:
+            code = activation_code(activation, x, function)
+            y = lane.fused_groups(x, residual, num_groups, weight, bias, channel_axis, eps, code, return_residual, out)
         if y is not None:
             return y
+    if is_device_array(x):
+        from fastnorm.device_norms import channels as on_device  # imports Numba
+
+        return on_device.groups(
+            function, x, num_groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend,
+            residual, return_residual, activation, where, weights,
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
-    per_group = _per_group(channels, num_groups, function)
+    per_group = arguments.per_group(channels, num_groups, function)
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
@@ -56,15 +68,6 @@ def _normalize_groups(
         if moments is not None:
             stats = engine.stats_of(moments, plan.count, rule, stats_shape, per_group)
     return engine.results(call, stats, return_residual)
-
-
-def _per_group(channels: int, num_groups: int | None, function: str) -> int:
-    """Return how many channels a group has; without `num_groups` one."""
-    if num_groups is None:
-        return 1
-    if channels % num_groups:
-        raise ValueError(f"{function}: num_groups must divide the {channels} channels, got {num_groups}")
-    return channels // num_groups
 
 
 def _plan_groups(layout: ChannelLayout, per_group: int) -> Plan:
@@ -214,10 +217,20 @@ def _groups_backward(
     mean: npt.ArrayLike | None, rstd: npt.ArrayLike | None, channel_axis: int, eps: float, out: Array | None,
     dtype: npt.DTypeLike | None, backend: str | None, where: npt.ArrayLike | None, weights: npt.ArrayLike | None,
 ) -> Gradients:  # fmt: skip
+    if dtype is None and backend is None and where is None and weights is None:
+        served = lane.groups_backward(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)
+        if served is not None:
+            return Gradients(*served)
+    if is_device_array(x):
+        from fastnorm.device_norms import gradients as on_device  # imports Numba
+
+        return on_device.groups(
+            function, dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out, dtype, backend, where, weights,
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
-    per_group = _per_group(channels, num_groups, function)
+    per_group = arguments.per_group(channels, num_groups, function)
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.dispatch import choose
+from fastnorm.express import lane
 from fastnorm.memory import empty
 
 Array = npt.NDArray[Any]
@@ -70,6 +71,11 @@ def normalize_image(
            [[ 2., -2.]]], dtype=float32)
     """
     function = "normalize_image"
+    if backend is None and mean is not None:
+        y = lane.normalize_image(image, mean, std, max_value, layout, out, dtype)
+        if y is not None:
+            served: Array = y
+            return served
     array = np.asarray(image)
     if array.dtype != np.uint8:
         raise TypeError(f"{function}: image must be of uint8, got {array.dtype}; `normalize` takes other dtypes")

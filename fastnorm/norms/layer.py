@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.activations import check_activation
-from fastnorm.dtypes import FLOAT32, FLOAT64
+from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import VARIANCE, lane
+from fastnorm.express import VARIANCE, activation_code, lane
 from fastnorm.gradients import Gradients
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Rule
@@ -27,6 +27,13 @@ def normalize_lines(
     quantize: str | None = None,
 ) -> Any:  # fmt: skip
     """The common path of the norms whose lines are one axis, or the trailing ones, of x."""
+    if is_device_array(x):
+        from fastnorm.device_norms import lines as on_device  # imports Numba
+
+        return on_device.lines(
+            function, x, weight, bias, axis, rule, out, dtype, return_stats, backend,
+            residual, return_residual, activation, quantize,
+        )  # fmt: skip
     array = engine.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
@@ -45,18 +52,6 @@ def normalize_lines(
     if moments is not None:
         stats = engine.stats_of(moments, plan.count, rule, plan.stats)
     return engine.results(call, stats, return_residual, fusion)
-
-
-def fused_lane(
-    function: str, x: Any, residual: Any, weight: Any, bias: Any, axis: Any, eps: Any, measure: int, activation: Any,
-    return_residual: bool, out: Any,
-) -> Any:  # fmt: skip
-    """The lane of plain calls for fused forms; None where the general path must look."""
-    if not isinstance(x, np.ndarray) or x.dtype not in (FLOAT32, FLOAT64):
-        return None
-    applied = check_activation(activation, function)
-    code = None if applied is None else applied.code(x.dtype)
-    return lane.fused_lines(x, residual, weight, bias, axis, eps, measure, code, return_residual, out)
 
 
 def layer_norm(
@@ -134,7 +129,8 @@ def layer_norm(
         if y is not None:
             return y
     elif dtype is None and not return_stats and backend is None and quantize is None:
-        y = fused_lane("layer_norm", x, residual, weight, bias, axis, eps, VARIANCE, activation, return_residual, out)
+        code = activation_code(activation, x, "layer_norm")
+        y = lane.fused_lines(x, residual, weight, bias, axis, eps, VARIANCE, code, return_residual, out)
         if y is not None:
             return y
     rule = Rule(eps=arguments.number(eps, "layer_norm", "eps", minimum=0))
@@ -150,6 +146,12 @@ def lines_backward(
     backend: str | None, parameters: bool = True,
 ) -> Gradients:  # fmt: skip
     """The common path of the backward passes of norms whose lines are one axis, or the trailing ones, of x."""
+    if is_device_array(x):
+        from fastnorm.device_norms import gradients as on_device  # imports Numba
+
+        return on_device.lines(
+            function, dy, x, weight, mean, rstd, axis, rule, out, dtype, backend, parameters,
+        )  # fmt: skip
     array = engine.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
@@ -228,5 +230,9 @@ def layer_norm_backward(
     >>> dx.round(4), dweight.round(4), dbias
     (array([[ 0.2041, -0.4082,  0.2041]]), array([-1.2247,  0.    ,  0.    ]), array([1., 0., 0.]))
     """
+    if dtype is None and backend is None:
+        found = lane.lines_backward(dy, x, weight, mean, rstd, axis, eps, VARIANCE, False, False, True, out)
+        if found is not None:
+            return Gradients(*found)
     rule = Rule(eps=arguments.number(eps, "layer_norm_backward", "eps", minimum=0))
     return lines_backward("layer_norm_backward", dy, x, weight, mean, rstd, axis, rule, out, dtype, backend)

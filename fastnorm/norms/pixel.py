@@ -7,6 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from fastnorm import arguments, engine
+from fastnorm.device import dimensions, is_device_array
 from fastnorm.engine import ArrayOrStats
 from fastnorm.express import SQUARES, lane
 from fastnorm.norms.layer import lines_backward, normalize_lines
@@ -57,8 +58,8 @@ def pixel_norm(
     >>> fastnorm.pixel_norm([[[1.0], [7.0]]]).ravel()
     array([0.2, 1.4])
     """
-    array = engine.take(x, "pixel_norm")
-    axis = arguments.axis_index(channel_axis, array.ndim, "pixel_norm", "channel_axis")
+    array = x if is_device_array(x) else engine.take(x, "pixel_norm")
+    axis = arguments.axis_index(channel_axis, dimensions(array), "pixel_norm", "channel_axis")
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "pixel_norm", "eps", minimum=0))
     return normalize_lines("pixel_norm", array, None, None, axis, rule, out, dtype, return_stats, backend)
 
@@ -152,8 +153,8 @@ def pixel_norm_backward(
     array([ 0.196, -0.028])
     """
     function = "pixel_norm_backward"
-    array = engine.take(x, function)
-    axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
+    array = x if is_device_array(x) else engine.take(x, function)
+    axis = arguments.axis_index(channel_axis, dimensions(array), function, "channel_axis")
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, function, "eps", minimum=0))
     return lines_backward(function, dy, array, None, mean, rstd, axis, rule, out, dtype, backend, False).dx
 
@@ -199,6 +200,11 @@ def l2_normalize_backward(
     array([ 0.128, -0.096])
     """
     function = "l2_normalize_backward"
+    if dtype is None and backend is None:
+        served = lane.lines_backward(dy, x, None, mean, rstd, axis, eps, SQUARES, True, True, False, out)
+        if served is not None:
+            dx: Array = served[0]
+            return dx
     least = arguments.number(eps, function, "eps", minimum=0)
     rule = Rule(measure=Measure.SQUARES, eps=least, floor=True, summed=True)
     return lines_backward(function, dy, x, None, mean, rstd, axis, rule, out, dtype, backend, False).dx

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from fastnorm import arguments
 from fastnorm.engine import ArrayOrStats
-from fastnorm.express import SQUARES, lane
+from fastnorm.express import SQUARES, activation_code, lane
 from fastnorm.gradients import Gradients
-from fastnorm.norms.layer import fused_lane, lines_backward, normalize_lines
+from fastnorm.norms.layer import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
@@ -75,7 +75,8 @@ def rms_norm(
         if y is not None:
             return y
     elif dtype is None and not return_stats and backend is None and quantize is None:
-        y = fused_lane("rms_norm", x, residual, weight, bias, axis, eps, SQUARES, activation, return_residual, out)
+        code = activation_code(activation, x, "rms_norm")
+        y = lane.fused_lines(x, residual, weight, bias, axis, eps, SQUARES, code, return_residual, out)
         if y is not None:
             return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
@@ -128,6 +129,10 @@ def rms_norm_backward(
     >>> fastnorm.rms_norm_backward([1.0, 0.0], [3.0, 4.0], eps=0).dx.round(4)
     array([ 0.181 , -0.1358])
     """
+    if dtype is None and backend is None:
+        served = lane.lines_backward(dy, x, weight, mean, rstd, axis, eps, SQUARES, False, False, True, out)
+        if served is not None:
+            return Gradients(served[0], served[1], None)
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm_backward", "eps", minimum=0))
     found = lines_backward("rms_norm_backward", dy, x, weight, mean, rstd, axis, rule, out, dtype, backend)
     return found._replace(dbias=None)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from fastnorm import arguments, engine, gradients
 from fastnorm.engine import ArrayOrStats, Call, Stats
 from fastnorm.gradients import ChannelSums
-from fastnorm.norms.batch import check_count
 from fastnorm.norms.conventions import TORCH, check_momentum, update_running
 from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
 from fastnorm.recipe import Measure, Moments
@@ -164,7 +163,7 @@ def switchable_norm(
     items, positions = layout.batch, layout.spatial
     mean_to_update = var_to_update = given_mean = given_var = None
     if training:
-        check_count(items * positions, function)
+        arguments.check_count(items * positions, function)
         mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
         var_to_update = arguments.running(running_var, channels, function, "running_var")
     else:
@@ -254,7 +253,7 @@ def switchable_norm_backward(
     layout = plan_channels(array.shape, axis)
     given_mean = given_var = None
     if training:
-        check_count(layout.batch * layout.spatial, function)
+        arguments.check_count(layout.batch * layout.spatial, function)
     else:
         given_mean, given_var = _given(running_mean, running_var, channels, function)
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))

@@ -1,0 +1,29 @@
+"""What differs between hardware and the simulator, chosen once.
+
+load, store (storage, real, count)
+    A function ``(address, index, held, slot)`` for `count` elements of a storage type that lie together, converted to
+    or from the type that is computed in; 16 bytes an access on hardware, where alignment is the caller's promise.
+row_sum (real, width)
+    A function ``(value, scratch)``: the sum over the `width` threads of a row, known to all of them. Hardware exchanges
+    registers within a warp; the simulator, which cannot, has a tree in shared memory.
+scratch_size (width, rows)
+    How many elements of shared memory that takes.
+shared (shape, real)
+    A function without arguments: an array in the shared memory of a block, one for each function that is made.
+any_row (width)
+    A function of a condition, the same for all threads of a row: whether it holds for a row whose threads must take the
+    same branch, since they exchange numbers there.
+fused
+    ``a * b + c``, rounded once.
+barrier
+    Waits for all threads of the block.
+"""
+
+from fastnorm.backends.cuda.compat import SIMULATED
+
+if SIMULATED:
+    from fastnorm.backends.cuda.simulated import any_row, barrier, fused, load, row_sum, scratch_size, shared, store
+else:
+    from fastnorm.backends.cuda.hardware import any_row, barrier, fused, load, row_sum, scratch_size, shared, store
+
+__all__ = ["any_row", "barrier", "fused", "load", "row_sum", "scratch_size", "shared", "store"]

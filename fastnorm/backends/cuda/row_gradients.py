@@ -1,0 +1,249 @@
+"""Kernels of backward passes over rows: in one pass over rows that registers hold, or sums first and dx then.
+
+dx = rstd * (g - A - xhat * B), with g = weight * dy, A the mean of g and B that of g * xhat, see `fastnorm.gradients`.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from fastnorm.backends.cuda import machine
+from fastnorm.backends.cuda.compat import Integer, Kernel, Pointer, Real, cuda, device_function
+from fastnorm.backends.cuda.forms import GradientForm, parameter_reader, statistics_reader
+from fastnorm.backends.cuda.shapes import RowShape
+from fastnorm.backends.cuda.statistics import normalizer, reciprocal_root, row_statistics
+
+
+def gradient_finisher(form: GradientForm):
+    """Return a part of kernels, ``(g, a, b, xhat, coefficients)``: dx of one element."""
+    centred = form.centred
+
+    @device_function
+    def finished(g, a, b, xhat, coefficients):
+        _, power, scale, _, _ = coefficients
+        inner = g - xhat * b
+        if centred:
+            inner -= a
+        return inner * scale * power
+
+    return finished
+
+
+@lru_cache(maxsize=64)
+def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
+    """Return the kernel that reads x and dy once and writes dx and, a unit of rows, sums for each position.
+
+    Unit u has the rows from ``u * rows_of_unit`` on; its sums, in the type that is computed in, are (units, length).
+    """
+    vector, width, rows_of_block, slots = shape
+    elements = vector * slots
+    real, stride = form.real, vector * width
+    size = machine.scratch_size(width, rows_of_block)
+    make_scratch, make_wide_scratch = machine.shared(size, real), machine.shared(size, np.float64)
+    load_x, load_first = machine.load(form.x, real, vector), machine.load(form.x, real, 1)
+    load_dy, store_dx = machine.load(form.upstream, real, vector), machine.store(form.y, real, vector)
+    store_sums = machine.store(np.dtype(real).name, real, vector)
+    read_weight = parameter_reader(form.weight, form.parameters, real, vector, True)
+    read_statistics = statistics_reader(form)
+    statistics = row_statistics(shape, real, form.centred)
+    rstd_of = reciprocal_root(form.floor)
+    split, normalized = normalizer(real)
+    finished = gradient_finisher(form)
+    row_sum = machine.row_sum(real, width)
+    given, floor, parameter_sums, weighted = form.given, form.floor, form.parameter_sums, form.weight != "none"
+
+    def kernel(
+        x: Pointer, dy: Pointer, dx: Pointer, weight: Pointer, means: Pointer, rstds: Pointer, weight_sums: Pointer,
+        bias_sums: Pointer, lines: Integer, length: Integer, rows_of_unit: Integer, eps: Real, divisor: Real,
+        least: Real,
+    ):  # fmt: skip
+        scratch = make_scratch()
+        wide_scratch = make_wide_scratch()
+        held = cuda.local.array(elements, real)
+        upstream = cuda.local.array(elements, real)
+        of_weight = cuda.local.array(elements, real)
+        of_bias = cuda.local.array(elements, real)
+        scale_of = cuda.local.array(vector, real)
+        statistic = cuda.local.array(1, np.float64)
+        unit = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)
+        lane = np.int64(cuda.threadIdx.x) * vector
+        for e in range(elements):
+            of_weight[e] = real(0)
+            of_bias[e] = real(0)
+        for step in range(rows_of_unit):
+            row = unit * rows_of_unit + step
+            inside = row < lines
+            start = row * length if inside else np.int64(0)  # threads without a row must take part in its sums
+            for j in range(slots):
+                if lane + j * stride < length:
+                    load_x(x, start + lane + j * stride, held, np.int64(j * vector))
+                    load_dy(dy, start + lane + j * stride, upstream, np.int64(j * vector))
+            if given:
+                coefficients = read_statistics(means, 0, rstds, row if inside else np.int64(0), eps, statistic)
+                rstd = statistic[0]
+            else:
+                load_first(x, start, scale_of, np.int64(0))
+                hi, lo, m2 = statistics(held, lane, length, scale_of[0], real(least), scratch, wide_scratch)
+                rstd = rstd_of(m2, divisor, eps)
+                coefficients = split(hi, lo, rstd)
+            sums = real(0)
+            products = real(0)
+            for j in range(slots):
+                at = lane + j * stride
+                if at < length:
+                    read_weight(weight, row, at, length, 1, 1, scale_of)
+                    part = real(0)
+                    part_products = real(0)
+                    for e in range(vector):
+                        xhat = normalized(held[j * vector + e], coefficients)
+                        held[j * vector + e] = xhat
+                        g = upstream[j * vector + e]
+                        if parameter_sums and inside:
+                            of_weight[j * vector + e] += g * xhat
+                            of_bias[j * vector + e] += g
+                        if weighted:
+                            g = g * scale_of[e]
+                        part += g
+                        part_products += g * xhat
+                    sums += part
+                    products += part_products
+            a = real(np.float64(row_sum(sums, scratch)) / np.float64(length))
+            b = real(np.float64(row_sum(products, scratch)) / divisor)
+            if floor and rstd * eps >= 1.0:  # the row was divided by eps, a constant
+                b = real(0)
+            if inside:
+                for j in range(slots):
+                    at = lane + j * stride
+                    if at < length:
+                        read_weight(weight, row, at, length, 1, 1, scale_of)
+                        for e in range(vector):
+                            g = upstream[j * vector + e]
+                            if weighted:
+                                g = g * scale_of[e]
+                            upstream[j * vector + e] = finished(g, a, b, held[j * vector + e], coefficients)
+                        store_dx(dx, start + at, upstream, np.int64(j * vector))
+        if parameter_sums and unit * rows_of_unit < lines:
+            for j in range(slots):
+                at = lane + j * stride
+                if at < length:
+                    store_sums(weight_sums, unit * length + at, of_weight, np.int64(j * vector))
+                    store_sums(bias_sums, unit * length + at, of_bias, np.int64(j * vector))
+
+    return Kernel(kernel, shape.block)
+
+
+@lru_cache(maxsize=64)
+def dots_rows(shape: RowShape, form: GradientForm) -> Kernel:
+    """Return the kernel for the sums of g and of g * xhat over chunks of rows, (lines, chunks) float64.
+
+    Row r has statistic ``r // block * channels + r % channels``, or, by position p, ``r // block * length + p``.
+    """
+    vector, width, rows_of_block, slots = shape
+    stride, capacity, real = vector * width, shape.capacity, form.real
+    size = machine.scratch_size(width, rows_of_block)
+    make_scratch = machine.shared(size, real)
+    load_x, load_dy = machine.load(form.x, real, vector), machine.load(form.upstream, real, vector)
+    read_weight = parameter_reader(form.weight, form.parameters, real, vector, True)
+    read_statistics = statistics_reader(form)
+    _, normalized = normalizer(real)
+    row_sum, store_one = machine.row_sum(real, width), machine.store("float64", np.float64, 1)
+    weighted, by_position = form.weight != "none", form.by_position
+
+    def kernel(
+        x: Pointer, dy: Pointer, means: Pointer, rests: Pointer, rstds: Pointer, weight: Pointer, sums_out: Pointer,
+        products_out: Pointer, lines: Integer, length: Integer, chunks: Integer, block: Integer, channels: Integer,
+        eps: Real,
+    ):  # fmt: skip
+        scratch = make_scratch()
+        held = cuda.local.array(vector, real)
+        upstream = cuda.local.array(vector, real)
+        scale_of = cuda.local.array(vector, real)
+        statistic = cuda.local.array(1, np.float64)
+        number = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)
+        inside = number < lines * chunks
+        row = number // chunks if inside else np.int64(0)
+        begin = (number % chunks) * capacity if inside else np.int64(0)
+        rest = min(length - begin, np.int64(capacity))
+        lane = np.int64(cuda.threadIdx.x) * vector
+        source = row // block * length if by_position else row // block * channels + row % channels
+        coefficients = read_statistics(means, rests, rstds, source, eps, statistic)
+        sums = real(0)
+        products = real(0)
+        for j in range(slots):
+            at = begin + lane + j * stride
+            if lane + j * stride < rest:
+                load_x(x, row * length + at, held, np.int64(0))
+                load_dy(dy, row * length + at, upstream, np.int64(0))
+                read_weight(weight, row, at, length, 1, channels, scale_of)
+                part = real(0)
+                part_products = real(0)
+                for e in range(vector):
+                    if by_position:
+                        coefficients = read_statistics(means, rests, rstds, source + at + e, eps, statistic)
+                    g = upstream[e] * scale_of[e] if weighted else upstream[e]
+                    part += g
+                    part_products += g * normalized(held[e], coefficients)
+                sums += part
+                products += part_products
+        sums = row_sum(sums, scratch)
+        products = row_sum(products, scratch)
+        if inside and lane == 0:
+            statistic[0] = sums
+            store_one(sums_out, number, statistic, np.int64(0))
+            statistic[0] = products
+            store_one(products_out, number, statistic, np.int64(0))
+
+    return Kernel(kernel, shape.block)
+
+
+@lru_cache(maxsize=64)
+def affine_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
+    """Return the kernel that writes dx of chunks of rows; A and B, float64, go with the statistics."""
+    vector, width, rows_of_block, slots = shape
+    stride, capacity, real = vector * width, shape.capacity, form.real
+    load_x, load_dy = machine.load(form.x, real, vector), machine.load(form.upstream, real, vector)
+    store_dx = machine.store(form.y, real, vector)
+    read_weight = parameter_reader(form.weight, form.parameters, real, vector, True)
+    read_statistics = statistics_reader(form)
+    load_term = machine.load("float64", np.float64, 1)
+    _, normalized = normalizer(real)
+    finished = gradient_finisher(form)
+    weighted, floor, centred = form.weight != "none", form.floor, form.centred
+
+    def kernel(
+        x: Pointer, dy: Pointer, dx: Pointer, means: Pointer, rests: Pointer, rstds: Pointer, terms_a: Pointer,
+        terms_b: Pointer, weight: Pointer, lines: Integer, length: Integer, chunks: Integer, block: Integer,
+        channels: Integer, eps: Real,
+    ):  # fmt: skip
+        held = cuda.local.array(vector, real)
+        upstream = cuda.local.array(vector, real)
+        scale_of = cuda.local.array(vector, real)
+        statistic = cuda.local.array(1, np.float64)
+        number = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)
+        if number < lines * chunks:
+            row = number // chunks
+            begin = (number % chunks) * capacity
+            rest = min(length - begin, np.int64(capacity))
+            lane = np.int64(cuda.threadIdx.x) * vector
+            source = row // block * channels + row % channels
+            coefficients = read_statistics(means, rests, rstds, source, eps, statistic)
+            constant = floor and statistic[0] * eps >= 1.0
+            a = real(0)
+            if centred:
+                load_term(terms_a, source, statistic, np.int64(0))
+                a = real(statistic[0])
+            load_term(terms_b, source, statistic, np.int64(0))
+            b = real(0) if constant else real(statistic[0])
+            for j in range(slots):
+                at = begin + lane + j * stride
+                if lane + j * stride < rest:
+                    load_x(x, row * length + at, held, np.int64(0))
+                    load_dy(dy, row * length + at, upstream, np.int64(0))
+                    read_weight(weight, row, at, length, 1, channels, scale_of)
+                    for e in range(vector):
+                        g = upstream[e] * scale_of[e] if weighted else upstream[e]
+                        xhat = normalized(held[e], coefficients)
+                        upstream[e] = finished(g, a, b, xhat, coefficients)
+                    store_dx(dx, row * length + at, upstream, np.int64(0))
+
+    return Kernel(kernel, shape.block)

@@ -1,0 +1,186 @@
+# Training on (N, C, S): the statistics of a channel are pooled over the items. A unit of work is some adjacent channels
+# of all items, so few that they stay in L2 between the pass for their sums and the pass for their result: memory is
+# read once for both. The steps and their order are those of all channels taken one pass after the other.
+
+cdef enum:
+    CHANNELS_BYTES = 524288     # of what is read twice: so much, at the most, makes a unit of several channels
+    LARGEST_CHANNEL = 1048576   # bytes: a larger one does not stay in L2
+    CHANNEL_NUMBERS = 9         # in Channels
+
+
+cdef inline Channels channels_of(double* numbers, Py_ssize_t channels) noexcept nogil:
+    return Channels(
+        numbers, numbers + channels, numbers + 2 * channels, numbers + 3 * channels, numbers + 4 * channels,
+        numbers + 5 * channels, numbers + 6 * channels, numbers + 7 * channels, numbers + 8 * channels
+    )
+
+
+cdef inline Py_ssize_t channels_together(Py_ssize_t channel_bytes, Py_ssize_t channels, int threads) noexcept nogil:
+    """How many channels make a unit of work, as many units to each thread; 0 if one alone would not stay in cache."""
+    if channel_bytes > LARGEST_CHANNEL:
+        return 0
+    return parts(channels, threads * parts(channels * channel_bytes, threads * CHANNELS_BYTES))
+
+
+cdef inline void pool_channels(
+    Work* w, Py_ssize_t items, Py_ssize_t channels, Channels n, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The moments of some channels from those of the chunks of their rows, (item, channel)."""
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), b, c, k, row
+    cdef Moments line
+    for b in range(items):
+        row = b * channels + start
+        if chunks == 1:
+            absorb_lines(
+                w.x.n * b, w.x.n, w.mean + row, w.lo + row, w.m2 + row, n.mean + start, n.lo + start, n.m2 + start,
+                stop - start
+            )
+            continue
+        for c in range(start, stop):
+            line = Moments(0.0, 0.0, 0.0, 0.0)
+            for k in range((b * channels + c) * chunks, (b * channels + c + 1) * chunks):
+                absorb(&line, min(w.x.n - k % chunks * CHUNK, CHUNK), w.mean[k], w.lo[k], w.m2[k])
+            absorb_lines(w.x.n * b, w.x.n, &line.hi, &line.lo, &line.m2, n.mean + c, n.lo + c, n.m2 + c, 1)
+
+
+cdef inline bint fold_channels(
+    const Rule* rule, bint single, Channels n, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """From moments, weight and bias the coefficients of some channels; return whether float32 can apply them."""
+    cdef Py_ssize_t c, strange = 0
+    inverses(rule, n.m2 + start, n.rstd + start, stop - start)
+    for c in range(start, stop):
+        n.scale[c] = n.rstd[c] * n.scale[c]
+        strange += not (
+            (n.rstd[c] >= SMALLEST_RSTD) & (n.rstd[c] <= LARGEST_RSTD)
+            & (n.scale[c] >= -LARGEST_RSTD) & (n.scale[c] <= LARGEST_RSTD)
+        )
+    return not single or strange == 0
+
+
+cdef inline void join_dots(Work* w, Py_ssize_t items, Py_ssize_t channels, Channels n, Py_ssize_t c) noexcept nogil:
+    """The sums of a channel from those of the chunks of its rows, as NumPy adds them."""
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), b, k, row
+    cdef double s, p
+    for b in range(items):
+        row = (b * channels + c) * chunks
+        s, p = w.sums[row], w.products[row]
+        for k in range(row + 1, row + chunks):
+            s += w.sums[k]
+            p += w.products[k]
+        n.sums[c], n.products[c] = (n.sums[c] + s, n.products[c] + p) if b > 0 else (s, p)
+
+
+cdef inline bint slope_channels(
+    bint single, Py_ssize_t count, Channels n, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """From sums and weights the coefficients of dx; products become those of dy * xhat.
+
+    Return whether float32 can hold the coefficients.
+    """
+    cdef bint fits = True
+    cdef double rstd
+    cdef Py_ssize_t c
+    for c in range(start, stop):
+        rstd = n.rstd[c]
+        n.products[c] = n.products[c] * rstd
+        n.shift[c] = -rstd * (n.sums[c] * n.scale[c] / count)
+        n.slope[c] = -rstd * rstd * (n.products[c] * n.scale[c] / count)
+        n.scale[c] = rstd * n.scale[c]
+        fits = fits and (not single or (is_sloped(n.scale[c]) and is_sloped(n.slope[c])))
+    return fits
+
+
+cdef inline bint is_sloped(double coefficient) noexcept nogil:
+    """Whether float32 can hold this coefficient of a gradient, with room for its products."""
+    cdef double size = fabs(coefficient)
+    return size == 0.0 or SMALLEST_SLOPED * SMALLEST_SLOPED <= size <= LARGEST_SLOPED * LARGEST_SLOPED
+
+
+cdef inline void centre_channels(const Rule* rule, Channels n, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """From moments the mean in one number, and rstd."""
+    cdef Py_ssize_t c
+    for c in range(start, stop):
+        n.mean[c] += n.lo[c]
+    inverses(rule, n.m2 + start, n.rstd + start, stop - start)
+
+
+cdef inline bint roots_fit(bint single, Channels n, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Whether float32 can hold products of dy and deviations."""
+    cdef Py_ssize_t c
+    for c in range(start, stop):
+        if single and not SMALLEST_SLOPED <= n.rstd[c] <= LARGEST_SLOPED:
+            return False
+    return True
+
+
+cdef inline void unit_moments(
+    const lanes* x, Work* w, View v, Py_ssize_t items, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The moments of the channels `start` to `stop`, v being their rows in one item."""
+    cdef Py_ssize_t b, c, row, chunks = parts(v.n, CHUNK)
+    cdef const lanes* source
+    for b in range(items):
+        row = b * w.lines + start
+        source = <const lanes*> at(x, row * v.n)
+        row *= chunks
+        if v.n <= SHORT * lane_count(x):
+            moments_short_rows(source, v, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, v.outer)
+        else:
+            moments_rows(source, v, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, v.outer * chunks)
+    pool_channels(w, items, w.lines, w.channels, start, stop)
+
+
+cdef void train_channels(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Statistics and result of the units `start` to `stop`; `strange` where float32 could not apply them."""
+    cdef Py_ssize_t items = w.x.outer // w.lines, unit, b, c, row
+    cdef Channels n = w.channels
+    cdef View v = w.x, u = w.y
+    for unit in range(start, stop):
+        c = unit * w.rows
+        v.outer = u.outer = min(w.rows, w.lines - c)
+        unit_moments(x, w, v, items, c, c + v.outer)
+        if not fold_channels(&w.rule, w.storage == SINGLE, n, c, c + v.outer):
+            w.strange = True
+            continue
+        for b in range(items):
+            row = (b * w.lines + c) * v.n
+            affine_rows(
+                <const lanes*> at(x, row), at(y, row), v, u, n.mean + c, n.lo + c, n.scale + c, n.shift + c, v.outer,
+                <const lanes*> NULL, <const lanes*> NULL, 0, v.outer * parts(v.n, CHUNK)
+            )
+
+
+cdef void train_channels_backward(
+    const lanes* x, const lanes* dy, lanes* dx, Work* w, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """Sums and dx of the units `start` to `stop`; `strange` where float32 could not hold the coefficients."""
+    cdef Py_ssize_t items = w.x.outer // w.lines, chunks = parts(w.x.n, CHUNK), unit, b, c, row
+    cdef Channels n = w.channels
+    cdef View v = w.x
+    for unit in range(start, stop):
+        c = unit * w.rows
+        v.outer = min(w.rows, w.lines - c)
+        if not w.given:
+            unit_moments(x, w, v, items, c, c + v.outer)
+            centre_channels(&w.rule, n, c, c + v.outer)
+        if not roots_fit(w.storage == SINGLE, n, c, c + v.outer):
+            w.strange = True
+            continue
+        for b in range(items):
+            row = b * w.lines + c
+            dots_rows(
+                <const lanes*> at(x, row * v.n), <const lanes*> at(dy, row * v.n), v, v, n.mean + c, v.outer,
+                w.products + row * chunks, w.sums + row * chunks, 0, v.outer * chunks
+            )
+        for b in range(c, c + v.outer):
+            join_dots(w, items, w.lines, n, b)
+        if not slope_channels(w.storage == SINGLE, items * v.n, n, c, c + v.outer):
+            w.strange = True
+            continue
+        for b in range(items):
+            row = (b * w.lines + c) * v.n
+            affine_grad_rows(
+                <const lanes*> at(x, row), <const lanes*> at(dy, row), at(dx, row), v, v, v, n.mean + c, n.scale + c,
+                n.slope + c, n.shift + c, v.outer, 0, v.outer * chunks
+            )

@@ -1,0 +1,148 @@
+"""Compile every kind of kernel for hardware, without any, and print what the assembler says, as JSON.
+
+Exit status 77: there is no compiler; the reason is on stderr. Arguments: compute capabilities such as 9.0.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fastnorm.backends.cuda import elementwise, lane_gradients, lanes, merging, row_gradients, rows, shapes
+from fastnorm.backends.cuda.compat import Kernel, cuda
+from fastnorm.backends.cuda.forms import Form, GradientForm
+
+
+def kernels() -> Iterator[tuple[str, Kernel]]:
+    """Yield each kind of kernel by a name: "vectors" for those that are to read 16 bytes at once."""
+    for storage in ("float32", "bfloat16", "float16", "float64"):
+        real = np.float64 if storage == "float64" else np.float32
+        wide, vector = real is np.float64, shapes.ACCESS // shapes.SIZES[storage]
+        both: dict[str, Any] = {"parameters": storage, "weight": "position", "bias": "position"}
+        for length in (64, 768, 1024, 4096, 8192, 32768):
+            shape = shapes.row_shape(length, vector, wide)
+            if shape is not None:
+                barrier = ", no shared memory" if shape.width <= 32 else ""
+                name = f"normalize_rows {length} {storage}, vectors{barrier}"
+                yield name, rows.normalize_rows(shape, Form(storage, storage, real, **both))
+            shape = shapes.row_shape(length, vector, wide, halved=True)
+            if shape is not None and shape.width < 1024:
+                form = GradientForm(
+                    storage, storage, real, parameters=storage, weight="position", upstream=storage,
+                    parameter_sums=True,
+                )  # fmt: skip
+                yield f"normalize_grad_rows {length} {storage}, vectors", row_gradients.normalize_grad_rows(shape, form)
+        for name in (None, "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"):
+            shape = shapes.row_shape(4096, vector, wide, halved=name == "gelu")
+            assert shape is not None
+            form = Form(
+                storage, storage, real, residual=True, keep_total=True, activation=name, want_stats=True, **both
+            )
+            yield f"normalize_rows {name} of a sum {storage}, vectors", rows.normalize_rows(shape, form)
+        chunk = shapes.chunk_shape(32768, vector, wide)
+        tile, half = shapes.lane_shape(256, vector, wide), shapes.lane_shape(256, vector, wide, halved=True)
+        running = {"statistics": "float32", "rooted": False}
+        back = GradientForm(storage, storage, real, upstream=storage, paired=wide)
+        yield f"moments_rows {storage}, vectors", rows.moments_rows(chunk, storage, real, True)
+        yield (
+            f"affine_rows {storage}, vectors",
+            rows.affine_rows(chunk, Form(storage, storage, real, weight="run", bias="run", **running)),
+        )
+        yield f"moments_lanes {storage}, vectors", lanes.moments_lanes(tile, storage, real, True)
+        yield (
+            f"affine_lanes {storage}, vectors",
+            lanes.affine_lanes(tile, Form(storage, storage, real, weight="lane", bias="lane", **running)),
+        )
+        yield f"dots_rows {storage}, vectors", row_gradients.dots_rows(chunk, back)
+        yield f"affine_grad_rows {storage}, vectors", row_gradients.affine_grad_rows(chunk, back)
+        yield f"dots_lanes {storage}, vectors", lane_gradients.dots_lanes(half, back)
+        yield f"affine_grad_lanes {storage}, vectors", lane_gradients.affine_grad_lanes(half, back)
+        yield f"add {storage}, vectors", elementwise.add(chunk._replace(rows=1), storage, storage, real, True)
+    odd = shapes.row_shape(1023, 1, False)
+    assert odd is not None
+    yield "normalize_rows 1023", rows.normalize_rows(odd, Form("float32", "float32", np.float32))
+    for parts in (10, 10**5):
+        step = shapes.width_for_sums(parts)
+        yield f"merge_moments {parts}", merging.merge_moments(step, True, True, False, "float32")
+        yield f"merge_sums {parts}", merging.merge_sums(step, "float16", "float32")
+    yield "merge_columns", merging.merge_columns(shapes.column_shape(), "float32", "bfloat16")
+    yield "rooted", elementwise.rooted("float16")
+
+
+def assembler() -> str | None:
+    """Return the path of ptxas: that of NVIDIA's wheels, or the system's."""
+    import nvidia
+
+    for folder in nvidia.__path__:
+        for found in Path(folder).rglob("ptxas"):
+            return str(found)
+    return shutil.which("ptxas")
+
+
+def report(kernel: Kernel, capability: tuple[int, int], tool: str | None, folder: str) -> dict[str, Any]:
+    """Return what a compiled kernel needs."""
+    threads = kernel.block[0] * kernel.block[1]
+    ptx, _ = cuda.compile_ptx(kernel.function, kernel.signature, cc=capability, launch_bounds=threads)
+    said = ""
+    if tool is not None:
+        source = Path(folder, "kernel.ptx")
+        source.write_text(ptx)
+        target = f"-arch=sm_{capability[0]}{capability[1]}"
+        command = [tool, "-v", target, str(source), "-o", str(source.with_suffix(".cubin"))]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    def number(pattern: str) -> int | None:
+        found = re.search(pattern, said)
+        return None if found is None else int(found[1])
+
+    return {
+        "wide loads": len(re.findall(r"ld\.global\S*\.v[24]", ptx)),
+        "barriers": len(re.findall(r"\bbar(rier)?\.", ptx)),
+        "registers": number(r"Used (\d+) registers"),
+        "stack": number(r"(\d+) bytes stack frame"),
+        "spills": number(r"(\d+) bytes spill stores"),
+    }
+
+
+def main(capabilities: list[tuple[int, int]]) -> None:
+    """Compile everything for each compute capability."""
+    import numba.cuda.dispatcher as dispatcher
+
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tool = assembler()
+        for capability in capabilities:
+            # Parts of kernels are compiled for the current device; this stands for one.
+            device = SimpleNamespace(compute_capability=capability)
+            dispatcher.get_current_device = lambda device=device: device
+            for function in (
+                rows.normalize_rows, rows.moments_rows, rows.affine_rows, lanes.moments_lanes, lanes.affine_lanes,
+                row_gradients.normalize_grad_rows, row_gradients.dots_rows, row_gradients.affine_grad_rows,
+                lane_gradients.dots_lanes, lane_gradients.affine_grad_lanes, merging.merge_moments,
+                merging.merge_sums, merging.merge_columns, elementwise.add, elementwise.rooted,
+            ):  # fmt: skip
+                function.cache_clear()
+            for name, kernel in kernels():
+                label = f"{name}, {capability[0]}.{capability[1]}"
+                results[label] = report(kernel, capability, tool, folder)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    try:
+        from numba.cuda.cudadrv import nvvm
+
+        nvvm.NVVM()
+    except Exception as error:  # whatever the search for libnvvm raises
+        print(f"numba-cuda finds no compiler: {error}", file=sys.stderr)
+        sys.exit(77)
+    wanted = [tuple(int(part) for part in text.split(".")) for text in sys.argv[1:]] or [(9, 0)]
+    main(wanted)  # type: ignore[arg-type]
