@@ -1,5 +1,7 @@
 """What a call would do here, and why: nothing is computed."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import prod

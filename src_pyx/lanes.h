@@ -189,6 +189,39 @@ DEFINE_SOME(float)
 DEFINE_SOME(double)
 #endif
 
+/* The smaller and the larger of two; NaN, once met in `b`, stays (as in numpy.min). Written out: of a choice
+ * for each lane GCC 12 makes vectors for float alone. */
+#if defined(__GNUC__) && defined(__AVX512F__)
+#  define DEFINE_EXTREMES(scalar, suffix, vector)                                                         \
+    INLINE scalar##_part scalar##_smaller(scalar##_part a, scalar##_part b) {                             \
+        return (scalar##_part)_mm512_mask_mov_##suffix(                                                   \
+            _mm512_min_##suffix((vector)b, (vector)a),                                                    \
+            _mm512_cmp_##suffix##_mask((vector)b, (vector)b, _CMP_UNORD_Q), (vector)b);                   \
+    }                                                                                                     \
+    INLINE scalar##_part scalar##_larger(scalar##_part a, scalar##_part b) {                              \
+        return (scalar##_part)_mm512_mask_mov_##suffix(                                                   \
+            _mm512_max_##suffix((vector)b, (vector)a),                                                    \
+            _mm512_cmp_##suffix##_mask((vector)b, (vector)b, _CMP_UNORD_Q), (vector)b);                   \
+    }
+#elif defined(__GNUC__)
+#  define CHOSEN(part, taken, a, b) ((part)((taken & (__typeof__(taken))b) | (~taken & (__typeof__(taken))a)))
+#  define DEFINE_EXTREMES(scalar, suffix, vector)                                                                         \
+    INLINE scalar##_part scalar##_smaller(scalar##_part a, scalar##_part b) {                             \
+        __typeof__(b < a) taken = (b < a) | (b != b);                                                     \
+        return CHOSEN(scalar##_part, taken, a, b);                                                        \
+    }                                                                                                     \
+    INLINE scalar##_part scalar##_larger(scalar##_part a, scalar##_part b) {                              \
+        __typeof__(b > a) taken = (b > a) | (b != b);                                                     \
+        return CHOSEN(scalar##_part, taken, a, b);                                                        \
+    }
+#else
+#  define DEFINE_EXTREMES(scalar, suffix, vector)                                                                         \
+    INLINE scalar scalar##_smaller(scalar a, scalar b) { return (b < a) | (b != b) ? b : a; }             \
+    INLINE scalar scalar##_larger(scalar a, scalar b) { return (b > a) | (b != b) ? b : a; }
+#endif
+DEFINE_EXTREMES(float, ps, __m512)
+DEFINE_EXTREMES(double, pd, __m512d)
+
 /* Stores that go past the caches, into addresses that are multiples of a part's size; FENCE before others may read. */
 #if defined(__GNUC__) && defined(__AVX512F__)
 INLINE void float_stream(float *p, float_part v) { _mm512_stream_ps(p, (__m512)v); }
@@ -294,19 +327,12 @@ INLINE void choose_prefetching(int choice) {
         (void)like;                                                                                       \
         return (double)scalar##_fma((scalar)a, (scalar)b, (scalar)c);                                     \
     }                                                                                                     \
-    /* The smaller and the larger of two; NaN, once met in `b`, stays (as in numpy.min). */                \
     INLINE lanes lanes##_minimum(lanes a, lanes b) {                                                      \
-        scalar x[lanes##_count], y[lanes##_count];                                                        \
-        memcpy(x, &a, sizeof a); memcpy(y, &b, sizeof b);                                                 \
-        for (int k = 0; k < lanes##_count; k++) x[k] = (y[k] < x[k]) | (y[k] != y[k]) ? y[k] : x[k];      \
-        memcpy(&a, x, sizeof a);                                                                          \
+        EACH_PART(lanes##_parts, a.part[k] = scalar##_smaller(a.part[k], b.part[k]))                      \
         return a;                                                                                         \
     }                                                                                                     \
     INLINE lanes lanes##_maximum(lanes a, lanes b) {                                                      \
-        scalar x[lanes##_count], y[lanes##_count];                                                        \
-        memcpy(x, &a, sizeof a); memcpy(y, &b, sizeof b);                                                 \
-        for (int k = 0; k < lanes##_count; k++) x[k] = (y[k] > x[k]) | (y[k] != y[k]) ? y[k] : x[k];      \
-        memcpy(&a, x, sizeof a);                                                                          \
+        EACH_PART(lanes##_parts, a.part[k] = scalar##_larger(a.part[k], b.part[k]))                       \
         return a;                                                                                         \
     }                                                                                                     \
     /* Halves are added while they are whole 16-byte vectors, then the lanes of the last of these. */      \

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -38,9 +39,12 @@ def runnable_variants() -> tuple[str, ...]:
     Raises
     ------
     ImportError
-        The extension modules were not built.
+        The extension modules were not built, or it is the source tree that was imported, which has none.
     """
-    from fastnorm.backends import _cpu
+    try:
+        from fastnorm.backends import _cpu
+    except ImportError as error:
+        raise ImportError(f"no compiled kernels in {Path(__file__).parent} ({error})") from error
 
     runnable = _cpu.runnable_variants()
     return tuple(name for name in built_variants() if name in runnable)

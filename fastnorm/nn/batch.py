@@ -1,5 +1,7 @@
 """Batch normalization as a layer."""
 
+from __future__ import annotations
+
 from typing import Any, ClassVar, Literal
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What layers with a weight and a bias a channel have in common: the axis of the channels and its length."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -1,5 +1,7 @@
 """Layers made from modules of torch, and from the arrays of a state_dict."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Mapping
 from typing import Any

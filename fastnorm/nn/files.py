@@ -1,5 +1,7 @@
 """Arrays of layers in files: NumPy's .npz and .safetensors, never pickles."""
 
+from __future__ import annotations
+
 import importlib
 import io
 import os

@@ -1,5 +1,7 @@
 """Group normalization as a layer."""
 
+from __future__ import annotations
+
 from typing import Any, ClassVar
 
 import numpy as np

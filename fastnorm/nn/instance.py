@@ -1,5 +1,7 @@
 """Instance normalization as a layer."""
 
+from __future__ import annotations
+
 from math import prod
 from typing import Any, ClassVar
 

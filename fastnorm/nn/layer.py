@@ -1,5 +1,7 @@
 """What all layers have in common: a mode, calls, and backward passes."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from typing import Any, Self
 

@@ -1,5 +1,7 @@
 """Layer and root mean square normalization as layers: lines are the trailing axes of x."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

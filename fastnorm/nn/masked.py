@@ -1,5 +1,7 @@
 """What layers have in common whose statistics may be those of some elements, or of elements that count unequally."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import Any
 

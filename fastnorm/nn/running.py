@@ -1,5 +1,7 @@
 """What layers with running statistics have in common."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

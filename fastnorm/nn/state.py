@@ -1,5 +1,7 @@
 """The arrays of a layer by name, and their exchange by state_dict."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self, overload
 
@@ -35,14 +37,14 @@ class Entry:
     @overload
     def __get__(self, layer: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, layer: "State", owner: type) -> Array | None: ...
-    def __get__(self, layer: "State | None", owner: type) -> Self | Array | None:
+    def __get__(self, layer: State, owner: type) -> Array | None: ...
+    def __get__(self, layer: State | None, owner: type) -> Self | Array | None:
         if layer is None:
             return self
         parameter = layer._parameters.get(self._name)
         return layer._buffers.get(self._name) if parameter is None else parameter
 
-    def __set__(self, layer: "State", value: npt.ArrayLike) -> None:
+    def __set__(self, layer: State, value: npt.ArrayLike) -> None:
         target = self.__get__(layer, type(layer))
         if target is None:
             raise AttributeError(f"{layer} has been made without {self._name}")

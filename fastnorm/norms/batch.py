@@ -1,5 +1,7 @@
 """Batch normalization, in inference and in training, and normalization by given statistics."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal
 

@@ -1,5 +1,7 @@
 """Clipping: by value, by the norm of an array, by the norm of several arrays together."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 

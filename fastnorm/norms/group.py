@@ -1,5 +1,7 @@
 """Group normalization and its limit, instance normalization."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Images of bytes, normalised for a network."""
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np

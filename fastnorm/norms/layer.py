@@ -1,5 +1,7 @@
 """Layer normalization."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal
 

@@ -1,5 +1,7 @@
 """Local response normalization; NumPy computes it, block by block."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Lines scaled to a p-norm of 1."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

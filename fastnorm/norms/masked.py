@@ -10,6 +10,8 @@ element as far as it counts. Here NumPy computes in float64, with several arrays
 the statistics and adds up the gradients.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """Pixel normalization and the L2 norm: lines scaled without a mean, a weight or a bias."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy.typing as npt

@@ -1,5 +1,7 @@
 """Scaling of columns: to mean 0 and deviation 1, to a range, to the largest magnitude."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

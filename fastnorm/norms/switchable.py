@@ -1,5 +1,7 @@
 """Switchable normalization."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

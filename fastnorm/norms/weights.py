@@ -1,5 +1,7 @@
 """Norms of a layer's weights: weight normalization, weight standardization, spectral normalization, folding."""
 
+from __future__ import annotations
+
 import math
 from typing import Any, NamedTuple
 

@@ -5,6 +5,8 @@ and leave out a small constant. Here n is the number of elements, u the unit rou
 the condition number ``sqrt(1 + n * mean^2 / m2)``, by which errors of the data grow in the variance.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The least and the largest element along any axes."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Mean and variance along any axes."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,5 +1,7 @@
 """The mergeable state of mean and variance, for streams and files larger than memory."""
 
+from __future__ import annotations
+
 import struct
 from typing import Any
 
@@ -60,7 +62,7 @@ class Welford:
     def __repr__(self) -> str:
         return f"Welford(axis={self.axis}, count={self._count})"
 
-    def update(self, x: npt.ArrayLike) -> "Welford":
+    def update(self, x: npt.ArrayLike) -> Welford:
         """Take a batch in, and return the state itself.
 
         Parameters
@@ -101,7 +103,7 @@ class Welford:
         self._count += count
         self._shape = shape
 
-    def __or__(self, other: "Welford") -> "Welford":
+    def __or__(self, other: Welford) -> Welford:
         """Return the state of both, as if the batches of `other` had come after those of this one."""
         if not isinstance(other, Welford):
             return NotImplemented
@@ -158,7 +160,7 @@ class Welford:
         return header + sizes + b"".join(part.astype("<f8").tobytes() for part in parts)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Welford":
+    def from_bytes(cls, data: bytes) -> Welford:
         """Return the state that `to_bytes` wrote.
 
         Raises
