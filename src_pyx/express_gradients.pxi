@@ -117,13 +117,14 @@ def lines_backward(
     sums = <double*> PyMem_Calloc(2 * units * n, sizeof(double))
     if not sums:
         raise MemoryError
-    w.sums, w.products = sums, sums + units * n
-    run(&w, threads)
-    add_rows(w.sums, units, n)
-    add_rows(w.products, units, n)
-    dweight, dbias = parameter_gradient(x, w.products, n), parameter_gradient(x, w.sums, n)
-    PyMem_Free(sums)
-    return dx, dweight, dbias
+    try:
+        w.sums, w.products = sums, sums + units * n
+        run(&w, threads)
+        add_rows(w.sums, units, n)
+        add_rows(w.products, units, n)
+        return dx, parameter_gradient(x, w.products, n), parameter_gradient(x, w.sums, n)
+    finally:
+        PyMem_Free(sums)
 
 
 def groups_backward(
@@ -179,11 +180,12 @@ cdef object of_groups(
             w.mean[i] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> mean))[i * per_group]
             w.rstd[i] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> rstd))[i * per_group]
     run(&w, threads)
-    add_rows(w.sums, items, channels)
-    add_rows(w.products, items, channels)
-    dweight, dbias = parameter_gradient(x, w.products, channels), parameter_gradient(x, w.sums, channels)
-    PyMem_Free(numbers)
-    return dx, dweight, dbias
+    try:
+        add_rows(w.sums, items, channels)
+        add_rows(w.products, items, channels)
+        return dx, parameter_gradient(x, w.products, channels), parameter_gradient(x, w.sums, channels)
+    finally:
+        PyMem_Free(numbers)
 
 
 def train_backward(

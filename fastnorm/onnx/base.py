@@ -62,7 +62,7 @@ _ATTRIBUTES: dict[str, Callable[[Any, str, str], Any]] = {
 }
 
 
-class Operator(OpRun):  # type: ignore[misc]  # Any to mypy: onnx need not be installed
+class Operator(OpRun):  # type: ignore[misc]  # a base of type Any: mypy skips onnx, which need not be installed
     """An operator: its attributes are the keywords of `_compute`, whose defaults onnx knows where it has a schema."""
 
     def __init__(self, onnx_node: Any, run_params: dict[str, Any], schema: Any = None) -> None:

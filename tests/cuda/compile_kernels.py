@@ -144,5 +144,5 @@ if __name__ == "__main__":
     except Exception as error:  # whatever the search for libnvvm raises
         print(f"numba-cuda finds no compiler: {error}", file=sys.stderr)
         sys.exit(77)
-    wanted = [tuple(int(part) for part in text.split(".")) for text in sys.argv[1:]] or [(9, 0)]
-    main(wanted)  # type: ignore[arg-type]
+    pairs = (text.split(".") for text in sys.argv[1:] or ["9.0"])
+    main([(int(major), int(minor)) for major, minor in pairs])

@@ -91,13 +91,18 @@ def store(storage: str, real: Any, count: int) -> Function:
     return write
 
 
+def _thread() -> Any:
+    """Return the GPU's thread that runs: the simulator gives Python's what kernels ask of it."""
+    return threading.current_thread()
+
+
 _allocation = threading.Lock()
 
 
 def shared(shape: Any, real: Any) -> Function:
     # Not Numba's: there two threads that ask at once can get an array each.
     def array_of_block() -> Any:
-        block = threading.current_thread()._manager  # type: ignore[attr-defined]
+        block = _thread()._manager
         with _allocation:
             arrays = block.__dict__.setdefault("shared", {})
             if array_of_block not in arrays:
@@ -108,7 +113,7 @@ def shared(shape: Any, real: Any) -> Function:
 
 
 def barrier() -> None:
-    threading.current_thread().syncthreads()  # type: ignore[attr-defined]
+    _thread().syncthreads()
 
 
 def scratch_size(width: int, rows: int) -> int:
@@ -119,7 +124,7 @@ def row_sum(real: Any, width: int) -> Function:
     def over_row(value: Any, scratch: Any) -> Any:
         if width == 1:
             return value
-        thread = threading.current_thread().threadIdx  # type: ignore[attr-defined]
+        thread = _thread().threadIdx
         first = thread.y * width
         barrier()
         scratch[first + thread.x] = value
@@ -137,7 +142,7 @@ def row_sum(real: Any, width: int) -> Function:
 
 def any_row(width: int) -> Function:
     def of_block(condition: Any) -> bool:
-        return bool(threading.current_thread().syncthreads_or(condition))  # type: ignore[attr-defined]
+        return bool(_thread().syncthreads_or(condition))
 
     return of_block
 

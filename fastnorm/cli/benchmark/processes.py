@@ -43,7 +43,7 @@ class Process:
     def __init__(self, name: str, threads: int) -> None:
         self._name, self._threads = name, threads
         self._started = False
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - outlives this block: `close` closes it
         self._start()
 
     def _start(self) -> None:
