@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm.dtypes import is_floating
-from fastnorm.engine import as_compute, compute_dtype, take
+from fastnorm.engine import take
 
 Array = npt.NDArray[Any]
 
@@ -159,10 +159,8 @@ def running(value: Any, length: int, function: str, name: str) -> Array | None:
     return value
 
 
-def residual(
-    value: npt.ArrayLike | None, wanted: bool, x: Array, dtype: npt.DTypeLike | None, function: str
-) -> Array | None:
-    """Return what is added to x, in the dtype that is computed in; None stays None."""
+def residual(value: npt.ArrayLike | None, wanted: bool, x: Array, function: str) -> Array | None:
+    """Return what is added to x, of its shape; None stays None."""
     if value is None:
         if wanted:
             raise ValueError(f"{function}: return_residual needs a residual")
@@ -170,7 +168,7 @@ def residual(
     array = take(value, function, "residual")
     if array.shape != x.shape:
         raise ValueError(f"{function}: residual must have the shape of x, {x.shape}, got {array.shape}")
-    return as_compute(array, compute_dtype(x, dtype, function))
+    return array
 
 
 def quantization(

@@ -59,6 +59,12 @@ def storage(dtype: np.dtype[Any], function: str, argument: str) -> Storage:
     )
 
 
+@lru_cache(maxsize=64)
+def is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Whether this is a floating dtype of 16 bits, which is computed with in float32."""
+    return dtype.name in ("float16", _BFLOAT16)
+
+
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Whether a result may have this dtype."""
     return dtype.name in ("float16", "float32", "float64", _BFLOAT16)

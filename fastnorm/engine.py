@@ -6,6 +6,7 @@ NCHW), or so few and long that threads must share one, the same steps are taken 
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import FLOAT64, result_dtype, storage
+from fastnorm.dtypes import FLOAT32, FLOAT64, is_narrow, result_dtype, storage
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, fold, leaves_range, reciprocal_root
@@ -39,7 +40,7 @@ class Stats(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The input and the output of one call, checked, in the dtype that the kernels compute in."""
+    """The input and the output of one call, checked, of one dtype that the backend's primitives take."""
 
     x: Array
     y: Array
@@ -47,20 +48,25 @@ class Call:
     out: Array | None
     backend: Reference
 
+    @property
+    def compute(self) -> np.dtype[Any]:
+        """The dtype that the kernels compute in, and take parameters in."""
+        return FLOAT32 if is_narrow(self.x.dtype) else self.x.dtype
+
     def finish(self) -> Array:
         """Return the result where the caller wants it, rounded once to its dtype."""
         if self.out is self.y or (self.out is None and self.y.dtype == self.result):
             return self.y
         with np.errstate(over="ignore"):
             if self.out is None:
-                return self.y.astype(self.result)
+                return _converted(self.y, self.result, self.backend)
             np.copyto(self.out, self.y, casting="unsafe")
         return self.out
 
     def total(self) -> Array:
         """Return x, rounded once to the dtype of the result: the sum with a residual, see `fuse`."""
         with np.errstate(over="ignore"):
-            return self.x if self.x.dtype == self.result else self.x.astype(self.result)
+            return self.x if self.x.dtype == self.result else _converted(self.x, self.result, self.backend)
 
 
 def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
@@ -81,14 +87,28 @@ def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
     return array
 
 
-def as_compute(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the array in the dtype the kernels compute in, native, aligned."""
+def as_compute(array: Array, dtype: np.dtype[Any], backend: Reference | None = None) -> Array:
+    """Return the array in a dtype that kernels take, native, aligned; a backend converts faster than NumPy."""
     if array.dtype == dtype and array.flags.aligned and array.dtype.isnative:
         return array
     with np.errstate(over="ignore"):
-        converted = empty(array.shape, dtype)
-        np.copyto(converted, array, casting="unsafe")
-        return converted
+        return _converted(array, dtype, backend)
+
+
+def _converted(array: Array, dtype: np.dtype[Any], backend: Reference | None) -> Array:
+    target = empty(array.shape, dtype)
+    widened, narrowed = is_narrow(array.dtype) and dtype == FLOAT32, array.dtype == FLOAT32 and is_narrow(dtype)
+    if backend is not None and (widened or narrowed) and array.flags.carray:
+        backend.convert(array.reshape(-1), target.reshape(-1))
+    else:
+        np.copyto(target, array, casting="unsafe")
+    return target
+
+
+def readable(x: Array, backend: Reference, function: str) -> Array:
+    """Return x in a dtype that the primitives of a backend read."""
+    kept = backend.narrow and is_narrow(x.dtype) and x.dtype.isnative
+    return as_compute(x, x.dtype if kept else storage(x.dtype, function, "x").compute, backend)
 
 
 def usable_as_output(out: Array, x: Array | None, dtype: np.dtype[Any], others: tuple[Array | None, ...]) -> bool:
@@ -124,18 +144,21 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], function: 
 
 def begin(
     x: Array, out: Array | None, dtype: npt.DTypeLike | None, backend: str | None, function: str,
-    others: tuple[Array | None, ...] = (),
+    others: tuple[Array | None, ...] = (), narrow: bool = False,
 ) -> Call:  # fmt: skip
     """Check `out`, `dtype` and `backend`, and return the call; nothing is written yet.
 
-    `others` are arrays that the kernels read besides x, already in the compute dtype.
+    `others` are arrays that the kernels read besides x, already in the compute dtype. With `narrow` x is given to
+    primitives alone, and floats of 16 bits may stay so, if the backend's take them and the result has their dtype.
     """
     result = result_dtype(dtype, storage(x.dtype, function, "x").result, function)
     compute = compute_dtype(x, dtype, function)
     if out is not None:
         check_out(out, x.shape, result, function)
     chosen = choose(x.size, backend, function)
-    source = as_compute(x, compute)
+    if narrow and chosen.narrow and is_narrow(result) and x.dtype == result:
+        compute = result
+    source = as_compute(x, compute, chosen)
     if out is not None and usable_as_output(out, source, compute, others):
         return Call(source, out, result, out, chosen)
     if source is not x and result == compute and source.flags.c_contiguous:
@@ -201,7 +224,8 @@ def fuse(
         return call, Fusion(None, None, activation, quantized)
     total = empty(call.x.shape, call.x.dtype, second=True) if keep else call.y
     fused = Call(total, call.y, call.result, call.out, call.backend)
-    return fused, Fusion(np.ascontiguousarray(call.x), np.ascontiguousarray(residual), activation, quantized)
+    addend = as_compute(residual, call.x.dtype, call.backend)
+    return fused, Fusion(np.ascontiguousarray(call.x), np.ascontiguousarray(addend), activation, quantized)
 
 
 def results(call: Call, stats: Stats | None, with_total: bool, fusion: Fusion | None = None) -> Any:
@@ -222,7 +246,7 @@ def apply(
 
     Where `rstd` would leave the range of float32 on the way, float64 does it.
     """
-    backend = registry.load("reference") if leaves_range(rstd, coefficients.scale, call.x.dtype) else call.backend
+    backend = registry.load("reference") if leaves_range(rstd, coefficients.scale, call.compute) else call.backend
     columns = view[2]
     flat = Affine(*(part.reshape(-1, columns) for part in coefficients))
     x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)
@@ -259,11 +283,28 @@ def _apply_narrow(backend: Reference, x: Array, y: Array, coefficients: Affine) 
         backend.affine(x[:, whole:], y[:, whole:], coefficients)
 
 
-def _enough_lines(view: tuple[int, int, int], call: Call, backend: Reference) -> bool:
-    """Whether whole lines keep all threads busy."""
-    threads = backend.threads(current().num_threads) if call.x.size > tuning.SERIAL_ELEMENTS else 1
-    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * call.x.itemsize // 512)
+def _enough_lines(view: tuple[int, int, int], call: Call) -> bool:
+    """Whether whole lines keep all threads busy, and the backend takes lines so long."""
+    if is_narrow(call.x.dtype) and not call.backend.takes_narrow_lines(view, 1):
+        return False
+    return _enough_for(view, call.compute.itemsize, call.backend)
+
+
+def _enough_for(view: tuple[int, int, int], itemsize: int, backend: Reference) -> bool:
+    threads = backend.threads(current().num_threads) if prod(view) > tuning.SERIAL_ELEMENTS else 1
+    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * itemsize // 512)
     return threads == 1 or lines >= threads * tuning.LINES_PER_THREAD
+
+
+def fuses_narrow(
+    view: tuple[int, int, int], x: Array, residual: Array | None, backend: str | None, function: str
+) -> bool:
+    """Whether lines of 16-bit floats are normalised, with what stands next to that, without a wider array."""
+    if not is_narrow(x.dtype) or (residual is not None and residual.dtype != x.dtype):
+        return False
+    chosen = choose(x.size, backend, function)
+    whole = view[2] == 1 and chosen.takes_narrow_lines(view, 2)
+    return whole and _enough_for(view, FLOAT32.itemsize, chosen)
 
 
 def normalize_positions(
@@ -271,14 +312,14 @@ def normalize_positions(
     fusion: Fusion | None = None,
 ) -> Moments | None:  # fmt: skip
     """Normalise lines with a weight and a bias for each position of a line; return the moments if wanted."""
-    view, dtype = plan.view, call.x.dtype
-    if fusion is not None and (view[2] > 1 or not _enough_lines(view, call, call.backend)):
+    view, dtype = plan.view, call.compute
+    if fusion is not None and (view[2] > 1 or not _enough_lines(view, call)):
         call.backend.before(fusion, call.x)
         stats = normalize_positions(call, plan, rule, weight, bias, want_stats)
         call.backend.after(fusion, call.y)
         return stats
     x = viewed(call.x, view)
-    if _enough_lines(view, call, call.backend):
+    if _enough_lines(view, call):
         affine = weight is not None or bias is not None
         w = parameter(weight, 1.0, view[1] if affine else 1, dtype)
         b = parameter(bias, 0.0, view[1] if affine else 1, dtype)
@@ -344,9 +385,9 @@ def normalize_channels(
 
     Statistics come one for all of the batch, (1, groups), or one for each item, (N, groups); flat, if wanted.
     """
-    dtype, channels = call.x.dtype, layout.channels
+    dtype, channels = call.compute, layout.channels
     fused = plan.pool is None and layout.order is None and (per_group == 1 or not layout.last)
-    fused = fused and _enough_lines(plan.view, call, call.backend)
+    fused = fused and _enough_lines(plan.view, call)
     if fusion is not None and not (fused and plan.view[2] == 1):
         call.backend.before(fusion, call.x)
         stats = normalize_channels(call, layout, plan, rule, weight, bias, per_group, want_stats)

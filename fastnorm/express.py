@@ -15,7 +15,7 @@ from fastnorm import tuning
 from fastnorm.activations import check_activation
 from fastnorm.backends import registry
 from fastnorm.backends.cython import Cython
-from fastnorm.dtypes import FLOAT32, FLOAT64
+from fastnorm.dtypes import FLOAT32, FLOAT64, is_narrow
 from fastnorm.recipe import Measure
 
 # The numbers of `recipe.Measure`: an enumeration's member costs more to hand over than an int.
@@ -92,7 +92,7 @@ lane = Lane()
 
 def activation_code(activation: Any, x: Any, function: str) -> int | None:
     """Return what the lane knows an activation by, checked; None stays None, and is for arrays it would not serve."""
-    if not isinstance(x, np.ndarray) or x.dtype not in (FLOAT32, FLOAT64):
+    if not isinstance(x, np.ndarray) or not (x.dtype in (FLOAT32, FLOAT64) or is_narrow(x.dtype)):
         return None
     applied = check_activation(activation, function)
-    return None if applied is None else applied.code(x.dtype)
+    return None if applied is None else applied.code(FLOAT64 if x.dtype == FLOAT64 else FLOAT32)

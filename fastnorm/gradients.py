@@ -19,7 +19,7 @@ from fastnorm import engine
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import result_dtype, storage
+from fastnorm.dtypes import FLOAT32, is_narrow, result_dtype, storage
 from fastnorm.engine import Call
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
@@ -52,9 +52,12 @@ class Given(NamedTuple):
 
 def begin(
     dy: npt.ArrayLike, x: Array, out: Array | None, dtype: npt.DTypeLike | None, backend: str | None, function: str,
-    others: tuple[Array | None, ...] = (),
+    others: tuple[Array | None, ...] = (), narrow: bool = False,
 ) -> tuple[Call, Array]:  # fmt: skip
-    """Check `dy`, `out`, `dtype` and `backend`; return the call, whose y is where dx goes, and dy to compute with."""
+    """Check `dy`, `out`, `dtype` and `backend`; return the call, whose y is where dx goes, and dy to compute with.
+
+    `narrow` as in `engine.begin`.
+    """
     gradient = engine.take(dy, function, "dy")
     if gradient.shape != x.shape:
         raise ValueError(f"{function}: dy must have the shape of x, {x.shape}, got {gradient.shape}")
@@ -62,8 +65,10 @@ def begin(
     compute = engine.compute_dtype(x, dtype, function)
     if out is not None:
         engine.check_out(out, x.shape, result, function)
-    source, upstream = engine.as_compute(x, compute), engine.as_compute(gradient, compute)
     chosen = choose(x.size, backend, function)
+    if narrow and chosen.narrow and is_narrow(result) and x.dtype == gradient.dtype == result:
+        compute = result
+    source, upstream = (engine.as_compute(array, compute, chosen) for array in (x, gradient))
     usable = out is not None and engine.usable_as_output(out, None, compute, (source, upstream, *others))
     target = out if usable and out is not None else empty(x.shape, compute)
     return Call(source, target, result, out, chosen), upstream
@@ -99,7 +104,7 @@ def of_lines(
     if inner > 1 and not parameters:
         _compose_lines(call, dy, plan, rule, given)
         return None
-    w = engine.parameter(weight, 1.0, reduce if parameters else 1, call.x.dtype)
+    w = engine.parameter(weight, 1.0, reduce if parameters else 1, call.compute)
     x, upstream, dx = (engine.viewed(array, plan.view) for array in (call.x, dy, call.y))
     if inner > 1:  # a weight goes with the position: lines are made contiguous
         x, upstream = (_rows(array) for array in (x, upstream))
@@ -139,7 +144,7 @@ def _backend_for(call: Call, rstd: Array) -> Reference:
 
 
 def _able(call: Call, *coefficients: Array, exponent: int) -> Reference:
-    if call.x.dtype != np.float32:
+    if call.compute != FLOAT32:
         return call.backend
     low, high = SMALLEST_RSTD**exponent, LARGEST_RSTD**exponent
     for size in map(np.abs, coefficients):
@@ -207,7 +212,7 @@ def of_channels(
     w = np.ones(channels) if weight is None else weight.astype(np.float64)
     if plan.pool is None and layout.order is None and not layout.last:
         x, upstream, dx = (engine.viewed(array, plan.view) for array in (call.x, dy, call.y))
-        scale = engine.parameter(weight, 1.0, channels if weight is not None else 1, call.x.dtype)
+        scale = engine.parameter(weight, 1.0, channels if weight is not None else 1, call.compute)
         found = call.backend.normalize_grad(x, upstream, dx, scale, False, per_group, rule, given, True)
         assert found is not None
         products, sums = found

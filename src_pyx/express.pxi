@@ -81,6 +81,16 @@ cdef inline bint is_plain(object a) noexcept:
     return (kind == cnp.NPY_FLOAT32 or kind == cnp.NPY_FLOAT64) and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> a)
 
 
+cdef inline bint is_served(object a) except -1:
+    """Whether the lanes take this as x: plain, or as plain of 16-bit floats."""
+    return is_plain(a) or is_narrow(a)
+
+
+cdef inline int compute_type(cnp.ndarray x) noexcept:
+    """The number of the dtype in which x is computed with, and in which kernels take parameters."""
+    return cnp.NPY_FLOAT64 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64 else cnp.NPY_FLOAT32
+
+
 cdef inline bint is_vector(object a, int kind, Py_ssize_t length) noexcept:
     """Whether this is a plain array (length,) of a dtype; `kind` -1: of either."""
     return (
@@ -194,9 +204,10 @@ cdef inline object normalized(
     cdef int threads = threads_for(lines * n, lines * n)
     cdef bint few = threads > 1 and lines < threads * <double> _tuning.LINES_PER_THREAD
     cdef object y
-    if few and (residual is not None or activation is not None):
+    cdef bint narrow = w.storage == HALF or w.storage == BFLOAT
+    if (few and (residual is not None or activation is not None)) or (narrow and n * (1 if residual is None else 2) > DESK):
         return None
-    if threads == 0 or (few and (w.storage == HALF or w.storage == BFLOAT or not (per_position or weight is None))):
+    if threads == 0 or (few and (narrow or not (per_position or weight is None))):
         return None
     y = output_like(x, out, weight, bias)
     if y is None:
@@ -261,8 +272,8 @@ cdef bint few_lines(Work* w, int threads) except -1:
 
 
 cdef inline bint vectors_fit(cnp.ndarray x, object weight, object bias, Py_ssize_t length) noexcept:
-    """Whether weight and bias are both missing, or plain and (length,), the bias perhaps missing."""
-    cdef int kind = cnp.PyArray_TYPE(x)
+    """Whether weight and bias are both missing, or (length,) as kernels take them, the bias perhaps missing."""
+    cdef int kind = compute_type(x)
     if weight is None:
         return bias is None
     return is_vector(weight, kind, length) and (bias is None or is_vector(bias, kind, length))
@@ -273,20 +284,15 @@ cdef inline bint parameters_fit(cnp.ndarray x, object weight, object bias, Py_ss
     return vectors_fit(x, weight, bias, length) and (weight is None or bias is not None or length <= ZEROS)
 
 
-cdef object widened(cnp.ndarray x, object parameter, Py_ssize_t length):
-    """A weight or bias (length,) of x's 16-bit dtype, or of float32, as float32; False if it is neither."""
+cdef object widened(object parameter):
+    """A vector of 16-bit floats as float32; anything else as it is."""
     cdef cnp.ndarray result
-    cdef cnp.npy_intp size = length
-    if parameter is None or is_vector(parameter, cnp.NPY_FLOAT32, length):
+    if parameter is None or not is_narrow(parameter) or cnp.PyArray_NDIM(<cnp.ndarray> parameter) != 1:
         return parameter
-    if not is_narrow(parameter) or cnp.PyArray_TYPE(<cnp.ndarray> parameter) != cnp.PyArray_TYPE(x):
-        return False
-    if cnp.PyArray_NDIM(<cnp.ndarray> parameter) != 1 or cnp.PyArray_DIM(<cnp.ndarray> parameter, 0) != length:
-        return False
-    result = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32)
+    result = cnp.PyArray_SimpleNew(1, cnp.PyArray_DIMS(<cnp.ndarray> parameter), cnp.NPY_FLOAT32)
     widen(
-        storage_of(x), <const bits16*> cnp.PyArray_DATA(<cnp.ndarray> parameter),
-        <float*> cnp.PyArray_DATA(result), length
+        storage_of(<cnp.ndarray> parameter), <const bits16*> cnp.PyArray_DATA(<cnp.ndarray> parameter),
+        <float*> cnp.PyArray_DATA(result), cnp.PyArray_SIZE(result)
     )
     return result
 
@@ -297,8 +303,7 @@ def lines(
     """layer_norm and its like over the last axis, or None."""
     cdef Py_ssize_t n
     cdef Rule rule
-    cdef bint plain = is_plain(x)
-    if not (plain or is_narrow(x)) or not PyFloat_CheckExact(eps):
+    if not is_served(x) or not PyFloat_CheckExact(eps):
         return None
     if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
         return None
@@ -306,23 +311,18 @@ def lines(
     rule = Rule(measure, 1.0 if summed else n, eps, floor)
     if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0:
         return None
-    if not plain:
-        if n > DESK:
-            return None
-        weight, bias = widened(x, weight, n), widened(x, bias, n)
-        if weight is False or bias is False or (weight is None and bias is not None):
-            return None
-    elif not vectors_fit(x, weight, bias, n):
+    weight, bias = widened(weight), widened(bias)
+    if not vectors_fit(x, weight, bias, n):
         return None
     return normalized(x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule)
 
 
-cdef inline bint residual_fits(object x, object residual, bint keep) noexcept:
+cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
     """Whether a residual is missing, and its sum with x not wanted, or as plain as x."""
     if residual is None:
         return not keep
     return (
-        is_plain(residual) and same_shape(<cnp.ndarray> x, <cnp.ndarray> residual)
+        is_served(residual) and same_shape(<cnp.ndarray> x, <cnp.ndarray> residual)
         and cnp.PyArray_TYPE(<cnp.ndarray> residual) == cnp.PyArray_TYPE(<cnp.ndarray> x)
     )
 
@@ -340,12 +340,13 @@ def fused_lines(
     cdef Py_ssize_t n
     cdef Rule rule
     cdef object y, total
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
         return None
     if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
         return None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     rule = Rule(measure, n, eps, False)
+    weight, bias = widened(weight), widened(bias)
     if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not vectors_fit(x, weight, bias, n):
         return None
     if not residual_fits(x, residual, keep):
@@ -371,6 +372,7 @@ cdef object groups_of(
     if size == 0 or size == items * channels or count < 1 or channels % count:
         return None
     rule = Rule(VARIANCE, size // (items * count), eps, False)
+    weight, bias = widened(weight), widened(bias)
     if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
         return None
     # Without weights a whole group is one run.
@@ -384,7 +386,7 @@ def groups(
     object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out
 ):
     """group_norm of (N, C, ...), or None; instance_norm if num_groups is None."""
-    if not is_plain(x):
+    if not is_served(x):
         return None
     return groups_of(x, num_groups, weight, bias, channel_axis, eps, out, None, None, None)
 
@@ -395,7 +397,7 @@ def fused_groups(
 ):
     """`groups` with a residual and an activation, as `fused_lines`."""
     cdef object y, total
-    if not is_plain(x) or not residual_fits(x, residual, keep):
+    if not is_served(x) or not residual_fits(x, residual, keep):
         return None
     total = total_like(x, keep)
     y = groups_of(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total)

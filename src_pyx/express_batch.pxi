@@ -96,7 +96,7 @@ cdef object with_statistics(
     if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
         return None
     channels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
-    mean, var = from_list(mean), from_list(var)
+    mean, var, weight, bias = widened(from_list(mean)), widened(from_list(var)), widened(weight), widened(bias)
     for vector in (mean, var):
         if not is_vector(vector, -1, channels):
             return None
@@ -158,7 +158,7 @@ def given(
     object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
 ):
     """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None."""
-    if not (is_plain(x) or is_bytes(x)):
+    if not (is_served(x) or is_bytes(x)):
         return None
     return with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, None, None, None)
 
@@ -223,14 +223,16 @@ def train(
     """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None."""
     cdef Py_ssize_t items, channels, size, count, spatial, c, chunks
     cdef int ndim, threads
-    cdef bint last, composed
+    cdef bint last, composed, narrow
     cdef object y = None
     cdef double* numbers
     cdef Channels n
     cdef Rule rule
     cdef Work w
-    if not is_plain(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not is_served(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
+    narrow = not is_plain(x)
+    weight, bias = widened(weight), widened(bias)
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
@@ -244,8 +246,9 @@ def train(
     rule = Rule(VARIANCE, count, eps, False)
     last = last or spatial == 1
     # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
-    composed = items > 1 if not last else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED
+    composed = narrow or (items > 1 if not last else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED)
     if last:
+        items = 1  # a single channel is one line
         w = work_with(AFFINE if composed else NORMALIZE, x, 1, count, channels)
         c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512)
     else:
@@ -268,11 +271,11 @@ def train(
             read_numbers(weight, 1.0, n.scale, channels)
             read_numbers(bias, 0.0, n.shift, channels)
             # Where a channel cannot be served, the general path needs x as it was.
-            if not last and (out is None or not overlaps(<cnp.ndarray> x, out)):
+            if not last and not narrow and (out is None or not overlaps(<cnp.ndarray> x, out)):
                 w.rows = channels_together(count * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), channels, threads)
             if w.rows == 0:
                 pooled_moments(w, threads, items, channels, &rule)
-                if not fold_channels(&rule, w.storage == SINGLE, n, 0, channels):
+                if not fold_channels(&rule, w.storage != DOUBLE, n, 0, channels):
                     return None
         y = output_like(x, out, weight, bias)
         if y is None:

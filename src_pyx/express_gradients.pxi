@@ -9,16 +9,16 @@ from fastnorm import plan as _plan
 cdef enum:
     IN_ORDER = 8            # fewer numbers than that NumPy adds in order, more in pairs
 
-cdef inline bint are_gradients(object dy, object x, object out, object weight) noexcept:
+cdef inline bint are_gradients(object dy, object x, object out, object weight) except -1:
     """Whether dy is as plain as x, and dx would be written over none of the arrays."""
-    if not is_plain(x) or not is_plain(dy):
+    if not is_served(x) or not is_served(dy):
         return False
     if cnp.PyArray_TYPE(<cnp.ndarray> dy) != cnp.PyArray_TYPE(<cnp.ndarray> x):
         return False
     if cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not same_shape(<cnp.ndarray> x, <cnp.ndarray> dy):
         return False
     return out is None or (
-        is_plain(out) and not overlaps(<cnp.ndarray> out, x) and not overlaps(<cnp.ndarray> out, dy)
+        is_served(out) and not overlaps(<cnp.ndarray> out, x) and not overlaps(<cnp.ndarray> out, dy)
         and not (cnp.PyArray_CheckExact(weight) and overlaps(<cnp.ndarray> out, weight))
     )
 
@@ -53,18 +53,22 @@ cdef void add_rows(double* rows, Py_ssize_t count, Py_ssize_t length) noexcept n
             rows[k] += rows[i * length + k]
 
 
-cdef object parameter_gradient(cnp.ndarray x, const double* values, Py_ssize_t length):
-    """Numbers as an array (length,) of the dtype of x."""
+cdef object parameter_gradient(cnp.ndarray like, const double* values, Py_ssize_t length):
+    """Numbers as an array (length,) of the dtype of another, rounded once."""
     cdef cnp.npy_intp size = length
-    cdef cnp.ndarray result = cnp.PyArray_SimpleNew(1, &size, cnp.PyArray_TYPE(x))
+    cdef bint single = cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT32
+    cdef cnp.ndarray result = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64)
     cdef float* singles = <float*> cnp.PyArray_DATA(result)
     cdef Py_ssize_t i
-    if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
+    if single:
         for i in range(length):
             singles[i] = <float> values[i]
-    else:
-        memcpy(cnp.PyArray_DATA(result), values, length * sizeof(double))
-    return result
+        return result
+    memcpy(cnp.PyArray_DATA(result), values, length * sizeof(double))
+    if cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT64:
+        return result
+    with _numpy.errstate(over="ignore", invalid="ignore"):
+        return (<object> result).astype((<object> like).dtype)
 
 
 cdef inline void take_gradient(Work* w, cnp.ndarray dy, object dx) noexcept:
@@ -81,7 +85,7 @@ def lines_backward(
     """The backward passes of `lines`: dx, and with `parameters` the gradients of weight and bias; or None."""
     cdef Py_ssize_t n, outer, units
     cdef int threads
-    cdef object dx
+    cdef object dx, like = x if weight is None else weight
     cdef double* sums = NULL
     cdef Work w
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
@@ -89,8 +93,8 @@ def lines_backward(
     if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
         return None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
-    outer = cnp.PyArray_SIZE(<cnp.ndarray> x) // n
-    if n == 1 or not vectors_fit(x, weight, None, n):
+    outer, weight = cnp.PyArray_SIZE(<cnp.ndarray> x) // n, widened(weight)
+    if n == 1 or (3 * n > DESK and not is_plain(x)) or not vectors_fit(x, weight, None, n):
         return None
     if not statistics_fit(mean, rstd, x, -1, -1, measure == VARIANCE):
         return None
@@ -122,7 +126,7 @@ def lines_backward(
         run(&w, threads)
         add_rows(w.sums, units, n)
         add_rows(w.products, units, n)
-        return dx, parameter_gradient(x, w.products, n), parameter_gradient(x, w.sums, n)
+        return dx, parameter_gradient(like, w.products, n), parameter_gradient(like, w.sums, n)
     finally:
         PyMem_Free(sums)
 
@@ -142,7 +146,7 @@ def groups_backward(
     count = channels if num_groups is None else num_groups
     if channels == 1 or size == items * channels or count < 1 or channels % count:
         return None
-    if not vectors_fit(x, weight, None, channels) or not statistics_fit(mean, rstd, x, 0, 1, True):
+    if not vectors_fit(x, widened(weight), None, channels) or not statistics_fit(mean, rstd, x, 0, 1, True):
         return None
     return of_groups(dy, x, items, channels, count, weight, mean, rstd, eps, out)
 
@@ -155,11 +159,12 @@ cdef object of_groups(
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x), per_group = channels // count, lines = items * count, i
     cdef Py_ssize_t rows = items * channels
     cdef int threads = threads_for(size, size)
-    cdef object dx
+    cdef object dx, like = x if weight is None else weight
     cdef double* numbers
     cdef Work w
-    if threads == 0:
+    if threads == 0 or (3 * (size // lines) > DESK and not is_plain(x)):
         return None
+    weight = widened(weight)
     dx = output_like(x, out, dy, weight)
     if dx is None:
         return None
@@ -183,7 +188,7 @@ cdef object of_groups(
     try:
         add_rows(w.sums, items, channels)
         add_rows(w.products, items, channels)
-        return dx, parameter_gradient(x, w.products, channels), parameter_gradient(x, w.sums, channels)
+        return dx, parameter_gradient(like, w.products, channels), parameter_gradient(like, w.sums, channels)
     finally:
         PyMem_Free(numbers)
 
@@ -195,7 +200,7 @@ def train_backward(
     cdef Py_ssize_t items, channels, size, count, spatial, chunks, c
     cdef int ndim, threads
     cdef bint last
-    cdef object dx
+    cdef object dx, like = x if weight is None else weight
     cdef double* numbers
     cdef Channels n
     cdef Work w
@@ -208,7 +213,7 @@ def train_backward(
     c = ndim - 1 if last else 1
     items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, <int> c)
     count, spatial = size // channels, size // (items * channels)
-    if channels == 1 or count < 2 or not vectors_fit(x, weight, None, channels):
+    if channels == 1 or count < 2 or not vectors_fit(x, widened(weight), None, channels):
         return None
     if not statistics_fit(mean, rstd, x, <int> c, <int> c, True):
         return None
@@ -231,8 +236,9 @@ def train_backward(
         if w.given:
             memcpy(n.mean, cnp.PyArray_DATA(<cnp.ndarray> mean), channels * sizeof(double))
             memcpy(n.rstd, cnp.PyArray_DATA(<cnp.ndarray> rstd), channels * sizeof(double))
+        weight = widened(weight)
         read_numbers(weight, 1.0, n.scale, channels)
-        if not last:
+        if not last and is_plain(x):
             w.rows = channels_together(2 * count * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), channels, threads)
         dx = output_like(x, out, dy, weight)
         if dx is None:
@@ -244,7 +250,7 @@ def train_backward(
                 return None
         elif not channels_backward(&w, threads, items, channels, count):
             return None
-        return dx, parameter_gradient(x, n.products, channels), parameter_gradient(x, n.sums, channels)
+        return dx, parameter_gradient(like, n.products, channels), parameter_gradient(like, n.sums, channels)
     finally:
         PyMem_Free(numbers)
 
@@ -252,7 +258,7 @@ def train_backward(
 cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count) noexcept:
     """The gradients of all channels, one pass over x and dy after the other; False where float32 cannot serve one."""
     cdef Channels n = w.channels
-    cdef bint single = w.storage == SINGLE
+    cdef bint single = w.storage != DOUBLE
     cdef Py_ssize_t c
     if not w.given:
         pooled_moments(w[0], threads, items, channels, &w.rule)

@@ -213,38 +213,54 @@ cdef void affine_grad_rows(
         )
 
 
+cdef inline void set_slopes(
+    lanes* tile, Py_ssize_t width, const double* mean, const double* scale, const double* slope, const double* shift
+) noexcept nogil:
+    """Write centre, scale, slope and shift of lines side by side, WIDE bundles each."""
+    cdef Py_ssize_t j
+    cdef double centre
+    for j in range(width):
+        centre = rounded(<const lanes*> tile, mean[j])
+        set_element(&tile[0], j, centre)
+        set_element(&tile[WIDE], j, scale[j])
+        set_element(&tile[2 * WIDE], j, slope[j])
+        set_element(&tile[3 * WIDE], j, shift[j] - slope[j] * (mean[j] - centre))
+
+
+cdef inline void slope_columns(
+    const lanes* x, const lanes* dy, lanes* dx, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t x_stride,
+    Py_ssize_t dy_stride, Py_ssize_t dx_stride, const lanes* tile
+) noexcept nogil:
+    cdef Py_ssize_t i, j, q, step = lane_count(x)
+    cdef lanes d, g
+    for i in range(rows):
+        q = 0
+        for j from 0 <= j < width by step:
+            d = load_columns(x, i * x_stride + j, width - j, 0.0)
+            g = load_columns(dy, i * dy_stride + j, width - j, 0.0)
+            d = fused(subtract(d, tile[q]), tile[2 * WIDE + q], tile[3 * WIDE + q])
+            store_columns(dx, i * dx_stride + j, width - j, fused(g, tile[WIDE + q], d))
+            q += 1
+
+
 cdef void affine_grad_columns(
     const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const double* mean, const double* scale,
     const double* slope, const double* shift, Py_ssize_t lines, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The same down columns: the pieces `start` to `stop`, counted over (outer, chunks)."""
-    cdef Py_ssize_t o, i, c, j, k, p, q, width, first, last, step = lane_count(x), wide = WIDE * step
-    cdef Py_ssize_t pieces = parts(v.n, CHUNK_COLUMNS)
+    cdef Py_ssize_t o, i, c, k, p, width, wide = WIDE * lane_count(x), pieces = parts(v.n, CHUNK_COLUMNS)
     cdef lanes tile[4 * WIDE]
-    cdef double centre
-    cdef lanes d, g
     for k in range(start, stop):
-        o, first = k // pieces, k % pieces * CHUNK_COLUMNS
-        last = min(first + CHUNK_COLUMNS, v.n)
+        o, i = k // pieces, k % pieces * CHUNK_COLUMNS
         for c from 0 <= c < v.inner by wide:
-            width = min(wide, v.inner - c)
-            for j in range(width):
-                p = o % lines * v.inner + c + j
-                centre = rounded(x, mean[p])
-                set_element(&tile[0], j, centre)
-                set_element(&tile[WIDE], j, scale[p])
-                set_element(&tile[2 * WIDE], j, slope[p])
-                set_element(&tile[3 * WIDE], j, shift[p] - slope[p] * (mean[p] - centre))
-            for i in range(first, last):
-                q = 0
-                for j from 0 <= j < width by step:
-                    d = load_columns(x, o * v.outer_stride + i * v.stride + c + j, width - j, 0.0)
-                    g = load_columns(dy, o * w.outer_stride + i * w.stride + c + j, width - j, 0.0)
-                    d = fused(subtract(d, tile[q]), tile[2 * WIDE + q], tile[3 * WIDE + q])
-                    store_columns(
-                        dx, o * u.outer_stride + i * u.stride + c + j, width - j, fused(g, tile[WIDE + q], d)
-                    )
-                    q += 1
+            width, p = min(wide, v.inner - c), o % lines * v.inner + c
+            set_slopes(tile, width, mean + p, scale + p, slope + p, shift + p)
+            slope_columns(
+                <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
+                <const lanes*> at(dy, o * w.outer_stride + i * w.stride + c),
+                at(dx, o * u.outer_stride + i * u.stride + c), min(v.n - i, CHUNK_COLUMNS), width, v.stride, w.stride,
+                u.stride, tile
+            )
 
 
 cdef inline void line_terms(

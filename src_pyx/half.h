@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "lanes.h"
 #if defined(__F16C__)
 #  include <immintrin.h>
 #endif
@@ -60,49 +62,112 @@ static inline uint16_t half_narrowed(float x)
     return (uint16_t)(bits | rounded >> 13);
 }
 
-static inline void halves_to_floats(const uint16_t *source, float *target, ptrdiff_t n)
+/* The bits of the nearest bfloat16, the upper half of a float32, ties to even; a NaN stays one. */
+static inline uint16_t bfloat_narrowed(float x)
 {
-    ptrdiff_t i = 0;
-#if defined(__AVX512F__)
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(target + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(source + i))));
-#elif defined(__F16C__)
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(target + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(source + i))));
-#endif
-    for (; i < n; i++) target[i] = half_widened(source[i]);
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(0x7fc0u | (bits >> 16 & 0x8000u));
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-static inline void floats_to_halves(const float *source, uint16_t *target, ptrdiff_t n)
+static inline float bfloat_widened(uint16_t bfloat)
 {
-    ptrdiff_t i = 0;
-#if defined(__AVX512F__)
-    for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256((__m256i *)(target + i), _mm512_cvtps_ph(_mm512_loadu_ps(source + i), 0));
-#elif defined(__F16C__)
-    for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128((__m128i *)(target + i), _mm256_cvtps_ph(_mm256_loadu_ps(source + i), 0));
-#endif
-    for (; i < n; i++) target[i] = half_narrowed(source[i]);
+    uint32_t bits = (uint32_t)bfloat << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
-/* bfloat16 is the upper half of a float32. */
-static inline void bfloats_to_floats(const uint16_t *source, float *target, ptrdiff_t n)
-{
-    uint32_t *bits = (uint32_t *)(void *)target;
-    for (ptrdiff_t i = 0; i < n; i++) bits[i] = (uint32_t)source[i] << 16;
+/* A bundle of 32 from and to 16-bit floats, part by part. */
+#if defined(__GNUC__) && defined(__AVX512F__)
+INLINE float_part half_part(const uint16_t *p) {
+    return (float_part)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
-
-static inline void floats_to_bfloats(const float *source, uint16_t *target, ptrdiff_t n)
-{
-    for (ptrdiff_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, source + i, sizeof bits);
-        /* To nearest, ties to even; a NaN stays one. */
-        uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-        target[i] = (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u | (bits >> 16 & 0x8000u) : rounded);
+INLINE void half_store_part(uint16_t *p, float_part v) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph((__m512)v, 0));
+}
+INLINE float_part bfloat_part(const uint16_t *p) {
+    return (float_part)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+}
+INLINE void bfloat_store_part(uint16_t *p, float_part v) {
+    __m512i bits = (__m512i)v, upper = _mm512_srli_epi32(bits, 16);
+    __m512i even = _mm512_add_epi32(_mm512_and_si512(upper, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, even), 16);
+    __m512i nan = _mm512_or_si512(_mm512_and_si512(upper, _mm512_set1_epi32(0x8000)), _mm512_set1_epi32(0x7fc0));
+    __mmask16 is_nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, is_nan, nan)));
+}
+#elif defined(__GNUC__) && defined(__AVX2__) && defined(__F16C__)
+INLINE float_part half_part(const uint16_t *p) {
+    return (float_part)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+INLINE void half_store_part(uint16_t *p, float_part v) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, 0));
+}
+INLINE float_part bfloat_part(const uint16_t *p) {
+    return (float_part)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+}
+INLINE void bfloat_store_part(uint16_t *p, float_part v) {
+    __m256i bits = (__m256i)v, upper = _mm256_srli_epi32(bits, 16);
+    __m256i even = _mm256_add_epi32(_mm256_and_si256(upper, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, even), 16);
+    __m256i nan = _mm256_or_si256(_mm256_and_si256(upper, _mm256_set1_epi32(0x8000)), _mm256_set1_epi32(0x7fc0));
+    __m256i is_nan = (__m256i)_mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q);
+    rounded = _mm256_blendv_epi8(rounded, nan, is_nan);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1)));
+}
+#else
+#  define DEFINE_PART(kind)                                                                               \
+    INLINE float_part kind##_part(const uint16_t *p) {                                                    \
+        float x[lanes32_width];                                                                           \
+        float_part v;                                                                                     \
+        for (int i = 0; i < lanes32_width; i++) x[i] = kind##_widened(p[i]);                              \
+        memcpy(&v, x, sizeof v);                                                                          \
+        return v;                                                                                         \
+    }                                                                                                     \
+    INLINE void kind##_store_part(uint16_t *p, float_part v) {                                            \
+        float x[lanes32_width];                                                                           \
+        memcpy(x, &v, sizeof v);                                                                          \
+        for (int i = 0; i < lanes32_width; i++) p[i] = kind##_narrowed(x[i]);                             \
     }
-}
+DEFINE_PART(half)
+DEFINE_PART(bfloat)
+#endif
+
+/* A bundle, of which the first `count` elements are in memory (the others are 0), and whole runs. */
+#define DEFINE_NARROW(kind)                                                                               \
+    INLINE lanes32 lanes32_from_##kind(const uint16_t *p, ptrdiff_t count) {                              \
+        uint16_t some[lanes32_count] = {0};                                                               \
+        lanes32 a;                                                                                        \
+        if (count < lanes32_count) {                                                                      \
+            for (ptrdiff_t i = 0; i < count; i++) some[i] = p[i];                                         \
+            p = some;                                                                                     \
+        }                                                                                                 \
+        EACH_PART(lanes32_parts, a.part[k] = kind##_part(p + k * lanes32_width))                          \
+        return a;                                                                                         \
+    }                                                                                                     \
+    INLINE void lanes32_to_##kind(uint16_t *p, ptrdiff_t count, lanes32 a) {                              \
+        uint16_t some[lanes32_count];                                                                     \
+        uint16_t *target = count < lanes32_count ? some : p;                                              \
+        EACH_PART(lanes32_parts, kind##_store_part(target + k * lanes32_width, a.part[k]))                \
+        for (ptrdiff_t i = 0; target == some && i < count; i++) p[i] = some[i];                           \
+    }                                                                                                     \
+    static inline void kind##_to_floats(const uint16_t *source, float *target, ptrdiff_t n) {             \
+        ptrdiff_t i = 0;                                                                                  \
+        for (; i + lanes32_count <= n; i += lanes32_count)                                                \
+            lanes32_store((lanes32 *)target, i, lanes32_from_##kind(source + i, lanes32_count));          \
+        for (; i < n; i++) target[i] = kind##_widened(source[i]);                                         \
+    }                                                                                                     \
+    static inline void floats_to_##kind(const float *source, uint16_t *target, ptrdiff_t n) {             \
+        ptrdiff_t i = 0;                                                                                  \
+        for (; i + lanes32_count <= n; i += lanes32_count)                                                \
+            lanes32_to_##kind(target + i, lanes32_count, lanes32_load((const lanes32 *)source, i));       \
+        for (; i < n; i++) target[i] = kind##_narrowed(source[i]);                                        \
+    }
+DEFINE_NARROW(half)
+DEFINE_NARROW(bfloat)
 
 static inline void bytes_to_floats(const uint8_t *source, float *target, ptrdiff_t n)
 {

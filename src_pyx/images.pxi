@@ -51,7 +51,7 @@ cdef inline void put_floats(
     const Images* w, const float* source, Py_ssize_t place, Py_ssize_t n
 ) noexcept nogil:
     """Round n numbers to float16, at element `place` of the output."""
-    floats_to_halves(source, <bits16*> w.y + place, n)
+    floats_to_half(source, <bits16*> w.y + place, n)
 
 
 cdef void planar_strip(

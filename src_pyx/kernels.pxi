@@ -150,8 +150,8 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         )
 
 
-include "narrow.pxi"
 include "fusion.pxi"
+include "narrow.pxi"
 include "channels.pxi"
 
 
@@ -194,7 +194,7 @@ cdef inline void run(Work* w, int threads) noexcept:
     if w.primitive == DOTS and w.x.inner > 1:
         w.tile = tile // TILE * DOTS_TILE  # rows had better be read as a whole
         tiled = units // parts(w.x.inner, tile) * parts(w.x.inner, w.tile)
-        if tiled >= 2 * threads:
+        if tiled >= 2 * threads and (w.storage == SINGLE or w.storage == DOUBLE):
             units = tiled
         else:
             w.tile = tile
@@ -228,7 +228,7 @@ cdef inline Work work_on(Primitive primitive, cnp.ndarray x) noexcept:
     cdef Work w
     memset(&w, 0, sizeof(Work))
     w.primitive = primitive
-    w.storage = SINGLE if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else DOUBLE
+    w.storage = storage_of(x)
     w.x = view_of(x)
     return w
 

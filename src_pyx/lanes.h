@@ -254,6 +254,11 @@ INLINE void choose_prefetching(int choice) {
 #endif
 }
 
+/* A hint that the cache line at an address, any address, will be needed. */
+INLINE void prefetch_line(const void *address) {
+    if (prefetching) PREFETCH(address);
+}
+
 /* One definition for both types: `lanes` is the bundle's name, `scalar` what it holds. */
 #define DEFINE_LANES(lanes, scalar)                                                                       \
     enum {                                                                                                \

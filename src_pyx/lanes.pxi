@@ -50,6 +50,7 @@ cdef extern from "lanes.h" nogil:
     lanes32* lanes32_at(const lanes32* base, Py_ssize_t i)
     lanes64* lanes64_at(const lanes64* base, Py_ssize_t i)
     void choose_prefetching(int choice)
+    void prefetch_line(const void* address)
     void lanes32_prefetch(const lanes32* base, Py_ssize_t i)
     void lanes64_prefetch(const lanes64* base, Py_ssize_t i)
     double lanes32_element(const lanes32* base, Py_ssize_t i)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fastnorm import tuning
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
+from fastnorm.dtypes import FLOAT32, is_narrow
 from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule
 from fastnorm.settings import current
@@ -70,20 +71,30 @@ def _chosen_variant() -> str:
 IMAGE_DESK = 4096
 IMAGE_PIECE = 65536
 
+# As in src_pyx/narrow.pxi: numbers on the desk where 16-bit floats are normalised in one go, and columns of a tile.
+NARROW_DESK = 65536
+NARROW_TILE = 128
+
 _PLAIN = Fusion(None, None, None)
 
 
-def _fused(fusion: Fusion, dtype: np.dtype[Any]) -> tuple[Array | int | None, ...]:
+def _fused(fusion: Fusion, x: Array) -> tuple[Array | int | None, ...]:
     """The arguments of a kernel that say what is fused."""
+    dtype = _compute(x)
     activation = fusion.activation
     lines, scales = fusion.quantized or (None, None)
     return fusion.addend, fusion.residual, None if activation is None else activation.code(dtype), lines, scales
+
+
+def _compute(x: Array) -> np.dtype[Any]:
+    return FLOAT32 if is_narrow(x.dtype) else x.dtype
 
 
 class Cython(Reference):
     """The compiled extension, in one of its variants."""
 
     name = "cython"
+    narrow = True
 
     def __init__(self, variant: str | None = None) -> None:
         self._variant = variant or _chosen_variant()
@@ -102,6 +113,12 @@ class Cython(Reference):
 
     def _threads_for(self, x: Array) -> int:
         return current().num_threads if x.size > tuning.SERIAL_ELEMENTS else 1
+
+    def takes_narrow_lines(self, view: tuple[int, int, int], arrays: int) -> bool:
+        return view[1] * (arrays if view[2] == 1 else NARROW_TILE) <= NARROW_DESK
+
+    def convert(self, source: Array, target: Array) -> None:
+        self._kernels.convert(source, target, self._threads_for(source))
 
     def express(self, name: str) -> Callable[..., Any]:
         """Return what serves plain calls, one of the functions of `fastnorm.express`."""
@@ -134,7 +151,7 @@ class Cython(Reference):
     def extrema(self, x: Array) -> tuple[Array, Array]:
         outer, _, inner = x.shape
         chunks, _ = chunks_of(x.shape)
-        low, high = np.empty((outer, chunks, inner), x.dtype), np.empty((outer, chunks, inner), x.dtype)
+        low, high = (np.empty((outer, chunks, inner), _compute(x)) for _ in range(2))
         self._kernels.extrema(x, low, high, self._threads_for(x))
         return low.min(axis=1), high.max(axis=1)
 
@@ -142,11 +159,11 @@ class Cython(Reference):
         self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
     ) -> None:
         numbers = (np.ascontiguousarray(part) for part in coefficients)
-        self._kernels.affine(x, y, *numbers, weight, bias, *_fused(_PLAIN, x.dtype), self._threads_for(x))
+        self._kernels.affine(x, y, *numbers, weight, bias, *_fused(_PLAIN, x), self._threads_for(x))
 
     def affine_fused(self, fusion: Fusion, x: Array, y: Array, coefficients: Affine) -> None:
         numbers = (np.ascontiguousarray(part) for part in coefficients)
-        self._kernels.affine(x, y, *numbers, None, None, *_fused(fusion, x.dtype), self._threads_for(x))
+        self._kernels.affine(x, y, *numbers, None, None, *_fused(fusion, x), self._threads_for(x))
 
     def after(self, fusion: Fusion, y: Array) -> None:
         if fusion.activation is not None:
@@ -169,7 +186,7 @@ class Cython(Reference):
             mean, m2 = np.empty((outer, inner)), np.empty((outer, inner))
         self._kernels.normalize(
             x, y, weight, bias, per_position, segments, rule.measure, rule.divisor(reduce), rule.eps, rule.floor,
-            mean, m2, *_fused(fusion, x.dtype), self._threads_for(x),
+            mean, m2, *_fused(fusion, x), self._threads_for(x),
         )  # fmt: skip
         return None if mean is None or m2 is None else Moments(mean, np.zeros_like(mean), m2)
 
@@ -192,6 +209,13 @@ class Cython(Reference):
         given: tuple[Array, Array] | None, parameters: bool,
     ) -> tuple[Array, Array] | None:  # fmt: skip
         outer, reduce, _ = x.shape
+        if is_narrow(x.dtype) and not self.takes_narrow_lines(x.shape, 3):
+            wide: Array = np.empty(x.shape, np.float32)
+            found = self.normalize_grad(
+                self._wide(x), self._wide(dy), wide, weight, per_position, segments, rule, given, parameters
+            )
+            self.convert(wide.reshape(-1), dx.reshape(-1))
+            return found
         rows = rows_of_unit(outer, reduce) if per_position else 1
         products = sums = None
         if parameters:
@@ -208,6 +232,11 @@ class Cython(Reference):
             return products.ravel(), sums.ravel()
         with np.errstate(invalid="ignore"):
             return products.sum(axis=0), sums.sum(axis=0)
+
+    def _wide(self, x: Array) -> Array:
+        wide: Array = np.empty(x.shape, np.float32)
+        self.convert(np.ascontiguousarray(x).reshape(-1), wide.reshape(-1))
+        return wide
 
     def image(self, x: Array, y: Array, planar: bool, mean: Array, scale: Array) -> None:
         channels = x.shape[2]

@@ -29,6 +29,8 @@ class Reference:
     """A backend. Subclasses override what they speed up."""
 
     name = "reference"
+    # Whether x, y, dy and dx of a primitive may be of a floating dtype of 16 bits, all of one; parameters are float32.
+    narrow = False
 
     def variant(self) -> str:
         """Return what was chosen inside the backend, for `explain` and `show_config`."""
@@ -44,6 +46,14 @@ class Reference:
     def threads(self, requested: int) -> int:
         """Return how many threads a call will use if it may use `requested`."""
         return 1
+
+    def takes_narrow_lines(self, view: tuple[int, int, int], arrays: int) -> bool:
+        """Return whether `normalize` takes lines so long of 16-bit floats, so many arrays at a time."""
+        return False
+
+    def convert(self, source: Array, target: Array) -> None:
+        """Write `source` to `target`, both (n,): 16-bit floats to float32 or, rounded, back."""
+        np.copyto(target, source, casting="unsafe")
 
     def moments(self, x: Array, measure: Measure) -> Moments:
         """Return the moments of each line, (outer, inner); about 0 unless the measure is the variance."""

@@ -177,9 +177,9 @@ def batch_norm(
             raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
         mean = arguments.statistic(running_mean, channels, function, "running_mean")
         var = arguments.statistic(running_var, channels, function, "running_var")
-        addend = arguments.residual(residual, return_residual, array, dtype, function)
+        addend = arguments.residual(residual, return_residual, array, function)
         applied = check_activation(activation, function)
-        call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend))
+        call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=plain)
         call, fusion = engine.fuse(call, addend, applied, return_residual)
         moments, rstd = given_statistics(mean, var, rule.eps)
         if array.size:
@@ -193,7 +193,7 @@ def batch_norm(
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if counted is not None:
         masked.check_counted(counted, rules.unbiased and var_to_update is not None, function)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
     if not array.size:
         empty = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan))
         return (call.finish(), empty) if return_stats else call.finish()
@@ -308,7 +308,7 @@ def batch_norm_backward(
         centre = arguments.statistic(running_mean, channels, function, "running_mean")
         var = arguments.statistic(running_var, channels, function, "running_var")
         given = gradients.Given(centre, given_statistics(centre, var, rule.eps)[1])
-    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=counted is None)
     if not array.size:
         return gradients.nothing(call, weight, channels)
     if counted is not None:
@@ -385,7 +385,7 @@ def normalize(
     var = arguments.statistic(var, channels, function, "var")
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
     moments, rstd = given_statistics(mean, var, least)
     if array.size:
         engine.apply_channels(call, unbatched_layout(array.shape, axis), moments, rstd, weight, bias, 1)

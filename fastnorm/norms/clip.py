@@ -129,7 +129,7 @@ def clip_by_norm(
     array = engine.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     limit = arguments.number(max_norm, function, "max_norm", minimum=0)
-    call = engine.begin(array, out, dtype, backend, function)
+    call = engine.begin(array, out, dtype, backend, function, narrow=True)
     scale = _scale_down(_root_of_squares(call.x, axes, call.backend), limit)
     if array.size:
         engine.apply_scale(call, plan_reduction(array.shape, axes), scale)

@@ -51,10 +51,11 @@ def _normalize_groups(
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
-    addend = arguments.residual(residual, return_residual, array, dtype, function)
+    addend = arguments.residual(residual, return_residual, array, function)
     applied = check_activation(activation, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend))
+    narrow = counted is None and addend is None and applied is None
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual)
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
     stats = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan)) if return_stats else None
@@ -236,7 +237,7 @@ def _groups_backward(
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
-    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=counted is None)
     if not array.size:
         return gradients.nothing(call, weight, channels)
     if given is not None:  # one number for each group, of those for each of its channels

@@ -39,11 +39,13 @@ def normalize_lines(
     shape = tuple(array.shape[a] for a in axes)
     weight = arguments.parameter(weight, shape, function, "weight")
     bias = arguments.parameter(bias, shape, function, "bias")
-    addend = arguments.residual(residual, return_residual, array, dtype, function)
+    addend = arguments.residual(residual, return_residual, array, function)
     applied = check_activation(activation, function)
     arguments.quantization(quantize, axes, array, out, dtype, function)
     plan = plan_reduction(array.shape, axes)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend))
+    narrow = addend is None and applied is None and quantize is None
+    narrow = narrow or engine.fuses_narrow(plan.view, array, addend, backend, function)
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual, plan if quantize else None)
     moments = None
     if array.size:
@@ -159,7 +161,7 @@ def lines_backward(
     plan = plan_reduction(array.shape, axes)
     needs_mean = rule.measure == Measure.VARIANCE
     given = gradients.given_statistics(mean, rstd, plan.stats, function, needs_mean)
-    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=True)
     sums = None
     if array.size:
         sums = gradients.of_lines(call, upstream, plan, rule, weight, given, parameters)

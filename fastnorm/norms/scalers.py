@@ -64,7 +64,7 @@ def standardize(
     degrees = arguments.integer(ddof, function, "ddof", minimum=0)
     if array.size and degrees >= plan.count:
         raise ValueError(f"{function}: ddof must be below the {plan.count} elements of a line, got {degrees}")
-    call = engine.begin(array, out, dtype, backend, function)
+    call = engine.begin(array, out, dtype, backend, function, narrow=True)
     rule = Rule(ddof=degrees)
     if not array.size:
         empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
@@ -84,7 +84,7 @@ def _scaled_by_extrema(
     array = engine.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
-    call = engine.begin(array, out, dtype, backend, function)
+    call = engine.begin(array, out, dtype, backend, function, narrow=True)
     if not array.size:
         empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
         return (call.finish(), empty) if return_stats else call.finish()

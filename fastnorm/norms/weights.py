@@ -70,7 +70,7 @@ def weight_norm(
     index = 0 if axis is None else arguments.axis_index(axis, array.ndim, function)
     if lengths.size != shape[index] or sum(size != 1 for size in lengths.shape) > 1:
         raise ValueError(f"{function}: g must have {shape[index]} elements along one axis, got shape {lengths.shape}")
-    call = engine.begin(array, out, dtype, backend, function, (lengths,))
+    call = engine.begin(array, out, dtype, backend, function, (lengths,), narrow=True)
     moments, rule = None, Rule(measure=Measure.SQUARES, summed=True)
     if array.size:
         layout = unbatched_layout(shape, index)

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import storage
 from fastnorm.plan import plan_reduction
 
 
@@ -72,6 +71,5 @@ def extrema(
         return Extrema(np.empty(shape, dtype), np.empty(shape, dtype))
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8:  # float64 does not hold them
         return Extrema(array.min(axis=axes, keepdims=keepdims), array.max(axis=axes, keepdims=keepdims))
-    compute = engine.as_compute(array, storage(array.dtype, function, "x").compute)
-    low, high = engine.extrema(compute, plan, chosen)
+    low, high = engine.extrema(engine.readable(array, chosen, function), plan, chosen)
     return Extrema(low.astype(dtype).reshape(shape)[()], high.astype(dtype).reshape(shape)[()])

@@ -183,9 +183,8 @@ def moments(
         nothing = np.full(shape, np.nan)
         return Moments(nothing[()], nothing[()], np.full(shape, float(plan.count))[()], degrees)
     if algorithm == "auto" and weight is None:
-        compute = engine.as_compute(array, storage(array.dtype, function, "x").compute)
-        found = engine.statistics(compute, plan, Measure.VARIANCE, chosen)
-        mean, m2, dtype = found.hi + found.lo, found.m2, compute.dtype
+        found = engine.statistics(engine.readable(array, chosen, function), plan, Measure.VARIANCE, chosen)
+        mean, m2, dtype = found.hi + found.lo, found.m2, storage(array.dtype, function, "x").compute
     else:
         lines = _lines(array, axes)
         dtype = FLOAT64 if algorithm == "auto" or lines.dtype.kind != "f" else lines.dtype.newbyteorder("=")

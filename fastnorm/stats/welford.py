@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import storage
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Moments, merge
 
@@ -83,9 +82,9 @@ class Welford:
         shape = tuple(n for a, n in enumerate(array.shape) if a not in axes)
         self._check(shape, "Welford.update")
         if array.size:
-            compute = engine.as_compute(array, storage(array.dtype, "Welford.update", "x").compute)
             backend = choose(array.size, None, "Welford.update")
-            self._absorb(plan.count, shape, engine.statistics(compute, plan, Measure.VARIANCE, backend))
+            values = engine.readable(array, backend, "Welford.update")
+            self._absorb(plan.count, shape, engine.statistics(values, plan, Measure.VARIANCE, backend))
         elif self._shape is None:
             self._shape = shape
         return self
