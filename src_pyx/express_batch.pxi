@@ -247,16 +247,17 @@ def train(
     last = last or spatial == 1
     # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
     composed = narrow or (items > 1 if not last else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED)
+    threads = threads_for(size, size)
+    if threads == 0:
+        return None
+    # So are those that are too few for the threads, which share chunks then.
+    c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512) if last else channels
+    composed = composed or (threads > 1 and c < threads * <double> _tuning.LINES_PER_THREAD)
     if last:
         items = 1  # a single channel is one line
         w = work_with(AFFINE if composed else NORMALIZE, x, 1, count, channels)
-        c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512)
     else:
         w = work_with(AFFINE if composed else NORMALIZE, x, items * channels, spatial, 1)
-        c = channels
-    threads = threads_for(size, size if composed else c)
-    if threads == 0:
-        return None
     chunks = 0
     if composed:
         chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)

@@ -69,6 +69,7 @@ typedef VECTOR(double) double_part;
 #if defined(__GNUC__)
 typedef float float_quarter __attribute__((vector_size(16), aligned(8), may_alias));
 typedef double double_quarter __attribute__((vector_size(16), aligned(8), may_alias));
+typedef double double_four __attribute__((vector_size(32), aligned(8), may_alias));
 enum { float_folded = 4, double_folded = 2 };
 
 INLINE float_quarter float_quarters(const float *part) {
@@ -94,7 +95,7 @@ INLINE void float_fold_several(const float *parts, double *totals) {
     float_quarter ab = (float_quarter){a[0], b[0], a[1], b[1]} + (float_quarter){a[2], b[2], a[3], b[3]};
     float_quarter cd = (float_quarter){c[0], d[0], c[1], d[1]} + (float_quarter){c[2], d[2], c[3], d[3]};
     float_quarter all = (float_quarter){ab[0], ab[1], cd[0], cd[1]} + (float_quarter){ab[2], ab[3], cd[2], cd[3]};
-    for (int k = 0; k < float_folded; k++) totals[k] = (double)all[k];
+    *(double_four *)totals = __builtin_convertvector(all, double_four);
 }
 INLINE void double_fold_several(const double *parts, double *totals) {
     enum { width = sizeof(double_part) / sizeof(double) };
