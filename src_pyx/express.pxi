@@ -203,9 +203,11 @@ cdef inline object normalized(
     cdef Work w = work_with(NORMALIZE, x, lines, n, 1)
     cdef int threads = threads_for(lines * n, lines * n)
     cdef bint few = threads > 1 and lines < threads * <double> _tuning.LINES_PER_THREAD
-    cdef object y
     cdef bint narrow = w.storage == HALF or w.storage == BFLOAT
-    if (few and (residual is not None or activation is not None)) or (narrow and n * (1 if residual is None else 2) > DESK):
+    cdef object y
+    if few and (residual is not None or activation is not None):
+        return None
+    if narrow and n * (1 if residual is None else 2) > DESK:
         return None
     if threads == 0 or (few and (narrow or not (per_position or weight is None))):
         return None

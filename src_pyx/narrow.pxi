@@ -14,8 +14,8 @@ cdef extern from "half.h" nogil:
     void bytes_to_floats(const unsigned char* source, float* target, Py_ssize_t n)
 
 cdef enum:
-    DESK = 65536            # elements: 256 KiB of float32, at home in L2; longer lines are not normalised in one go
-                            # (`NARROW_DESK` in backends/cython.py)
+    # Elements: 256 KiB of float32, at home in L2; longer lines are not normalised in one go (backends/cython.py).
+    DESK = 65536
     PIECE = 4096            # elements: 16 KiB, at home in L1
     LEAST_ROWS = 4          # rows together on the desk: with fewer the pass over several at a time is lost,
     LONGEST_LAGGED = OVERLAPPED * 32    # which longer rows do not take

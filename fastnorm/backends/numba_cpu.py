@@ -18,6 +18,7 @@ from fastnorm.backends import (
     numba_gradient_columns,
     numba_gradients,
     numba_moments,
+    numba_narrow,
     numba_rows,
     numba_short_rows,
     numba_textbook,
@@ -25,6 +26,7 @@ from fastnorm.backends import (
 from fastnorm.backends.numba_lanes import BUNDLE_BYTES
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
+from fastnorm.dtypes import is_narrow
 from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule
 from fastnorm.settings import config, current
@@ -107,6 +109,15 @@ class Numba(Reference):
 
     def threads(self, requested: int) -> int:
         return 1 if _in_forked_child else min(requested, numba.config.NUMBA_NUM_THREADS)
+
+    def convert(self, source: Array, target: Array) -> None:
+        units = -(-source.size // numba_narrow.PIECE)
+        if is_narrow(source.dtype):
+            kernels = numba_narrow.widen, numba_narrow.parallel_widen
+            _share(*kernels, units, (_read_only(source.view(np.uint16)), target, source.dtype == np.float16))
+        else:
+            kernels = numba_narrow.narrow, numba_narrow.parallel_narrow
+            _share(*kernels, units, (_read_only(source), target.view(np.uint16), target.dtype == np.float16))
 
     def moments(self, x: Array, measure: Measure) -> Moments:
         outer, _, inner = x.shape
@@ -269,4 +280,7 @@ class Numba(Reference):
                     yield partial(self.normalize_grad, x, x, y, weight, False, 1, Rule(), None, True)
             block = np.zeros(2 * numba_activations.BLOCK, dtype)
             yield partial(self.after, Fusion(None, None, Activation(next(iter(FORMULAS)))), block)
+        singles, halves = np.zeros(2 * numba_narrow.PIECE, np.float32), np.zeros(2 * numba_narrow.PIECE, np.float16)
+        yield partial(self.convert, halves, singles)
+        yield partial(self.convert, singles, halves)
         yield partial(self.merge, Moments(*(np.zeros((1, 2, 1)) for _ in range(3))), 1, 1)
