@@ -87,6 +87,12 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
+def served(kernels: str, serve: Callable[[str], str]) -> str:
+    """Have each variant of the kernels serve plain calls, by the lane, and those that ask for the name, "cython"."""
+    return serve(kernels)
+
+
+@pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call of the lane so far served."""
     log: list[bool] = []

@@ -74,6 +74,27 @@ def variances(length: int) -> Array:
     return vector(length, 5) ** 2 + np.float32(0.5)
 
 
+def strange_rows(dtype: str, columns: int) -> Array:
+    """Return rows of ordinary numbers with others among them, and of those alone; ordinary rows between."""
+    kind = narrow_dtype(dtype)
+    every = np.arange(2**16, dtype=np.uint16).view(kind).astype(np.float32)
+    finite = np.sort(np.abs(every[np.isfinite(every)]))
+    largest, smallest, normal = finite[-1], finite[2], finite[finite >= 1][0]
+    ordinary = data((24, columns), dtype).astype(np.float32)
+    rows = ordinary.copy()
+    middle = columns // 2
+    for row, value in zip(range(0, 12, 2), (np.nan, np.inf, -np.inf, largest, -largest, smallest), strict=True):
+        rows[row, middle] = value
+    sign = np.where(np.arange(columns) % 3, 1.0, -1.0).astype(np.float32)
+    filled = (0.0, -0.0, 0.7, largest, smallest, finite[finite < 2.0**-14 * normal][-1])
+    for row, value in zip(range(12, 24, 2), filled, strict=True):
+        rows[row] = np.float32(value)
+    rows[19] = sign * largest
+    rows[21] = sign * smallest
+    rows[23] = np.where(sign > 0, largest, -0.0)
+    return rows.astype(kind)
+
+
 def wide(array: Array) -> Array:
     """Return the float32 copy, contiguous, exact."""
     return np.ascontiguousarray(array).astype(np.float32)

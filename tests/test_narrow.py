@@ -22,18 +22,13 @@ from narrow_cases import (
     narrow_dtype,
     parts,
     rounded,
+    strange_rows,
     variances,
     vector,
     wide,
 )
 
 import fastnorm
-
-
-@pytest.fixture
-def served(kernels: str, serve: Callable[[str], str]) -> str:
-    """Have each variant of the kernels serve plain calls, by the lane, and those that ask for "cython"."""
-    return serve(kernels)
 
 
 def assert_norm(norm: Norm, x: Array, served: str, **options: Any) -> None:
@@ -319,27 +314,6 @@ def test_threads_do_not_show(name: str, dtype: str, served: str, threads_for_all
 # Numbers at the ends of the range
 
 
-def strange_rows(dtype: str, columns: int) -> Array:
-    """Return rows of ordinary numbers with others among them, and of those alone; ordinary rows between."""
-    kind = narrow_dtype(dtype)
-    every = np.arange(2**16, dtype=np.uint16).view(kind).astype(np.float32)
-    finite = np.sort(np.abs(every[np.isfinite(every)]))
-    largest, smallest, normal = finite[-1], finite[2], finite[finite >= 1][0]
-    ordinary = data((24, columns), dtype).astype(np.float32)
-    rows = ordinary.copy()
-    middle = columns // 2
-    for row, value in zip(range(0, 12, 2), (np.nan, np.inf, -np.inf, largest, -largest, smallest), strict=True):
-        rows[row, middle] = value
-    sign = np.where(np.arange(columns) % 3, 1.0, -1.0).astype(np.float32)
-    filled = (0.0, -0.0, 0.7, largest, smallest, finite[finite < 2.0**-14 * normal][-1])
-    for row, value in zip(range(12, 24, 2), filled, strict=True):
-        rows[row] = np.float32(value)
-    rows[19] = sign * largest
-    rows[21] = sign * smallest
-    rows[23] = np.where(sign > 0, largest, -0.0)
-    return rows.astype(kind)
-
-
 @each_dtype
 @pytest.mark.parametrize("columns", [3, 40, 2049, 5000])
 def test_strange_numbers_in_rows(dtype: str, columns: int, served: str) -> None:
@@ -401,9 +375,7 @@ def test_what_is_beyond_the_largest_number_becomes_infinite(dtype: str, served: 
 # One answer for all instruction sets
 
 
-def test_every_instruction_set_gives_the_same_bits(
-    compiled_labels: list[str], serve: Callable[[str], str]
-) -> None:
+def test_every_instruction_set_gives_the_same_bits(compiled_labels: list[str], serve: Callable[[str], str]) -> None:
     labels = [label for label in compiled_labels if label.startswith("cython")]
     if len(labels) < 2:
         pytest.skip(f"fewer than two variants of the kernels can run here: {labels}")
