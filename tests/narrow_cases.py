@@ -100,10 +100,6 @@ def wide(array: Array) -> Array:
     return np.ascontiguousarray(array).astype(np.float32)
 
 
-def is_narrow(array: Array) -> bool:
-    return array.dtype.itemsize == 2
-
-
 def rounded(values: Array, dtype: Any) -> Array:
     """Return numbers rounded to the nearest ones of a dtype, beyond the largest to infinity."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -116,7 +112,7 @@ def assert_bits(found: Array, expected: Array, message: str = "") -> None:
     assert found.shape == expected.shape, message
     if found.tobytes() == expected.tobytes():
         return
-    exact = np.float32 if is_narrow(found) else found.dtype  # NumPy's comparisons of bfloat16 know no NaN
+    exact = np.float32 if found.dtype.itemsize == 2 else found.dtype  # NumPy's tests know no bfloat16
     actual, wanted = found.astype(exact), expected.astype(exact)
     np.testing.assert_array_equal(actual, wanted, err_msg=message)
     numbers = ~np.isnan(wanted)

@@ -72,7 +72,7 @@ def test_channels(name: str, dtype: str, served: str) -> None:
 
 
 FEW_ROWS: list[Shape] = [(5, 33), (300, 1), (7, 2049), (1, 65537)]
-FEW_COLUMNS: list[Shape] = [(3, 65, 33), (1, 1025, 129), (1, 512, 3)]
+FEW_COLUMNS: list[Shape] = [(3, 65, 33), (2, 65, 257), (1, 1025, 129), (1, 512, 3)]
 FEW_CHANNELS: list[Shape] = [(2, 4, 33), (3, 1, 70001), (3, 6, 1025), (300, 6)]
 
 
@@ -233,12 +233,12 @@ def test_a_result_of_another_dtype(name: str, dtype: str, served: str) -> None:
     shape, norm = LAYOUT_NORMS[name]
     x = data(shape, dtype)
     copy = wide(x)
-    others = [np.float32, np.dtype(np.float16), narrow_dtype("bfloat16")]
-    for other in others:
+    sources = [x, copy, x.astype(">f2")] if dtype == "float16" else [x, copy]
+    for other in (np.dtype(np.float32), np.dtype(np.float16), np.dtype(">f2"), narrow_dtype("bfloat16")):
         expected = rounded(norm(copy), other)
         for options in ({}, {"backend": served}, {"out": np.empty(shape, other)}):
-            assert_bits(norm(x, dtype=other, **options), expected)
-        assert_bits(norm(copy, dtype=other), expected)
+            for source in sources:
+                assert_bits(norm(source, dtype=other, **options), expected, f"{source.dtype} to {other}")
     assert_bits(norm(x, dtype=np.float64), norm(x.astype(np.float64)))
 
 

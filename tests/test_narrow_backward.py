@@ -221,10 +221,12 @@ def test_dy_and_results_of_another_dtype(dtype: str, served: str) -> None:
         dy, given = upstream(x, dtype), options if weight is None else options | {"weight": weight}
         function = getattr(fastnorm, f"{op}_backward")
         expected = named(function(wide(dy), wide(x), **given))["dx"]
-        others = [np.float32, np.dtype(np.float16), narrow_dtype("bfloat16")]
-        for other in others:
+        pairs = [(dy, x), (dy.astype(">f2"), x.astype(">f2"))] if dtype == "float16" else [(dy, x)]
+        for other in (np.dtype(np.float32), np.dtype(np.float16), np.dtype(">f2"), narrow_dtype("bfloat16")):
             for more in ({}, {"backend": served}):
-                assert_bits(named(function(dy, x, **given, dtype=other, **more))["dx"], rounded(expected, other))
+                for pair in pairs:
+                    found = named(function(*pair, **given, dtype=other, **more))["dx"]
+                    assert_bits(found, rounded(expected, other), f"{op} {other}")
         for other_dy in (wide(dy), dy.astype(np.float64)):
             for more in ({}, {"backend": served}):
                 found = named(function(other_dy, x, **given, **more))["dx"]
