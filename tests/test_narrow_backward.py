@@ -115,20 +115,21 @@ def test_rows(name: str, dtype: str, served: str) -> None:
     for shape in ROWS:
         x = data(shape, dtype)
         stats = statistics(op, wide(x), options)
-        weights = [None] if op in WEIGHTLESS else [None, vector(shape[1], 1, "float64"), vector(shape[1], 2, dtype)]
-        for weight in weights:
-            assert_backward(op, upstream(x, dtype), x, options, weight, served)
-            assert_backward(op, upstream(x, dtype), x, options | stats, weight, served, "given")
+        assert_backward(op, upstream(x, dtype), x, options, None, served)
+        weight = None if op in WEIGHTLESS else vector(shape[1], 1, "float64")
+        assert_backward(op, upstream(x, dtype), x, options | stats, weight, served, "given")
+        if op not in WEIGHTLESS:
+            assert_backward(op, upstream(x, dtype), x, options, vector(shape[1], 2, dtype), served)
 
 
 @each_dtype
 @pytest.mark.parametrize("name", COLUMN_NORMS)
 def test_columns(name: str, dtype: str, served: str) -> None:
     op, options = COLUMN_NORMS[name]
-    for shape in COLUMNS:
+    for shape in COLUMNS[::-2]:
         x = data(shape, dtype)
         assert_backward(op, upstream(x, dtype), x, options, None, served)
-        if shape[2] in (3, 33, 129):
+        if shape[2] in (3, 129):
             stats = statistics(op, wide(x), options)
             assert_backward(op, upstream(x, dtype), x, options | stats, None, served, "given")
             if op not in WEIGHTLESS:
@@ -155,15 +156,16 @@ def test_channels(name: str, dtype: str, served: str) -> None:
     op, options = CHANNEL_NORMS[name]
     for x, axis in _channels(CHANNELS, dtype):
         chosen = channel_options(op, options, x.shape[axis], axis)
-        for weight in _channel_weights(op, x.shape[axis], dtype):
+        weights = _channel_weights(op, x.shape[axis], dtype)
+        for weight in weights:
             assert_backward(op, upstream(x, dtype), x, chosen, weight, served)
-            if op not in ("switchable_norm", "batch_norm") or (op == "batch_norm" and "training" in options):
-                stats = statistics(op, wide(x), chosen)
-                assert_backward(op, upstream(x, dtype), x, chosen | stats, weight, served, "given")
+        if op != "switchable_norm" and "running_mean" not in chosen:
+            stats = statistics(op, wide(x), chosen)
+            assert_backward(op, upstream(x, dtype), x, chosen | stats, weights[-1], served, "given")
 
 
-FEW_ROWS: list[Shape] = [(5, 33), (300, 2), (7, 2049), (3, 21846)]
-FEW_CHANNELS: list[Shape] = [(2, 4, 33), (3, 6, 1025), (300, 6), (2, 2, 70001)]
+FEW_ROWS: list[Shape] = [(5, 33), (300, 2), (7, 2049), (1, 21846)]
+FEW_CHANNELS: list[Shape] = [(2, 4, 33), (3, 6, 1025), (300, 6)]
 
 
 def _few(dtype: str) -> Iterator[tuple[str, Array, dict[str, Any], Array | None]]:
@@ -172,7 +174,7 @@ def _few(dtype: str) -> Iterator[tuple[str, Array, dict[str, Any], Array | None]
         for shape in FEW_ROWS:
             yield op, data(shape, dtype), options, None if op in WEIGHTLESS else vector(shape[1], 1, "float64")
     for op, options in COLUMN_NORMS.values():
-        yield op, data((3, 65, 33), dtype), options, None
+        yield op, data((3, 65, 33), dtype), options, None if op in WEIGHTLESS else vector(65, 1, "float64")
     for op, options in CHANNEL_NORMS.values():
         for x, axis in _channels(FEW_CHANNELS, dtype):
             channels = x.shape[axis]

@@ -60,7 +60,7 @@ def assert_fused(norm: Norm, x: Array, served: str, residual: Array | None = Non
 @each_norm
 def test_residual_and_activation(name: str, activation: str | None, dtype: str, served: str) -> None:
     shapes, norm = NORMS[name]
-    for shape in shapes:
+    for shape in shapes if activation in (None, "gelu") else shapes[:3]:
         x, residual = data(shape, dtype), data(shape, dtype, 1)
         if activation is not None:
             assert_fused(norm, x, served, activation=activation)
