@@ -57,6 +57,15 @@ def test_columns(name: str, dtype: str, served: str) -> None:
         assert_rounded(COLUMN_NORMS[name](x), COLUMN_NORMS[name](wide(x)), x.dtype, str(shape))
 
 
+@each_dtype
+@pytest.mark.parametrize("width", [1, 2, 128, 129, 257])
+def test_a_column_that_is_alone_in_its_tile_has_the_bits_of_its_neighbours(width: int, dtype: str, served: str) -> None:
+    for length in (2, 65, 512):
+        x = data((20, length, width), dtype)
+        expected = fastnorm.layer_norm(wide(x), axis=1, return_stats=True)
+        assert_rounded(fastnorm.layer_norm(x, axis=1, return_stats=True, backend=served), expected, x.dtype)
+
+
 def _channels(dtype: str) -> Iterator[tuple[Array, int]]:
     for shape in CHANNELS:
         x = data(shape, dtype)
