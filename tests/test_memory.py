@@ -112,6 +112,10 @@ BACKWARD: dict[str, tuple[tuple[int, ...], Callable[..., Any]]] = {
     "batch_norm, channels last": (
         ROWS, lambda dy, x, **k: fastnorm.batch_norm_backward(dy, x, training=True, channel_axis=-1, **k)
     ),
+    "switchable_norm": (
+        IMAGES,
+        lambda dy, x, **k: fastnorm.switchable_norm_backward(dy, x, np.zeros(3), np.zeros(3), training=True, **k),
+    ),
     "instance_norm": (IMAGES, fastnorm.instance_norm_backward),
     "instance_norm, channels last": (
         (8, 64, 64, 32), lambda dy, x, **k: fastnorm.instance_norm_backward(dy, x, channel_axis=-1, **k)
