@@ -101,7 +101,7 @@ BACKWARD: dict[str, tuple[tuple[int, ...], Callable[..., Any]]] = {
     "layer_norm, long": ((32, 21845), fastnorm.layer_norm_backward),
     "rms_norm": (ROWS, fastnorm.rms_norm_backward),
     "l2_normalize": (ROWS, fastnorm.l2_normalize_backward),
-    "pixel_norm": (IMAGES, fastnorm.pixel_norm_backward),
+    "pixel_norm": ((8, 512, 16, 16), fastnorm.pixel_norm_backward),  # 2,048 lines, too
     "batch_norm, inference": (
         IMAGES,
         lambda dy, x, **k: fastnorm.batch_norm_backward(
