@@ -87,6 +87,14 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
+def served(kernels: str, serve: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have each variant of the kernels serve all calls, plain ones and those that ask for the name, "cython"."""
+    monkeypatch.setenv("FASTNORM_ISA", kernels.removeprefix("cython-"))  # who asks for a slow one gets it
+    monkeypatch.setattr(registry, "_chosen", {})
+    return serve(kernels)
+
+
+@pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call of the lane so far served."""
     log: list[bool] = []

@@ -4,12 +4,12 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
+from cases import dtype_of
 
 import fastnorm
-from fastnorm.backends import registry
+from fastnorm.plan import rows_of_unit
 
 Array = np.ndarray[Any, Any]
 
@@ -92,12 +92,97 @@ def test_a_statistic_allocates_nothing_that_grows(name: str, dtype: Any, compile
         assert peak(lambda: statistic(x)) <= ALLOWANCE
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
-@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
-def test_rows_of_narrow_types_are_converted_a_few_at_a_time(name: str, dtype: Any) -> None:
-    reason = registry.why_not("cython")
-    if reason is not None:
-        pytest.skip(reason)
-    shape, norm = NORMS[name]
-    x = data(shape, dtype)
-    assert peak(lambda: norm(x)) <= x.nbytes + ALLOWANCE
+# 16-bit floats, which are computed with in float32: twice the memory of the input, if it were converted as a whole
+
+BACKWARD: dict[str, tuple[tuple[int, ...], Callable[..., Any]]] = {
+    "layer_norm": (ROWS, fastnorm.layer_norm_backward),
+    "layer_norm, weight": (ROWS, lambda dy, x, **k: fastnorm.layer_norm_backward(dy, x, np.ones(512), **k)),
+    "l2_normalize, columns": (ROWS, lambda dy, x, **k: fastnorm.l2_normalize_backward(dy, x, axis=0, **k)),
+    "layer_norm, long": ((32, 21845), fastnorm.layer_norm_backward),
+    "rms_norm": (ROWS, fastnorm.rms_norm_backward),
+    "l2_normalize": (ROWS, fastnorm.l2_normalize_backward),
+    "pixel_norm": ((8, 512, 16, 16), fastnorm.pixel_norm_backward),  # 2,048 lines, too
+    "batch_norm, inference": (
+        IMAGES,
+        lambda dy, x, **k: fastnorm.batch_norm_backward(
+            dy, x, running_mean=np.zeros(32), running_var=np.ones(32), **k
+        ),
+    ),
+    "batch_norm, training": (IMAGES, lambda dy, x, **k: fastnorm.batch_norm_backward(dy, x, training=True, **k)),
+    "batch_norm, channels last": (
+        ROWS, lambda dy, x, **k: fastnorm.batch_norm_backward(dy, x, training=True, channel_axis=-1, **k)
+    ),
+    "switchable_norm": (
+        IMAGES,
+        lambda dy, x, **k: fastnorm.switchable_norm_backward(dy, x, np.zeros(3), np.zeros(3), training=True, **k),
+    ),
+    "instance_norm": (IMAGES, fastnorm.instance_norm_backward),
+    "instance_norm, channels last": (
+        (8, 64, 64, 32), lambda dy, x, **k: fastnorm.instance_norm_backward(dy, x, channel_axis=-1, **k)
+    ),
+    "group_norm": (IMAGES, lambda dy, x, **k: fastnorm.group_norm_backward(dy, x, 8, **k)),
+}  # fmt: skip
+NARROW_STATISTICS: dict[str, tuple[tuple[int, ...], Callable[[Array], Any]]] = STATISTICS | {
+    "extrema, rows": (ROWS, lambda x: fastnorm.extrema(x, axis=-1)),
+    "extrema, columns": (ROWS, lambda x: fastnorm.extrema(x, axis=0)),
+    "extrema, all": (ROWS, lambda x: fastnorm.extrema(x)),
+    "Welford": (ROWS, lambda x: fastnorm.Welford().update(x)),
+}
+NARROW_NORMS: dict[str, tuple[tuple[int, ...], Callable[..., Any]]] = NORMS | {
+    "layer_norm, narrow weights": (
+        ROWS, lambda x, **k: fastnorm.layer_norm(x, np.ones(512, x.dtype), np.ones(512, x.dtype), **k)
+    ),
+    "lp_normalize": (ROWS, lambda x, **k: fastnorm.lp_normalize(x, p=1, **k)),
+    "max_abs_scale": (ROWS, lambda x, **k: fastnorm.max_abs_scale(x, **k)),
+    "weight_norm": (ROWS, lambda x, **k: fastnorm.weight_norm(x, np.ones(len(x)), **k)),
+    "clip_by_norm": (ROWS, lambda x, **k: fastnorm.clip_by_norm(x, 1.0, **k)),
+    "normalize": (ROWS, lambda x, **k: fastnorm.normalize(x, np.zeros(512), np.ones(512), **k)),
+    "switchable_norm": (
+        IMAGES, lambda x, **k: fastnorm.switchable_norm(x, np.zeros(3), np.zeros(3), training=True, **k)
+    ),
+    "layer_norm, activation": (ROWS, lambda x, **k: fastnorm.layer_norm(x, activation="gelu", **k)),
+    "layer_norm, residual": (ROWS, lambda x, **k: fastnorm.layer_norm(x, residual=x, activation="relu", **k)),
+}  # fmt: skip
+each_narrow_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+each_path = pytest.mark.parametrize("general", [False, True], ids=["plain", "general"])
+
+
+def narrow_data(shape: tuple[int, ...], dtype: str) -> Array:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
+    return data(shape, dtype_of(dtype))
+
+
+@each_path
+@each_narrow_dtype
+@pytest.mark.parametrize("name", NARROW_NORMS)
+def test_a_norm_of_a_narrow_type_allocates_its_output_alone(name: str, dtype: str, general: bool, served: str) -> None:
+    shape, norm = NARROW_NORMS[name]
+    x = narrow_data(shape, dtype)
+    options = {"backend": served} if general else {}
+    assert peak(lambda: norm(x, **options)) <= x.nbytes + ALLOWANCE
+    out = np.empty_like(x)
+    assert peak(lambda: norm(x, out=out, **options)) <= ALLOWANCE
+
+
+@each_narrow_dtype
+@pytest.mark.parametrize("name", NARROW_STATISTICS)
+def test_a_statistic_of_a_narrow_type_allocates_nothing_that_grows(name: str, dtype: str, served: str) -> None:
+    shape, statistic = NARROW_STATISTICS[name]
+    x = narrow_data(shape, dtype)
+    assert peak(lambda: statistic(x)) <= ALLOWANCE
+
+
+@each_path
+@each_narrow_dtype
+@pytest.mark.parametrize("name", BACKWARD)
+def test_a_backward_pass_of_a_narrow_type_allocates_dx_alone(name: str, dtype: str, general: bool, served: str) -> None:
+    shape, backward = BACKWARD[name]
+    x = narrow_data(shape, dtype)
+    dy = x[::-1].copy()
+    options = {"backend": served} if general else {}
+    # Besides, products and sums of the units of rows, float64, where a parameter goes with the position.
+    sums = 2 * 8 * -(-shape[0] // rows_of_unit(*shape)) * shape[1] if len(shape) == 2 else 0
+    assert peak(lambda: backward(dy, x, **options)) <= x.nbytes + sums + ALLOWANCE
+    out = np.empty_like(x)
+    assert peak(lambda: backward(dy, x, out=out, **options)) <= sums + ALLOWANCE

@@ -168,7 +168,7 @@ def switchable_norm(
         var_to_update = arguments.running(running_var, channels, function, "running_var")
     else:
         given_mean, given_var = _given(running_mean, running_var, channels, function)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias))
+    call = engine.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
     shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
     if not array.size:
         empty = Stats(np.full(shape, np.nan), np.full(shape, np.nan))
@@ -256,7 +256,7 @@ def switchable_norm_backward(
         arguments.check_count(layout.batch * layout.spatial, function)
     else:
         given_mean, given_var = _given(running_mean, running_var, channels, function)
-    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,))
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=True)
     if not array.size:
         found, of_shares = gradients.nothing(call, weight, channels), (np.zeros(3), np.zeros(3))
     else:

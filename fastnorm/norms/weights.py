@@ -137,7 +137,7 @@ def weight_standardize(
     if array.ndim < 2:
         raise ValueError(f"{function}: w must have at least 2 dimensions, (out, in, ...), got shape {array.shape}")
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
-    call = engine.begin(array, out, dtype, backend, function)
+    call = engine.begin(array, out, dtype, backend, function, narrow=True)
     plan = plan_reduction(array.shape, tuple(range(1, array.ndim)))
     moments = engine.normalize_axes(call, plan, rule, return_stats) if array.size else None
     return _with_stats(call, moments, rule, plan.count, plan.stats, return_stats)
