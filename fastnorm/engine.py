@@ -98,7 +98,8 @@ def as_compute(array: Array, dtype: np.dtype[Any], backend: Reference | None = N
 def _converted(array: Array, dtype: np.dtype[Any], backend: Reference | None) -> Array:
     target = empty(array.shape, dtype)
     widened, narrowed = is_narrow(array.dtype) and dtype == FLOAT32, array.dtype == FLOAT32 and is_narrow(dtype)
-    if backend is not None and (widened or narrowed) and array.flags.carray:
+    readable_as_is = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative and dtype.isnative
+    if backend is not None and (widened or narrowed) and readable_as_is:
         backend.convert(array.reshape(-1), target.reshape(-1))
     else:
         np.copyto(target, array, casting="unsafe")
@@ -156,7 +157,7 @@ def begin(
     if out is not None:
         check_out(out, x.shape, result, function)
     chosen = choose(x.size, backend, function)
-    if narrow and chosen.narrow and is_narrow(result) and x.dtype == result:
+    if narrow and chosen.narrow and is_narrow(result) and x.dtype == result and result.isnative:
         compute = result
     source = as_compute(x, compute, chosen)
     if out is not None and usable_as_output(out, source, compute, others):

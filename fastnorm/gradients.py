@@ -66,7 +66,7 @@ def begin(
     if out is not None:
         engine.check_out(out, x.shape, result, function)
     chosen = choose(x.size, backend, function)
-    if narrow and chosen.narrow and is_narrow(result) and x.dtype == gradient.dtype == result:
+    if narrow and chosen.narrow and is_narrow(result) and x.dtype == gradient.dtype == result and result.isnative:
         compute = result
     source, upstream = (engine.as_compute(array, compute, chosen) for array in (x, gradient))
     usable = out is not None and engine.usable_as_output(out, None, compute, (source, upstream, *others))

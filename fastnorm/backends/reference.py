@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm.backends.textbook import ALGORITHMS
+from fastnorm.dtypes import is_narrow
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, line_terms, merge, reciprocal_root
 
 Array = npt.NDArray[Any]
@@ -23,6 +24,11 @@ def quantize(y: Array, lines: Array, scales: Array) -> None:
         factor = np.where(largest > 0, y.dtype.type(127) / largest, y.dtype.type(0))
         np.copyto(scales, largest / y.dtype.type(127), casting="unsafe")
         np.copyto(lines, np.rint(y * factor), casting="unsafe")
+
+
+def _put(target: Array, values: Array) -> None:
+    """Write float64 numbers, to 16-bit floats by way of float32: as where arrays of float32 are rounded afterwards."""
+    np.copyto(target, values.astype(np.float32) if is_narrow(target.dtype) else values, casting="unsafe")
 
 
 class Reference:
@@ -101,7 +107,7 @@ class Reference:
                 result = result * weight[:, np.newaxis].astype(np.float64) + bias[:, np.newaxis]
             else:
                 result += shift
-            np.copyto(y, result, casting="unsafe")
+            _put(y, result)
 
     def normalize(
         self, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int, rule: Rule,
@@ -136,7 +142,8 @@ class Reference:
     def before(self, fusion: Fusion, x: Array) -> None:
         """Write to x, C-contiguous, the sum that a fusion begins with, if any."""
         if fusion.addend is not None and fusion.residual is not None:
-            np.add(fusion.addend.reshape(x.shape), fusion.residual.reshape(x.shape), out=x)
+            with np.errstate(invalid="ignore", over="ignore"):
+                np.add(fusion.addend.reshape(x.shape), fusion.residual.reshape(x.shape), out=x)
 
     def after(self, fusion: Fusion, y: Array) -> None:
         """Apply the activation that a fusion ends with, if any, to y, C-contiguous; quantise its lines if wanted."""
@@ -180,7 +187,7 @@ class Reference:
         repeats = x.shape[0] // mean.shape[0]
         centre, a, k, e = (np.tile(part, (repeats, 1))[:, np.newaxis] for part in (mean, scale, slope, shift))
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-            np.copyto(dx, a * dy + k * (x - centre) + e, casting="unsafe")
+            _put(dx, a * dy + k * (x - centre) + e)
 
     def normalize_grad(
         self, x: Array, dy: Array, dx: Array, weight: Array, per_position: bool, segments: int, rule: Rule,
