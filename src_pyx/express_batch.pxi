@@ -244,11 +244,13 @@ def train(
     if not is_running(running_mean, channels, x, out) or not is_running(running_var, channels, x, out):
         return None
     rule = Rule(VARIANCE, count, eps, False)
-    last = last or spatial == 1
+    last = last or spatial == 1 or channels == 1  # a single channel is one line, of all items
     # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
-    composed = narrow or (items > 1 if not last else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED)
+    composed = narrow or (
+        items > 1 if not last or channels == 1 else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED
+    )
     if last:
-        items = 1  # a single channel is one line
+        items = 1
         w = work_with(AFFINE if composed else NORMALIZE, x, 1, count, channels)
         c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512)
     else:
