@@ -38,7 +38,7 @@ _BFLOAT16 = "bfloat16"
 @lru_cache(maxsize=64)
 def _find(dtype: np.dtype[Any]) -> Storage | None:
     if dtype.name == _BFLOAT16:
-        return Storage(FLOAT32, dtype)
+        return Storage(FLOAT32, dtype.newbyteorder("="))
     return _STORAGE.get(dtype.name)
 
 

@@ -244,9 +244,9 @@ def train(
     if not is_running(running_mean, channels, x, out) or not is_running(running_var, channels, x, out):
         return None
     rule = Rule(VARIANCE, count, eps, False)
-    last = last or spatial == 1
+    last = last or spatial == 1 or channels == 1  # a single channel is one line, of all items
     # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
-    composed = narrow or (items > 1 if not last else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED)
+    composed = narrow or (items > 1 if not last or channels == 1 else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED)
     threads = threads_for(size, size)
     if threads == 0:
         return None
@@ -254,7 +254,7 @@ def train(
     c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512) if last else channels
     composed = composed or (threads > 1 and c < threads * <double> _tuning.LINES_PER_THREAD)
     if last:
-        items = 1  # a single channel is one line
+        items = 1
         w = work_with(AFFINE if composed else NORMALIZE, x, 1, count, channels)
     else:
         w = work_with(AFFINE if composed else NORMALIZE, x, items * channels, spatial, 1)

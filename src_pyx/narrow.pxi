@@ -119,9 +119,10 @@ cdef inline View on_desk(float* desk, Py_ssize_t rows, Py_ssize_t width, bint co
 
 cdef inline Py_ssize_t first_parameter(Work* part, Py_ssize_t number, Py_ssize_t each) noexcept nogil:
     """Have weight and bias begin with that of run `number`; return for how many more lines of `each` runs they last."""
-    cdef Py_ssize_t first = number % part.parameters
-    if part.per_position or part.parameters == 1:
+    cdef Py_ssize_t first
+    if part.per_position or part.parameters == 1:  # backward, `parameters` of positions may be 0
         return PIECE
+    first = number % part.parameters
     part.weight = <float*> part.weight + first
     if part.bias:
         part.bias = <float*> part.bias + first
@@ -190,23 +191,24 @@ cdef void narrow_column_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) 
     cdef float desk[DESK]
     cdef float weight[MAX_LINES]
     cdef float bias[MAX_LINES]
-    cdef Work part
+    cdef const lanes32* factors = <const lanes32*> w.weight if w.per_position else <const lanes32*> weight
+    cdef const lanes32* addends = <const lanes32*> w.bias if w.per_position else <const lanes32*> bias
     cdef Py_ssize_t tiles = parts(w.x.inner, MAX_LINES), k, o, c, j, p, width
+    cdef View v
     for k in range(start, stop):
         o, c = k // tiles, k % tiles * MAX_LINES
-        width = min(w.x.inner - c, MAX_LINES)
-        part = w[0]
-        part.storage = SINGLE
-        part.x = part.y = on_desk(desk, w.x.n, width, True)
+        p, width = o * w.x.inner + c, min(w.x.inner - c, MAX_LINES)
         if not w.per_position:
             for j in range(width):
-                p = (o * w.x.inner + c + j) % w.parameters
-                weight[j], bias[j] = (<float*> w.weight)[p], (<float*> w.bias)[p]
-            part.weight, part.bias, part.parameters = weight, bias, width
-        if w.mean:
-            part.mean, part.m2 = w.mean + o * w.x.inner + c, w.m2 + o * w.x.inner + c
+                weight[j] = (<const float*> w.weight)[(p + j) % w.parameters]
+                bias[j] = (<const float*> w.bias)[(p + j) % w.parameters]
+        v = on_desk(desk, w.x.n, width, True)
         gather(w.storage, &w.x, o * w.x.outer_stride + c, w.x.n, width, w.x.stride, desk)
-        run_typed(<const lanes32*> desk, &part, 0, 1)
+        # Not by way of `run_typed`: a tile of one column would pass for a row there, whose sums have another order.
+        normalize_columns(
+            <const lanes32*> desk, <lanes32*> desk, v, v, factors, addends, width, w.per_position, &w.rule,
+            w.mean + p if w.mean else NULL, w.m2 + p if w.mean else NULL, 0, 1
+        )
         scatter(w.storage, desk, &w.y, o * w.y.outer_stride + c, w.x.n, width, w.y.stride)
 
 

@@ -86,6 +86,9 @@ def test_plain_calls_are_served(name: str, dtype: Any, kernels: str, calls: list
         ((4, 5, 6), -1),
         ((2, 6, 1, 1), 1),
         ((2500, 130), 1),
+        ((46, 1, 9), 1),
+        ((24, 1, 4000), 1),
+        ((300000, 1), 1),
     ],
 )
 def test_training_updates_the_running_statistics_as_the_general_path(

@@ -244,6 +244,12 @@ def test_bad_arguments_are_named(options: dict[str, Any], error: type[Exception]
     np.testing.assert_array_equal(x, 1.0)
 
 
+def test_opposite_infinities_add_up_to_nan_without_a_warning(backend: str) -> None:
+    x, residual = np.full((3, 4), np.inf, np.float32), np.full((3, 4), -np.inf, np.float32)
+    for axis in (0, 1):
+        assert np.isnan(fastnorm.layer_norm(x, residual=residual, axis=axis, backend=backend)).all()
+
+
 def test_training_takes_no_fusion() -> None:
     with pytest.raises(ValueError, match="must not be given in training"):
         fastnorm.batch_norm(np.ones((4, 2)), training=True, activation="relu")
