@@ -194,16 +194,16 @@ def test_a_negative_eps_is_refused(op: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_a_large_batch_of_one_channel_stays_within_its_memory(dtype: str) -> None:
+def test_a_large_batch_of_one_channel_stays_within_its_memory(dtype: str, served: str) -> None:
     """Training once took its hundreds of chunks for one, forward and backward, and wrote beyond its sums."""
     rng = np.random.default_rng(0)
     x, dy = (rng.standard_normal((300_000, 1)).astype(dtype) for _ in range(2))
     for threads in (1, 3):
         with fastnorm.config(num_threads=threads):
             y = fastnorm.batch_norm(x, training=True)
-            np.testing.assert_array_equal(y, fastnorm.batch_norm(x, training=True, backend="cython"))
+            np.testing.assert_array_equal(y, fastnorm.batch_norm(x, training=True, backend=served))
             gradients = fastnorm.batch_norm_backward(dy, x, training=True)
-            general = fastnorm.batch_norm_backward(dy, x, training=True, backend="cython")
+            general = fastnorm.batch_norm_backward(dy, x, training=True, backend=served)
             for found, other in zip(gradients, general, strict=True):
                 np.testing.assert_array_equal(found, other)
     exact = x.astype(Wide)
@@ -218,11 +218,11 @@ def test_a_large_batch_of_one_channel_stays_within_its_memory(dtype: str) -> Non
 
 @pytest.mark.parametrize("shape", [(3, 1, 7000), (2, 1, 65537), (9, 1, 5, 7), (3, 7000, 1)], ids=str)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_a_single_channel_is_one_line_for_plain_calls_too(dtype: str, shape: tuple[int, ...]) -> None:
+def test_a_single_channel_is_one_line_for_plain_calls_too(dtype: str, shape: tuple[int, ...], served: str) -> None:
     x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     axis = 1 if shape[1] == 1 else -1
     states = []
-    for options in ({}, {"backend": "cython"}):
+    for options in ({}, {"backend": served}):
         mean, var = np.zeros(1), np.ones(1)
         y = fastnorm.batch_norm(x, mean, var, training=True, channel_axis=axis, **options)
         states.append((y.tobytes(), mean.tobytes(), var.tobytes()))
