@@ -245,23 +245,27 @@ def apply(
 ) -> None:  # fmt: skip
     """Write y = (x - centre) * scale + shift in a view in which each line has one set of coefficients.
 
-    Where `rstd` would leave the range of float32 on the way, float64 does it.
+    `rstd` is that of each line; where it would leave the range of float32 on the way, float64 does the line.
     """
-    backend = registry.load("reference") if leaves_range(rstd, coefficients.scale, call.compute) else call.backend
-    columns = view[2]
+    backend, columns = call.backend, view[2]
     flat = Affine(*(part.reshape(-1, columns) for part in coefficients))
+    wide = leaves_range(rstd.reshape(-1, columns), flat.scale, call.compute)
+    if wide is not None and wide.all():
+        backend, wide = registry.load("reference"), None
     x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)
     y = target.reshape(view)
     contiguous = x.flags.c_contiguous and y.flags.c_contiguous
     narrow = weight is None and 1 < columns <= tuning.NARROW_COLUMNS and contiguous
-    at_once = fusion is not None and weight is None and order is None and contiguous and not narrow
+    at_once = fusion is not None and weight is None and order is None and contiguous and not narrow and wide is None
     if fusion is not None and at_once:
         backend.affine_fused(fusion, x, y, flat)
         return
     if fusion is not None:
         backend.before(fusion, call.x)
         x = viewed(call.x, view, order)
-    if narrow:
+    if wide is not None:
+        _apply_lines(backend, x, y, flat, wide, weight, bias)
+    elif narrow:
         _apply_narrow(backend, x, y, flat)
     else:
         backend.affine(x, y, flat, weight, bias)
@@ -282,6 +286,19 @@ def _apply_narrow(backend: Reference, x: Array, y: Array, coefficients: Affine) 
         backend.affine(x[:, :whole].reshape(packed), y[:, :whole].reshape(packed), wide)
     if whole < reduce:
         backend.affine(x[:, whole:], y[:, whole:], coefficients)
+
+
+def _apply_lines(
+    backend: Reference, x: Array, y: Array, coefficients: Affine, wide: Array, weight: Array | None, bias: Array | None
+) -> None:
+    """Apply with `wide` lines, (lines, inner), in float64; the others have the bits that they have without these."""
+    numbers = np.arange(len(x)) % len(wide)
+    blocks = np.flatnonzero(wide.max(axis=1)[numbers])
+    of_blocks = Affine(*(part[numbers[blocks]] for part in coefficients))
+    exact = np.empty((len(blocks), *y.shape[1:]), y.dtype)
+    registry.load("reference").affine(x[blocks], exact, of_blocks, weight, bias)  # first: y may be x
+    backend.affine(x, y, coefficients, weight, bias)
+    y[blocks] = np.where(wide[numbers[blocks]][:, np.newaxis], exact, y[blocks])
 
 
 def _enough_lines(view: tuple[int, int, int], call: Call) -> bool:
@@ -423,7 +440,7 @@ def apply_channels(
         (part if per_group == 1 else np.repeat(part, per_group)).reshape(shape) for part in (stats.hi, stats.lo, rstd)
     )
     coefficients = fold(hi, lo, scale, weight, bias)
-    apply(call, layout.apply_view(len(hi)), layout.order, coefficients, rstd, fusion=fusion)
+    apply(call, layout.apply_view(len(hi)), layout.order, coefficients, scale, fusion=fusion)
 
 
 def stats_of(moments: Moments, count: int, rule: Rule, shape: tuple[int, ...], repeats: int = 1) -> Stats:

@@ -99,12 +99,18 @@ def fold(hi: Array, lo: Array, rstd: Array, weight: Array | None = None, bias: A
     return Affine(hi, lo, scale, shift)
 
 
-def leaves_range(rstd: Array, scale: Array, dtype: np.dtype[Any]) -> bool:
-    """Whether a line must be applied in float64, since float32 would overflow or underflow on the way."""
+def leaves_range(rstd: Array, scale: Array, dtype: np.dtype[Any]) -> Array | None:
+    """Which lines must be applied in float64, since float32 would overflow or underflow on the way; None if none must.
+
+    NaN makes NaN of its line in either.
+    """
     if dtype != np.float32 or rstd.size == 0:
-        return False
+        return None
     within = rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD
-    return not (within and (scale is rstd or (scale.min() >= -LARGEST_RSTD and scale.max() <= LARGEST_RSTD)))
+    if within and (scale is rstd or (scale.min() >= -LARGEST_RSTD and scale.max() <= LARGEST_RSTD)):
+        return None
+    outside = (rstd < SMALLEST_RSTD) | (rstd > LARGEST_RSTD) | (np.abs(scale) > LARGEST_RSTD)
+    return outside if outside.any() else None
 
 
 def line_terms(rule: Rule, sums: Array, products: Array, count: int, rstd: Array) -> tuple[Array, Array]:

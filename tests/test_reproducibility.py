@@ -102,11 +102,13 @@ def test_a_strange_line_does_not_change_a_bit_of_its_neighbours(
     x = data(shape, np.float32)
     monkeypatch.setattr(tuning, "LINES_PER_THREAD", lines_per_thread)
     last = len(shape) - 1
+    weight = np.linspace(0.5, 2.0, shape[1], dtype=np.float32)
     norms: list[tuple[Norm, Any]] = [
         (lambda x: fastnorm.layer_norm(x, eps=0), (*[0] * last, slice(None))),
         (lambda x: fastnorm.layer_norm(x, axis=0, eps=0), (slice(None), *[1] * last)),
         (lambda x: fastnorm.instance_norm(x[np.newaxis], eps=0)[0], 1),
         (lambda x: fastnorm.batch_norm(x, training=True, eps=0), (slice(None), 1)),
+        (lambda x: fastnorm.batch_norm(x, None, None, weight, weight, training=True, eps=0), (slice(None), 1)),
         (lambda x: fastnorm.standardize(x), (slice(None), *[1] * last)),
     ]
     with fastnorm.config(backend=compiled, num_threads=threads):
