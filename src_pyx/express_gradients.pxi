@@ -98,6 +98,9 @@ def lines_backward(
         return None
     if not statistics_fit(mean, rstd, x, -1, -1, measure == VARIANCE):
         return None
+    if out is not None:  # statistics are read where they are, row after row
+        if overlaps(<cnp.ndarray> out, rstd) or (measure == VARIANCE and overlaps(<cnp.ndarray> out, mean)):
+            return None
     threads = threads_for(outer * n, outer * n)
     if threads == 0:
         return None

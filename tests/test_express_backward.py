@@ -103,6 +103,19 @@ def test_what_is_not_plain_goes_the_general_way_with_the_same_result(op: str, ca
     assert not any(calls)
 
 
+@pytest.mark.parametrize("name", ["mean", "rstd"])
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+def test_statistics_that_dx_is_written_over_are_read_first(op: str, name: str) -> None:
+    x, dy = np.random.default_rng(0).standard_normal((2, 40, 64))
+    backward = getattr(fastnorm, f"{op}_backward")
+    statistics = getattr(fastnorm, op)(x, return_stats=True)[1]._asdict()
+    expected = backward(dy, x, **statistics).dx
+    out = np.empty((40, 64))
+    shared = out.reshape(-1)[:40].reshape(40, 1)
+    shared[...] = statistics[name]
+    np.testing.assert_array_equal(backward(dy, x, **statistics | {name: shared}, out=out).dx, expected)
+
+
 def test_one_channel_beyond_the_range_of_float32(calls: list[bool]) -> None:
     rng = np.random.default_rng(0)
     x, dy = (rng.standard_normal((4, 64, 50)).astype(np.float32) for _ in range(2))
