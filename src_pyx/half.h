@@ -169,6 +169,15 @@ DEFINE_PART(bfloat)
 DEFINE_NARROW(half)
 DEFINE_NARROW(bfloat)
 
+/* Where lines of 16-bit floats lie while they are normalised. Not on the stack: 256 KiB are all that some threads have. */
+#if defined(_MSC_VER)
+#  define THREAD_LOCAL __declspec(thread)
+#else
+#  define THREAD_LOCAL _Thread_local
+#endif
+enum { DESK = 65536 };
+static THREAD_LOCAL float desk_of_thread[DESK];
+
 static inline void bytes_to_floats(const uint8_t *source, float *target, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++) target[i] = (float)source[i];

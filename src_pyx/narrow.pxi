@@ -12,10 +12,11 @@ cdef extern from "half.h" nogil:
     void lanes32_to_half(bits16* target, Py_ssize_t count, lanes32 a)
     void lanes32_to_bfloat(bits16* target, Py_ssize_t count, lanes32 a)
     void bytes_to_floats(const unsigned char* source, float* target, Py_ssize_t n)
+    enum:
+        DESK                # elements, at home in L2; longer lines are not normalised in one go (backends/cython.py)
+    float* desk_of_thread
 
 cdef enum:
-    # Elements: 256 KiB of float32, at home in L2; longer lines are not normalised in one go (backends/cython.py).
-    DESK = 65536
     PIECE = 4096            # elements: 16 KiB, at home in L1
     LEAST_ROWS = 4          # rows together on the desk: with fewer the pass over several at a time is lost,
     LONGEST_LAGGED = OVERLAPPED * 32    # which longer rows do not take
@@ -131,7 +132,7 @@ cdef inline Py_ssize_t first_parameter(Work* part, Py_ssize_t number, Py_ssize_t
 
 cdef void narrow_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """NORMALIZE of rows, with what stands next to it, and NORMALIZE_GRAD of units of rows: some rows at a time."""
-    cdef float desk[DESK]
+    cdef float* desk = desk_of_thread
     cdef float* second = NULL
     cdef float* result = desk
     cdef Work part
@@ -188,7 +189,7 @@ cdef void narrow_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcep
 
 cdef void narrow_column_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """NORMALIZE of the tiles `start` to `stop`, counted over (outer, tiles), each of them on the desk."""
-    cdef float desk[DESK]
+    cdef float* desk = desk_of_thread
     cdef float weight[MAX_LINES]
     cdef float bias[MAX_LINES]
     cdef const lanes32* factors = <const lanes32*> w.weight if w.per_position else <const lanes32*> weight

@@ -19,7 +19,7 @@ typedef void (*pool_task)(void *work, ptrdiff_t start, ptrdiff_t stop);
 #include <stdatomic.h>
 #include <time.h>
 
-enum { SPIN_NANOSECONDS = 100000, CHECKS_PER_CLOCK = 16, SEATS = 256, STACK_BYTES = 1 << 20 };
+enum { SPIN_NANOSECONDS = 100000, CHECKS_PER_CLOCK = 16, SEATS = 256 };
 
 static struct {
     pthread_mutex_t callers; /* held during a call: one at a time */
@@ -108,7 +108,6 @@ static void pool_grow(int size) {
     }
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES); /* a desk of narrow.pxi takes 256 KiB, musl gives half of that */
     while (pool.size < size && pool.size < SEATS - 1) {
         pthread_t thread;
         if (pthread_create(&thread, &attributes, pool_worker, (void *)(ptrdiff_t)pool.size)) break;

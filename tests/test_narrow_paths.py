@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import dtype_of
+from processes import output
 
 import fastnorm
 from fastnorm.backends.reference import Reference
@@ -88,3 +89,22 @@ def test_numpy_rounds_to_16_bits_by_way_of_float32(narrow: np.dtype[Any]) -> Non
     Reference().affine_grad(x, x, dx, *numbers)
     Reference().affine_grad(x, x, wide, *numbers)
     assert_equal([dx], [wide.astype(narrow)])
+
+
+SMALL_STACK = """
+import threading
+import numpy as np, fastnorm
+rows, columns = np.ones((4, 20000), np.float16), np.ones((500, 130), np.float16)
+threading.stack_size(128 * 1024)
+calls = [lambda: fastnorm.layer_norm(rows), lambda: fastnorm.standardize(columns, axis=0)]
+calls += [lambda: fastnorm.layer_norm_backward(rows, rows)]
+for call in calls:
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+print("survived")
+"""
+
+
+def test_a_thread_with_a_small_stack_is_enough() -> None:
+    assert output(SMALL_STACK) == "survived"

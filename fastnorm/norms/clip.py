@@ -202,7 +202,7 @@ def clip_by_global_norm(
     taken = [engine.take(array, function, f"arrays[{i}]") for i, array in enumerate(arrays)]
     targets = _targets(out, len(taken), function)
     calls = [
-        engine.begin(array, target, dtype, backend, function, tuple(taken[:i] + taken[i + 1 :]))
+        engine.begin(array, target, dtype, backend, function, tuple(taken[:i] + taken[i + 1 :]), narrow=True)
         for i, (array, target) in enumerate(zip(taken, targets, strict=True))
     ]
     if out is not None and any(np.may_share_memory(a, b) for i, a in enumerate(out) for b in out[:i]):
