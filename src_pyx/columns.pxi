@@ -295,6 +295,16 @@ cdef void moments_columns(
             hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
 
 
+cdef inline void clear_rest(lanes* tile, Py_ssize_t width) noexcept nogil:
+    """Zeros to the lanes of the last bundle that no line has.
+
+    What lies there otherwise may be a subnormal number, with which every operation costs a hundred cycles.
+    """
+    cdef Py_ssize_t whole = width - width % lane_count(tile)
+    if whole < width:
+        store(tile, whole, splat(tile, 0.0))
+
+
 cdef inline void set_lines(
     lanes* centre, lanes* scale, lanes* scale_rest, lanes* addend, Py_ssize_t width, const double* hi,
     const double* lo, const double* factor, const double* shift
@@ -302,6 +312,10 @@ cdef inline void set_lines(
     """Write the coefficients of lines side by side, as `coefficients` computes them."""
     cdef Py_ssize_t j
     cdef Coefficients c
+    clear_rest(centre, width)
+    clear_rest(scale, width)
+    clear_rest(scale_rest, width)
+    clear_rest(addend, width)
     for j in range(width):
         c = coefficients(<const lanes*> centre, hi[j], lo[j], factor[j], shift[j])
         set_element(centre, j, c.centre)

@@ -219,6 +219,8 @@ cdef inline void set_slopes(
     """Write centre, scale, slope and shift of lines side by side, WIDE bundles each."""
     cdef Py_ssize_t j
     cdef double centre
+    for j in range(4):
+        clear_rest(&tile[j * WIDE], width)
     for j in range(width):
         centre = rounded(<const lanes*> tile, mean[j])
         set_element(&tile[0], j, centre)

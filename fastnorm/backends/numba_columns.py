@@ -55,6 +55,13 @@ COEFFICIENTS = 4 * TILE  # centre, scale, scale_rest, shift
 
 
 @helper
+def clear(tile, bundles):
+    """Zeros to scratch memory: lanes that no line has are computed with too, slowly if they hold subnormal numbers."""
+    for i in range(bundles):
+        store(tile, i * lane_count(tile), splat(tile, 0.0))
+
+
+@helper
 def load_columns(x, i, width, fill):
     """A bundle of lines, of which `width` exist."""
     if width >= lane_count(x):
@@ -316,6 +323,7 @@ def normalize_columns(x, y, weight, bias, per_position, measure, divisor, eps, f
     tile = TILE * step
     tiles = (inner + tile - 1) // tile
     coefficient_tile = stack(x_base, COEFFICIENTS)
+    clear(coefficient_tile, COEFFICIENTS)
     scratch = stack(x_base, SCRATCH)
     line_hi, line_lo, line_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
     part_hi, part_lo, part_m2 = stack(mean_out, DOUBLES), stack(mean_out, DOUBLES), stack(mean_out, DOUBLES)
@@ -377,6 +385,7 @@ def affine_columns(x, y, hi, lo, scale, shift, weight, bias, start, stop):
     tile = TILE * lane_count(x_base)
     pieces = (n + CHUNK - 1) // CHUNK
     coefficient_tile = stack(x_base, COEFFICIENTS)
+    clear(coefficient_tile, COEFFICIENTS)
     for k in range(start, stop):
         o, i = k // pieces, k % pieces * CHUNK
         rows = min(n - i, CHUNK)

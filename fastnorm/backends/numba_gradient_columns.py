@@ -6,7 +6,7 @@ units.
 
 import numba
 
-from fastnorm.backends.numba_columns import CHUNK, COEFFICIENTS, TILE, load_columns, store_columns
+from fastnorm.backends.numba_columns import CHUNK, COEFFICIENTS, TILE, clear, load_columns, store_columns
 from fastnorm.backends.numba_gradients import GRADIENT_ROWS
 from fastnorm.backends.numba_jit import helper, kernel, parallel_kernel
 from fastnorm.backends.numba_lanes import (
@@ -82,6 +82,7 @@ def affine_grad_columns(x, dy, dx, mean, scale, slope, shift, start, stop):
     step = lane_count(x_base)
     tile = TILE * step
     middles = stack(x_base, COEFFICIENTS)
+    clear(middles, COEFFICIENTS)
     scales, slopes, shifts = at(middles, tile), at(middles, 2 * tile), at(middles, 3 * tile)
     pieces = (n + CHUNK - 1) // CHUNK
     for k in range(start, stop):
