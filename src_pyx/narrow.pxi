@@ -14,7 +14,7 @@ cdef extern from "half.h" nogil:
     void bytes_to_floats(const unsigned char* source, float* target, Py_ssize_t n)
     enum:
         DESK                # elements, at home in L2; longer lines are not normalised in one go (backends/cython.py)
-    float* desk_of_thread
+    float* desk_of_thread()
 
 cdef enum:
     PIECE = 4096            # elements: 16 KiB, at home in L1
@@ -50,7 +50,7 @@ cdef inline void put_narrow(Storage storage, bits16* target, Py_ssize_t count, l
 
 cdef void run_bytes(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """AFFINE of contiguous bytes into contiguous float32: the pieces `start` to `stop`, as affine_rows or _columns."""
-    cdef float desk[PIECE]
+    cdef float* desk = desk_of_thread()
     cdef const unsigned char* source = <const unsigned char*> w.x.data
     cdef float* target = <float*> w.y.data
     cdef Py_ssize_t i, k, p, length, place, n = w.x.n, inner = w.x.inner
@@ -132,7 +132,7 @@ cdef inline Py_ssize_t first_parameter(Work* part, Py_ssize_t number, Py_ssize_t
 
 cdef void narrow_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """NORMALIZE of rows, with what stands next to it, and NORMALIZE_GRAD of units of rows: some rows at a time."""
-    cdef float* desk = desk_of_thread
+    cdef float* desk = desk_of_thread()
     cdef float* second = NULL
     cdef float* result = desk
     cdef Work part
@@ -189,7 +189,7 @@ cdef void narrow_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcep
 
 cdef void narrow_column_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """NORMALIZE of the tiles `start` to `stop`, counted over (outer, tiles), each of them on the desk."""
-    cdef float* desk = desk_of_thread
+    cdef float* desk = desk_of_thread()
     cdef float weight[MAX_LINES]
     cdef float bias[MAX_LINES]
     cdef const lanes32* factors = <const lanes32*> w.weight if w.per_position else <const lanes32*> weight
@@ -215,8 +215,8 @@ cdef void narrow_column_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) 
 
 cdef void narrow_short_rows(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The same over the rows `start` to `stop`, so short that several lie on the desk together."""
-    cdef float desk[PIECE]
-    cdef float upstream[PIECE]
+    cdef float* desk = desk_of_thread()
+    cdef float* upstream = desk + PIECE
     cdef Work part
     cdef Py_ssize_t n = w.x.n, o = start, count
     while o < stop:
@@ -240,8 +240,8 @@ cdef void narrow_short_rows(const Work* w, Py_ssize_t start, Py_ssize_t stop) no
 
 cdef void narrow_row_chunks(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """MOMENTS, EXTREMA and DOTS over the chunks `start` to `stop` of rows, counted over (outer, chunks)."""
-    cdef float desk[BLOCK]
-    cdef float upstream[BLOCK]
+    cdef float* desk = desk_of_thread()
+    cdef float* upstream = desk + BLOCK
     cdef const lanes32* x = <const lanes32*> desk
     cdef const lanes32* dy = <const lanes32*> upstream
     cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), k, o, p = 0, i, first, last, length
@@ -310,8 +310,8 @@ cdef inline void extrema_block(const lanes32* x, View v, bint fresh, float* lows
 
 cdef void narrow_column_chunks(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """MOMENTS, EXTREMA and DOTS over the tiles `start` to `stop` of columns, counted over (outer, chunks, tiles)."""
-    cdef float desk[BLOCK_COLUMNS * MAX_LINES]
-    cdef float upstream[BLOCK_COLUMNS * MAX_LINES]
+    cdef float* desk = desk_of_thread()
+    cdef float* upstream = desk + BLOCK_COLUMNS * MAX_LINES
     cdef const lanes32* x = <const lanes32*> desk
     cdef Py_ssize_t tiles = parts(w.x.inner, MAX_LINES), chunks = parts(w.x.n, CHUNK_COLUMNS)
     cdef Py_ssize_t k, o, c, i, j, p, q, first, last, rows, width
