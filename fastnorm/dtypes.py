@@ -65,6 +65,11 @@ def is_narrow(dtype: np.dtype[Any]) -> bool:
     return dtype.name in ("float16", _BFLOAT16)
 
 
+def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return what kernels that are given an array of a floating dtype compute in, and take parameters in."""
+    return FLOAT32 if is_narrow(dtype) else dtype
+
+
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Whether a result may have this dtype."""
     return dtype.name in ("float16", "float32", "float64", _BFLOAT16)

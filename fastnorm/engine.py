@@ -18,7 +18,7 @@ from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import FLOAT32, FLOAT64, is_narrow, result_dtype, storage
+from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow, result_dtype, storage
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, fold, leaves_range, reciprocal_root
@@ -51,7 +51,7 @@ class Call:
     @property
     def compute(self) -> np.dtype[Any]:
         """The dtype that the kernels compute in, and take parameters in."""
-        return FLOAT32 if is_narrow(self.x.dtype) else self.x.dtype
+        return computed_in(self.x.dtype)
 
     def finish(self) -> Array:
         """Return the result where the caller wants it, rounded once to its dtype."""

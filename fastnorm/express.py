@@ -15,7 +15,7 @@ from fastnorm import tuning
 from fastnorm.activations import check_activation
 from fastnorm.backends import registry
 from fastnorm.backends.cython import Cython
-from fastnorm.dtypes import FLOAT32, FLOAT64, is_narrow
+from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow
 from fastnorm.recipe import Measure
 
 # The numbers of `recipe.Measure`: an enumeration's member costs more to hand over than an int.
@@ -95,4 +95,4 @@ def activation_code(activation: Any, x: Any, function: str) -> int | None:
     if not isinstance(x, np.ndarray) or not (x.dtype in (FLOAT32, FLOAT64) or is_narrow(x.dtype)):
         return None
     applied = check_activation(activation, function)
-    return None if applied is None else applied.code(FLOAT64 if x.dtype == FLOAT64 else FLOAT32)
+    return None if applied is None else applied.code(computed_in(x.dtype))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastnorm import tuning
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
-from fastnorm.dtypes import FLOAT32, is_narrow
+from fastnorm.dtypes import computed_in, is_narrow
 from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule
 from fastnorm.settings import current
@@ -80,14 +80,9 @@ _PLAIN = Fusion(None, None, None)
 
 def _fused(fusion: Fusion, x: Array) -> tuple[Array | int | None, ...]:
     """The arguments of a kernel that say what is fused."""
-    dtype = _compute(x)
-    activation = fusion.activation
+    code = None if fusion.activation is None else fusion.activation.code(computed_in(x.dtype))
     lines, scales = fusion.quantized or (None, None)
-    return fusion.addend, fusion.residual, None if activation is None else activation.code(dtype), lines, scales
-
-
-def _compute(x: Array) -> np.dtype[Any]:
-    return FLOAT32 if is_narrow(x.dtype) else x.dtype
+    return fusion.addend, fusion.residual, code, lines, scales
 
 
 class Cython(Reference):
@@ -151,7 +146,7 @@ class Cython(Reference):
     def extrema(self, x: Array) -> tuple[Array, Array]:
         outer, _, inner = x.shape
         chunks, _ = chunks_of(x.shape)
-        low, high = (np.empty((outer, chunks, inner), _compute(x)) for _ in range(2))
+        low, high = (np.empty((outer, chunks, inner), computed_in(x.dtype)) for _ in range(2))
         self._kernels.extrema(x, low, high, self._threads_for(x))
         return low.min(axis=1), high.max(axis=1)
 
