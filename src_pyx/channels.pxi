@@ -169,10 +169,16 @@ cdef void train_channels_backward(
             continue
         for b in range(items):
             row = b * w.lines + c
-            dots_rows(
-                <const lanes*> at(x, row * v.n), <const lanes*> at(dy, row * v.n), v, v, n.mean + c, v.outer,
-                w.products + row * chunks, w.sums + row * chunks, 0, v.outer * chunks
-            )
+            if v.n <= SHORT_GRADIENT * lane_count(x):
+                dots_short_rows(
+                    <const lanes*> at(x, row * v.n), <const lanes*> at(dy, row * v.n), v, v, n.mean + c, v.outer,
+                    w.products + row, w.sums + row, 0, v.outer
+                )
+            else:
+                dots_rows(
+                    <const lanes*> at(x, row * v.n), <const lanes*> at(dy, row * v.n), v, v, n.mean + c, v.outer,
+                    w.products + row * chunks, w.sums + row * chunks, 0, v.outer * chunks
+                )
         for b in range(c, c + v.outer):
             join_dots(w, items, w.lines, n, b)
         if not slope_channels(w.storage == SINGLE, items * v.n, n, c, c + v.outer):

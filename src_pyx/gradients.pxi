@@ -52,10 +52,11 @@ cdef inline bint has_range(const lanes* like, double rstd, double scale) noexcep
         return True
 
 
-cdef inline void block_dots(
-    const lanes* x, const lanes* dy, const lanes* weight, bint weighted, Py_ssize_t n, double centre, double* sums
+cdef inline void lane_dots(
+    const lanes* x, const lanes* dy, const lanes* weight, bint weighted, Py_ssize_t n, double centre, lanes* total_s,
+    lanes* total_p
 ) noexcept nogil:
-    """Add the sums of g and of g * (x - centre) over a block, for a centre in the storage type."""
+    """The sums of g and of g * (x - centre) over a block, lane by lane, for a centre in the storage type."""
     cdef Py_ssize_t i, j, step = lane_count(x), whole = n - n % step, group = RUN * step
     cdef lanes middle = splat(x, centre)
     cdef lanes s, p, g, sum_s = splat(x, 0.0), sum_p = splat(x, 0.0)
@@ -77,8 +78,17 @@ cdef inline void block_dots(
             g = multiply(g, load_partial(weight, whole, n - whole, 0.0))
         sum_s = add(sum_s, g)
         sum_p = fused(g, subtract(load_partial(x, whole, n - whole, centre), middle), sum_p)
-    sums[0] += total(sum_s)
-    sums[1] += total(sum_p)
+    total_s[0], total_p[0] = sum_s, sum_p
+
+
+cdef inline void block_dots(
+    const lanes* x, const lanes* dy, const lanes* weight, bint weighted, Py_ssize_t n, double centre, double* sums
+) noexcept nogil:
+    """Add the sums over a block."""
+    cdef lanes s, p
+    lane_dots(x, dy, weight, weighted, n, centre, &s, &p)
+    sums[0] += total(s)
+    sums[1] += total(p)
 
 
 cdef void wide_dots(
@@ -134,19 +144,26 @@ cdef inline void slope_run(
         store_partial(dx, whole, rest, fused(g, scale, fused(centre, slope, shift)))
 
 
-cdef inline void apply_slope(
-    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, double mean, double scale,
-    double slope, double shift, bint narrow_range
+cdef inline Slope slope_of(
+    const lanes* like, double mean, double scale, double slope, double shift, bint narrow_range
 ) noexcept nogil:
-    """dx = scale * g + slope * (x - mean) + shift; NULL for a weight of 1."""
+    """dx = scale * g + slope * (x - mean) + shift, about a centre in the storage type if that has the range."""
+    cdef double centre = rounded(like, mean)
+    if not narrow_range:
+        return Slope(mean, scale, slope, shift)
+    return Slope(centre, scale, slope, shift - slope * (mean - centre))
+
+
+cdef inline void apply_slope(
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, Slope c, bint narrow_range
+) noexcept nogil:
+    """dx of a line, or a part of it; NULL for a weight of 1."""
     cdef Py_ssize_t i
-    cdef double centre = rounded(x, mean)
-    cdef Slope c = Slope(centre, scale, slope, shift - slope * (mean - centre))
     if not narrow_range:
         for i in range(n):
             set_element(
-                dx, i, scale * element(dy, i) * (element(weight, i) if weight else 1.0)
-                + (slope * (element(x, i) - mean) + shift)
+                dx, i, c.scale * element(dy, i) * (element(weight, i) if weight else 1.0)
+                + (c.slope * (element(x, i) - c.centre) + c.shift)
             )
     elif weight:
         slope_run(x, dy, dx, weight, True, n, c)
@@ -206,10 +223,10 @@ cdef void affine_grad_rows(
     for k in range(start, stop):
         o, i = k // pieces, k % pieces * CHUNK
         p = o % lines
-        apply_slope(
+        slope_run(
             <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
-            at(dx, o * u.outer_stride + i), <const lanes*> NULL, min(v.n - i, CHUNK), mean[p], scale[p], slope[p],
-            shift[p], True
+            at(dx, o * u.outer_stride + i), x, False, min(v.n - i, CHUNK),
+            slope_of(x, mean[p], scale[p], slope[p], shift[p], True)
         )
 
 
@@ -265,6 +282,17 @@ cdef void affine_grad_columns(
             )
 
 
+cdef inline void position_sums(
+    const lanes* x, Py_ssize_t x_stride, const lanes* dy, Py_ssize_t dy_stride, Py_ssize_t rows, Py_ssize_t n,
+    const double* mean, const double* rstd, double* products, double* sums
+) noexcept nogil:
+    """Rows, each with its statistics: sums += dy, products += dy * xhat, position by position."""
+    if lanes is lanes32:
+        lanes32_position_sums(x, x_stride, dy, dy_stride, rows, n, mean, rstd, products, sums)
+    else:
+        lanes64_position_sums(x, x_stride, dy, dy_stride, rows, n, mean, rstd, products, sums)
+
+
 cdef inline void line_terms(
     const Rule* rule, double sum_g, double sum_gx, double n, double rstd, double* slope, double* shift
 ) noexcept nogil:
@@ -314,18 +342,11 @@ cdef void normalize_grad_rows(
                     )
             if per_position and sums:
                 j = unit * v.n
-                if lanes is lanes32:
-                    lanes32_position_sums(
-                        <const lanes*> at(x, first * v.outer_stride), v.outer_stride,
-                        <const lanes*> at(dy, first * w.outer_stride), w.outer_stride, count, v.n, centre,
-                        inverse_root, products + j, sums + j
-                    )
-                else:
-                    lanes64_position_sums(
-                        <const lanes*> at(x, first * v.outer_stride), v.outer_stride,
-                        <const lanes*> at(dy, first * w.outer_stride), w.outer_stride, count, v.n, centre,
-                        inverse_root, products + j, sums + j
-                    )
+                position_sums(
+                    <const lanes*> at(x, first * v.outer_stride), v.outer_stride,
+                    <const lanes*> at(dy, first * w.outer_stride), w.outer_stride, count, v.n, centre, inverse_root,
+                    products + j, sums + j
+                )
 
 
 cdef inline void position_row(
@@ -338,7 +359,9 @@ cdef inline void position_row(
     cdef bint narrow_range = has_range(x, rstd, rstd)
     line_dots(x, dy, weight, n, mean, narrow_range, found)
     line_terms(rule, found[0], found[1] * rstd, n, rstd, &slope, &shift)
-    apply_slope(x, dy, dx, weight, n, mean, rstd, slope, shift, narrow_range)
+    apply_slope(
+        x, dy, dx, weight, n, slope_of(x, mean, rstd, slope, shift, narrow_range), narrow_range
+    )
 
 
 cdef inline void segmented_row(
@@ -365,7 +388,8 @@ cdef inline void segmented_row(
     for j in range(segments):
         i = j * length
         scale = rstd * element(weight, (number + j) % parameters)
+        narrow_range = has_range(x, rstd, scale)
         apply_slope(
-            <const lanes*> at(x, i), <const lanes*> at(dy, i), at(dx, i), <const lanes*> NULL, length, mean, scale,
-            slope, shift, has_range(x, rstd, scale)
+            <const lanes*> at(x, i), <const lanes*> at(dy, i), at(dx, i), <const lanes*> NULL, length,
+            slope_of(x, mean, scale, slope, shift, narrow_range), narrow_range
         )

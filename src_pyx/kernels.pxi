@@ -6,6 +6,7 @@ include "rows.pxi"
 include "short_rows.pxi"
 include "columns.pxi"
 include "gradients.pxi"
+include "short_gradients.pxi"
 
 cimport numpy as cnp
 
@@ -115,6 +116,8 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         normalize_columns(
             x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, &w.rule, w.mean, w.m2, start, stop
         )
+    elif w.primitive == DOTS and rows and w.x.n <= SHORT_GRADIENT * lane_count(x):
+        dots_short_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, start, stop)
     elif w.primitive == DOTS and rows:
         dots_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, start, stop)
     elif w.primitive == DOTS:
@@ -128,6 +131,11 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         affine_grad_columns(
             x, dy, y, w.x, w.dy, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3],
             w.lines, start, stop
+        )
+    elif w.primitive == NORMALIZE_GRAD and w.segments == 1 and w.x.n <= SHORT_GRADIENT * lane_count(x):
+        normalize_grad_short_rows(
+            x, dy, y, w.x, w.dy, w.y, weight, w.parameters, w.per_position, &w.rule, w.mean, w.rstd, w.products, w.sums,
+            w.rows, start, stop
         )
     elif w.primitive == NORMALIZE_GRAD:
         normalize_grad_rows(
