@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm.calls import take
 from fastnorm.dtypes import is_floating
-from fastnorm.engine import take
 
 Array = npt.NDArray[Any]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import calls
 from fastnorm.nn.layer import Layer
 from fastnorm.nn.tensors import as_numpy
 
@@ -132,7 +132,7 @@ def _named(state: Layer | Mapping[str, Layer | npt.ArrayLike]) -> Iterator[tuple
         if isinstance(value, Layer):
             yield from ((f"{name}.{key}", array) for key, array in value.state_dict().items())
         else:
-            yield name, np.asarray(engine.take(as_numpy(value), "save", name), order="C")
+            yield name, np.asarray(calls.take(as_numpy(value), "save", name), order="C")
 
 
 def _npz(arrays: Mapping[str, Array]) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine, gradients
+from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
@@ -164,7 +164,7 @@ def batch_norm(
             x, running_mean, running_var, weight, bias, training, moving, eps, channel_axis, out, dtype, return_stats,
             backend, residual, return_residual, activation, where, weights,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
@@ -179,7 +179,7 @@ def batch_norm(
         var = arguments.statistic(running_var, channels, function, "running_var")
         addend = arguments.residual(residual, return_residual, array, function)
         applied = check_activation(activation, function)
-        call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=plain)
+        call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=plain)
         call, fusion = engine.fuse(call, addend, applied, return_residual)
         moments, rstd = given_statistics(mean, var, rule.eps)
         if array.size:
@@ -193,7 +193,7 @@ def batch_norm(
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if counted is not None:
         masked.check_counted(counted, rules.unbiased and var_to_update is not None, function)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
+    call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
     if not array.size:
         empty = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan))
         return (call.finish(), empty) if return_stats else call.finish()
@@ -285,7 +285,7 @@ def batch_norm_backward(
             dy, x, weight, mean, rstd, running_mean, running_var, training, eps, channel_axis, out, dtype, backend,
             where, weights,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
@@ -377,7 +377,7 @@ def normalize(
         y = lane.given(x, mean, var, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
     channels = array.shape[axis]
     least = arguments.number(eps, function, "eps", minimum=0)
@@ -385,7 +385,7 @@ def normalize(
     var = arguments.statistic(var, channels, function, "var")
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
     moments, rstd = given_statistics(mean, var, least)
     if array.size:
         engine.apply_channels(call, unbatched_layout(array.shape, axis), moments, rstd, weight, bias, 1)

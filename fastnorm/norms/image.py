@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls
 from fastnorm.dispatch import choose
 from fastnorm.express import lane
 from fastnorm.memory import empty
@@ -101,7 +101,7 @@ def normalize_image(
         if not (given[1] > 0).all():
             raise ValueError(f"{function}: std must be above 0, got {given[1] / most}")
     if out is not None:
-        engine.check_out(out, shape, result, function)
+        calls.check_out(out, shape, result, function)
     serving = choose(array.size, backend, function)
     usable = out is not None and out.flags.c_contiguous and not np.may_share_memory(out, array)
     target = out if usable and out is not None else empty(shape, result)

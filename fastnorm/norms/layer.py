@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine, gradients
+from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
@@ -34,7 +34,7 @@ def normalize_lines(
             function, x, weight, bias, axis, rule, out, dtype, return_stats, backend,
             residual, return_residual, activation, quantize,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
     weight = arguments.parameter(weight, shape, function, "weight")
@@ -45,7 +45,7 @@ def normalize_lines(
     plan = plan_reduction(array.shape, axes)
     narrow = addend is None and applied is None and quantize is None
     narrow = narrow or engine.fuses_narrow(plan.view, array, addend, backend, function)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
+    call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual, plan if quantize else None)
     moments = None
     if array.size:
@@ -154,7 +154,7 @@ def lines_backward(
         return on_device.lines(
             function, dy, x, weight, mean, rstd, axis, rule, out, dtype, backend, parameters,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
     weight = arguments.parameter(weight, shape, function, "weight")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine, gradients
+from fastnorm import arguments, calls, gradients
 from fastnorm.engine import ArrayOrStats, Stats
 
 Array = npt.NDArray[Any]
@@ -70,13 +70,13 @@ def local_response_norm(
     array([[0.33333333, 0.25      , 0.33333333]])
     """
     function = "local_response_norm"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     window = arguments.integer(size, function, "size", minimum=1)
     slope = arguments.number(alpha, function, "alpha") / window
     exponent = arguments.number(beta, function, "beta")
     offset = arguments.number(k, function, "k")
-    call = engine.begin(array, out, dtype, backend, function)
+    call = calls.begin(array, out, dtype, backend, function)
     rstd = np.ones(array.shape) if return_stats else None
     if array.size:
         view = _view(array.shape, axis)
@@ -151,7 +151,7 @@ def local_response_norm_backward(
     array([[ 0.1111, -0.2222]])
     """
     function = "local_response_norm_backward"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     window = arguments.integer(size, function, "size", minimum=1)
     slope = arguments.number(alpha, function, "alpha") / window

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.norms.layer import normalize_lines
 from fastnorm.norms.pixel import l2_normalize
@@ -61,7 +61,7 @@ def lp_normalize(
     array([ 0.25, -0.75])
     """
     function = "lp_normalize"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     power = arguments.number(p, function, "p", minimum=0, open_end=True)
     index = arguments.axis_index(axis, array.ndim, function)
     if power == 2:
@@ -71,7 +71,7 @@ def lp_normalize(
     if power == 1:
         rule = Rule(measure=Measure.MAGNITUDES, floor=True, summed=True)
         return normalize_lines(function, array, None, None, index, rule, out, dtype, return_stats, backend)
-    call = engine.begin(array, out, dtype, backend, function)
+    call = calls.begin(array, out, dtype, backend, function)
     plan = plan_reduction(array.shape, (index,))
     rstd = np.ones(plan.stats)
     if array.size:

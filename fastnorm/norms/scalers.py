@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Affine, Rule
@@ -58,13 +58,13 @@ def standardize(
            [ 1.,  0.]])
     """
     function = "standardize"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
     degrees = arguments.integer(ddof, function, "ddof", minimum=0)
     if array.size and degrees >= plan.count:
         raise ValueError(f"{function}: ddof must be below the {plan.count} elements of a line, got {degrees}")
-    call = engine.begin(array, out, dtype, backend, function, narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, narrow=True)
     rule = Rule(ddof=degrees)
     if not array.size:
         empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
@@ -81,10 +81,10 @@ def _scaled_by_extrema(
     dtype: npt.DTypeLike | None, return_stats: bool, backend: str | None,
 ) -> Any:  # fmt: skip
     """To the range low..high, or, without `low`, to the largest magnitude of 1."""
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
-    call = engine.begin(array, out, dtype, backend, function, narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, narrow=True)
     if not array.size:
         empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
         return (call.finish(), empty) if return_stats else call.finish()

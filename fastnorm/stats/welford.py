@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Moments, merge
@@ -76,14 +76,14 @@ class Welford:
         ValueError
             The shape does not fit the batches before.
         """
-        array = engine.take(x, "Welford.update")
+        array = calls.take(x, "Welford.update")
         axes = arguments.axis_indices(self.axis, array.ndim, "Welford.update")
         plan = plan_reduction(array.shape, axes)
         shape = tuple(n for a, n in enumerate(array.shape) if a not in axes)
         self._check(shape, "Welford.update")
         if array.size:
             backend = choose(array.size, None, "Welford.update")
-            values = engine.readable(array, backend, "Welford.update")
+            values = calls.readable(array, backend, "Welford.update")
             self._absorb(plan.count, shape, engine.statistics(values, plan, Measure.VARIANCE, backend))
         elif self._shape is None:
             self._shape = shape
