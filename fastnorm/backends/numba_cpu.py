@@ -24,7 +24,7 @@ from fastnorm.backends import (
     numba_short_rows,
     numba_textbook,
 )
-from fastnorm.backends.numba_lanes import BUNDLE_BYTES
+from fastnorm.backends.numba_lowering import BUNDLE_BYTES
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.dtypes import is_narrow
