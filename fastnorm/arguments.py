@@ -177,7 +177,7 @@ def quantization(
     """Check that lines can be quantised."""
     if value is None:
         return
-    if value != "int8":
+    if not isinstance(value, str) or value != "int8":
         raise ValueError(f"{function}: quantize must be 'int8' or None, got {value!r}")
     if out is not None or dtype is not None:
         raise ValueError(f"{function}: out and dtype must be None with quantize")

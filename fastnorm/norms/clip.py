@@ -186,7 +186,8 @@ def clip_by_global_norm(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or out is not a sequence of arrays of the results' dtypes.
+        `arrays` is not iterable, an array not of a real number dtype, or out not a sequence of arrays of the results'
+        dtypes.
     ValueError
         A negative max_norm; an out that does not fit; with `error_if_nonfinite` a norm that is not finite.
 
@@ -199,7 +200,11 @@ def clip_by_global_norm(
     """
     function = "clip_by_global_norm"
     limit = arguments.number(max_norm, function, "max_norm", minimum=0)
-    taken = [calls.take(array, function, f"arrays[{i}]") for i, array in enumerate(arrays)]
+    try:
+        given = iter(arrays)
+    except TypeError:
+        raise TypeError(f"{function}: arrays must be an iterable of arrays, got {type(arrays).__name__}") from None
+    taken = [calls.take(array, function, f"arrays[{i}]") for i, array in enumerate(given)]
     targets = _targets(out, len(taken), function)
     begun = [
         calls.begin(array, target, dtype, backend, function, tuple(taken[:i] + taken[i + 1 :]), narrow=True)
@@ -210,7 +215,7 @@ def clip_by_global_norm(
     norms = [_root_of_squares(call.x, tuple(range(call.x.ndim)), call.backend).item() for call in begun]
     norm = float(np.linalg.norm(norms)) if norms else 0.0
     if error_if_nonfinite and not np.isfinite(norm):
-        raise ValueError(f"{function}: the norm of the arrays is {norm}")
+        raise ValueError(f"{function}: the norm of the arrays must be finite with error_if_nonfinite, got {norm}")
     scale = _scale_down(np.array(norm), limit)
     for call in begun:
         if call.x.size:

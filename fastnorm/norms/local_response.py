@@ -86,7 +86,7 @@ def local_response_norm(
             for block in _blocks(view):
                 part = source[block]
                 sums = _window_sums(np.square(part), window)
-                if sums.max() == np.inf:  # squares beyond float32
+                if np.fmax.reduce(sums, axis=None) == np.inf:  # squares beyond float32, whatever is NaN
                     sums = _window_sums(np.square(part.astype(np.float64)), window)
                 sums *= slope
                 sums += offset
@@ -195,11 +195,9 @@ def _window_sums(values: Array, window: int, mirrored: bool = False) -> Array:
     channels = values.shape[1]
     first = (window - 1) // 2 if mirrored else window // 2
     sums = values.copy()
-    for shift in range(-first, window - first):
-        if shift == 0 or abs(shift) >= channels:
-            continue
+    for shift in range(max(-first, 1 - channels), min(window - first, channels)):
         if shift < 0:
             sums[:, -shift:] += values[:, :shift]
-        else:
+        elif shift > 0:
             sums[:, :-shift] += values[:, shift:]
     return sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,11 @@ def standardize(
     return result, engine.stats_of(moments, plan.count, rule, plan.stats)
 
 
-def _scaled_by_extrema(
+def scale_by_extrema(
     function: str, x: npt.ArrayLike, axis: Any, low: float | None, high: float, out: Array | None,
     dtype: npt.DTypeLike | None, return_stats: bool, backend: str | None,
 ) -> Any:  # fmt: skip
-    """To the range low..high, or, without `low`, to the largest magnitude of 1."""
+    """Scale along `axis` to the range low..high, or, without `low`, to the largest magnitude of 1."""
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
@@ -135,7 +136,7 @@ def min_max_scale(
     TypeError
         x is not of a real number dtype, or out not of the result's.
     ValueError
-        An axis or out that does not fit, or a range whose ends are not in order.
+        An axis or out that does not fit, or a range whose ends are not finite or not in order.
 
     Examples
     --------
@@ -150,9 +151,11 @@ def min_max_scale(
     except (TypeError, ValueError):
         raise TypeError(f"{function}: feature_range must be a pair of numbers, got {feature_range!r}") from None
     low, high = (arguments.number(end, function, "feature_range") for end in (low, high))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{function}: feature_range must be finite, got {feature_range!r}")
     if not low < high:
         raise ValueError(f"{function}: feature_range must be ascending, got {feature_range!r}")
-    return _scaled_by_extrema(function, x, axis, low, high, out, dtype, return_stats, backend)
+    return scale_by_extrema(function, x, axis, low, high, out, dtype, return_stats, backend)
 
 
 def max_abs_scale(
@@ -193,4 +196,4 @@ def max_abs_scale(
     array([[ 0.25,  0.  ],
            [-1.  ,  0.  ]])
     """
-    return _scaled_by_extrema("max_abs_scale", x, axis, None, 1.0, out, dtype, return_stats, backend)
+    return scale_by_extrema("max_abs_scale", x, axis, None, 1.0, out, dtype, return_stats, backend)

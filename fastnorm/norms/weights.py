@@ -165,7 +165,12 @@ class SpectralNorm(NamedTuple):
 def _unit(vector: Array, eps: float) -> tuple[Array, float]:
     """The vector with length 1, and the length it had."""
     length = math.sqrt(float(vector @ vector))
-    return vector * vector.dtype.type(1.0 / max(length, eps)), length
+    return vector * vector.dtype.type(1.0 / _divisor(length, eps)), length
+
+
+def _divisor(length: float, eps: float) -> float:
+    """What is divided to length 1: the length, eps at least; 1 for zeros, which stay so. NaN stays too."""
+    return max(length, eps) or 1.0
 
 
 def spectral_norm(
@@ -193,7 +198,7 @@ def spectral_norm(
     n_power_iterations : int, default 1
         At least 1.
     eps : float, default 1e-12
-        The least length that a vector, or the weight, is divided by.
+        The least length that a vector, or the weight, is divided by; at least 0. With 0, a weight of zeros stays so.
     out, dtype, return_stats, backend
         As in `layer_norm`; for the weight. The mean of the statistics is 0, rstd is 1 / sigma. The products with the
         matrix are BLAS's in any backend; a compiled one scales the weight.
@@ -236,7 +241,7 @@ def spectral_norm(
     if not 0.0 < sigma < math.inf:  # products beyond the storage type
         left, right, sigma = _power_iteration(matrix.astype(np.float64), start, iterations, least)
         left, right = left.astype(x.dtype), right.astype(x.dtype)
-    length = np.float64(max(sigma, least) if sigma == sigma else sigma)
+    length = np.float64(_divisor(sigma, least))
     scale = np.full((1,) * array.ndim, 1.0 / length)
     if call is None:
         divisor = length if length > np.finfo(x.dtype).max else length.astype(x.dtype)

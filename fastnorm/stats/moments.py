@@ -166,10 +166,10 @@ def moments(
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     degrees = arguments.number(ddof, function, "ddof")
-    if algorithm != "auto" and algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ("auto", *ALGORITHMS):
         names = ", ".join(map(repr, ("auto", *ALGORITHMS)))
         raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
-    if weights_kind not in ("frequency", "reliability"):
+    if not isinstance(weights_kind, str) or weights_kind not in ("frequency", "reliability"):
         raise ValueError(f"{function}: weights_kind must be 'frequency' or 'reliability', got {weights_kind!r}")
     weight = arguments.element_weights(weights, where, array.shape, function)
     chosen = choose(array.size, backend, function)
