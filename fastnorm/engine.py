@@ -24,6 +24,8 @@ from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
 
+# Lines side by side are worked on, and shared by threads, in tiles of so many bytes; see src_pyx/columns.pxi.
+TILE_BYTES = 512
 
 # What a norm returns: an array, or with `return_stats` (array, Stats). Any, so that nobody must narrow it.
 ArrayOrStats = Any
@@ -147,7 +149,7 @@ def _enough_lines(view: tuple[int, int, int], call: Call) -> bool:
 
 def _enough_for(view: tuple[int, int, int], itemsize: int, backend: Reference) -> bool:
     threads = backend.threads(current().num_threads) if prod(view) > tuning.SERIAL_ELEMENTS else 1
-    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * itemsize // 512)
+    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * itemsize // TILE_BYTES)
     return threads == 1 or lines >= threads * tuning.LINES_PER_THREAD
 
 
@@ -278,6 +280,11 @@ def apply_channels(
     )
     coefficients = fold(hi, lo, scale, weight, bias)
     apply(call, layout.apply_view(len(hi)), layout.order, coefficients, scale, fusion=fusion)
+
+
+def stats_of_nothing(shape: tuple[int, ...]) -> Stats:
+    """Return the mean and rstd of lines without elements: NaN."""
+    return Stats(np.full(shape, np.nan), np.full(shape, np.nan))
 
 
 def stats_of(moments: Moments, count: int, rule: Rule, shape: tuple[int, ...], repeats: int = 1) -> Stats:

@@ -125,7 +125,7 @@ def _compose_lines(call: Call, dy: Array, plan: Plan, rule: Rule, given: Given |
     """Lines side by side in memory, without a weight."""
     outer, reduce, inner = plan.view
     x, upstream = calls.viewed(call.x, plan.view), calls.viewed(dy, plan.view)
-    found = given or _recomputed(call, plan, rule)
+    found = given or _recomputed(call.x, plan, rule, call.backend)
     mean, rstd = (part.reshape(outer, inner) for part in found)
     backend = _backend_for(call, rstd)
     sums, dots = backend.dots(x, upstream, mean)
@@ -133,8 +133,9 @@ def _compose_lines(call: Call, dy: Array, plan: Plan, rule: Rule, given: Given |
     backend.affine_grad(x, upstream, call.y.reshape(plan.view), mean, rstd, -rstd * rstd * b, -rstd * a)
 
 
-def _recomputed(call: Call, plan: Plan, rule: Rule) -> Given:
-    stats = engine.statistics(call.x, plan, rule.measure, call.backend)
+def _recomputed(x: Array, plan: Plan, rule: Rule, backend: Reference) -> Given:
+    """Compute the statistics of the forward pass again, flat."""
+    stats = engine.statistics(x, plan, rule.measure, backend)
     return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
 
 
@@ -159,13 +160,6 @@ class ChannelSums(NamedTuple):
 
     sums: Array
     products: Array
-
-
-def channel_statistics(call: Call, layout: ChannelLayout, plan: Plan, rule: Rule) -> Given:
-    """Compute the statistics of the forward pass again, flat."""
-    ordered = call.x if layout.order is None else call.x.transpose(layout.order)
-    stats = engine.statistics(ordered, plan, rule.measure, call.backend)
-    return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
 
 
 @quiet
@@ -217,7 +211,8 @@ def of_channels(
         assert found is not None
         products, sums = found
         return ChannelSums(sums.reshape(-1, channels), products.reshape(-1, channels))
-    mean, rstd = given or channel_statistics(call, layout, plan, rule)
+    ordered = call.x if layout.order is None else call.x.transpose(layout.order)
+    mean, rstd = given or _recomputed(ordered, plan, rule, call.backend)
     mean, rstd = (np.repeat(part, per_group).reshape(-1, channels) for part in (mean, rstd))
     found_sums = channel_dots(call, dy, layout, mean, rstd)
     a, b = group_means(found_sums, w, per_group, plan.count)

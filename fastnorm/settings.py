@@ -18,7 +18,8 @@ class Settings:
     num_threads: int
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """Return how many processors this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this operating system
@@ -42,7 +43,7 @@ def check_backend(backend: str, name: str) -> str:
 
 
 def _from_environment() -> Settings:
-    threads = _threads_from("FASTNORM_NUM_THREADS") or _threads_from("NUMBA_NUM_THREADS") or _usable_cpus()
+    threads = _threads_from("FASTNORM_NUM_THREADS") or _threads_from("NUMBA_NUM_THREADS") or usable_cpus()
     return Settings(check_backend(os.environ.get("FASTNORM_BACKEND") or "auto", "FASTNORM_BACKEND"), threads)
 
 

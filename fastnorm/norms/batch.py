@@ -195,8 +195,7 @@ def batch_norm(
         masked.check_counted(counted, rules.unbiased and var_to_update is not None, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
     if not array.size:
-        empty = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(stats_shape)) if return_stats else call.finish()
     if counted is not None:
         moments, totals, batch = masked.normalize_channels(call, counted, rule, weight, bias)
         update_running(mean_to_update, var_to_update, moments, totals, momentum, rules)

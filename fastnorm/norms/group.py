@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
-from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.engine import ArrayOrStats
 from fastnorm.express import activation_code, lane
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
@@ -58,7 +58,7 @@ def _normalize_groups(
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual)
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
-    stats = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan)) if return_stats else None
+    stats = engine.stats_of_nothing(stats_shape) if return_stats else None
     if array.size and counted is not None:
         found = masked.normalize_channels(call, counted, rule, weight, bias, fusion)
         stats = found.stats if return_stats else None

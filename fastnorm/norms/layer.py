@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
-from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.engine import ArrayOrStats
 from fastnorm.express import VARIANCE, activation_code, lane
 from fastnorm.gradients import Gradients
 from fastnorm.plan import plan_reduction
@@ -50,7 +50,7 @@ def normalize_lines(
     moments = None
     if array.size:
         moments = engine.normalize_positions(call, plan, rule, weight, bias, return_stats, fusion)
-    stats = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan)) if return_stats else None
+    stats = engine.stats_of_nothing(plan.stats) if return_stats else None
     if moments is not None:
         stats = engine.stats_of(moments, plan.count, rule, plan.stats)
     return engine.results(call, stats, return_residual, fusion)

@@ -68,8 +68,7 @@ def standardize(
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     rule = Rule(ddof=degrees)
     if not array.size:
-        empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(plan.stats)) if return_stats else call.finish()
     moments = engine.normalize_axes(call, plan, rule, return_stats)
     result = call.finish()
     if moments is None:
@@ -87,8 +86,7 @@ def scale_by_extrema(
     plan = plan_reduction(array.shape, axes)
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     if not array.size:
-        empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(plan.stats)) if return_stats else call.finish()
     least, largest = (part.astype(np.float64) for part in engine.extrema(call.x, plan, call.backend))
     zero = np.zeros_like(least)
     if low is None:

@@ -172,8 +172,7 @@ def switchable_norm(
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
     shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
     if not array.size:
-        empty = Stats(np.full(shape, np.nan), np.full(shape, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(shape)) if return_stats else call.finish()
 
     mixed = _mix(call, layout, (mean_mixture, var_mixture), least, given_mean, given_var)
     centre = Moments(mixed.mean, np.zeros_like(mixed.mean), mixed.var)

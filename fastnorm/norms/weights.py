@@ -88,7 +88,7 @@ def _with_stats(
     if not wanted:
         return result
     if moments is None:
-        return result, Stats(np.full(shape, np.nan), np.full(shape, np.nan))
+        return result, engine.stats_of_nothing(shape)
     return result, engine.stats_of(moments, count, rule, shape)
 
 
