@@ -28,6 +28,7 @@ from fastnorm.cli.pipelines import Pipeline, pipelines
 from fastnorm.cli.printing import print_table
 from fastnorm.cli.progress import progress_bar
 from fastnorm.lab.peers import version
+from fastnorm.lab.plots import require_matplotlib
 from fastnorm.lab.timing import interleaved
 from fastnorm.settings import usable_cpus
 from fastnorm.tuning import cpu_model
@@ -76,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         data = workloads.load_data()
         if arguments.plot is not None:
             # Before the measurement, so that what is missing shows at once.
-            workloads.import_extra("matplotlib", "matplotlib")
+            require_matplotlib()
             plot = importlib.import_module("fastnorm.cli.plot")
-    except workloads.MissingExtraError as error:
+    except ImportError as error:
         print(f"fastnorm demo: {error}", file=sys.stderr)
         return 1
     result = _measure(data, quick=arguments.quick)
