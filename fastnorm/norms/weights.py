@@ -12,8 +12,7 @@ from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import result_dtype, storage
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.norms.batch import unbatched_layout
-from fastnorm.plan import plan_reduction
+from fastnorm.plan import plan_reduction, unbatched_layout
 from fastnorm.recipe import Measure, Moments, Rule
 from fastnorm.settings import current
 
