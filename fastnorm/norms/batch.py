@@ -171,7 +171,7 @@ def batch_norm(
         mean = arguments.statistic(running_mean, channels, function, "running_mean")
         var = arguments.statistic(running_var, channels, function, "running_var")
         addend = arguments.residual(residual, return_residual, array, function)
-        applied = check_activation(activation, function)
+        applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
         call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=plain)
         call, fusion = engine.fuse(call, addend, applied, return_residual)
         moments, rstd = as_moments(mean, var, rule.eps)

@@ -52,7 +52,7 @@ def _normalize_groups(
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
     addend = arguments.residual(residual, return_residual, array, function)
-    applied = check_activation(activation, function)
+    applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
     counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
     narrow = counted is None and addend is None and applied is None
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)

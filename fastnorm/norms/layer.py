@@ -40,7 +40,7 @@ def normalize_lines(
     weight = arguments.parameter(weight, shape, function, "weight")
     bias = arguments.parameter(bias, shape, function, "bias")
     addend = arguments.residual(residual, return_residual, array, function)
-    applied = check_activation(activation, function)
+    applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
     arguments.quantization(quantize, axes, array, out, dtype, function)
     plan = plan_reduction(array.shape, axes)
     narrow = addend is None and applied is None and quantize is None
