@@ -371,5 +371,19 @@ def test_demo_reports_a_plot_that_cannot_be_written(
     tmp_path: pathlib.Path,
 ) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    status, _ = run_quietly(small_data, monkeypatch, capsys, "--plot", str(tmp_path / "missing" / "demo.png"))
+    status, _ = run_quietly(small_data, monkeypatch, capsys, "--plot", str(tmp_path / "demo.no-format"))
     assert status == 1
+
+
+def test_a_missing_directory_shows_before_the_measurement(
+    small_data: workloads.Data,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.setattr(workloads, "load_data", lambda: small_data)
+    monkeypatch.setattr(demo, "_measure", lambda *_, **__: pytest.fail("measured before it looked"))
+    folder = tmp_path / "missing"
+    assert demo.run(demo_arguments("--plot", str(folder / "demo.png"))) == 1
+    assert f"there is no directory {folder}" in capsys.readouterr().err

@@ -80,8 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
             require_matplotlib()
             plot = importlib.import_module("fastnorm.cli.plot")
     except ImportError as error:
-        print(f"fastnorm demo: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
+    if arguments.plot is not None and not arguments.plot.parent.is_dir():
+        return _fail(f"could not write {arguments.plot}: there is no directory {arguments.plot.parent}")
     result = _measure(data, quick=arguments.quick)
     if arguments.json:
         print(json.dumps(_as_json(result), indent=2))
@@ -91,10 +92,14 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             plot.draw(result, arguments.plot)
         except (OSError, ValueError) as error:
-            print(f"fastnorm demo: could not write {arguments.plot}: {error}", file=sys.stderr)
-            return 1
+            return _fail(f"could not write {arguments.plot}: {error}")
         print(f"Drawn in {arguments.plot}", file=sys.stderr)
     return 0
+
+
+def _fail(message: str) -> int:
+    print(f"fastnorm demo: {message}", file=sys.stderr)
+    return 1
 
 
 def _measure(data: workloads.Data, *, quick: bool) -> DemoResult:
