@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from fastnorm.explanation import explain
     from fastnorm.gradients import Gradients
     from fastnorm.inspection import show_config, warm
-    from fastnorm.norms.batch import batch_norm, batch_norm_backward, normalize
+    from fastnorm.norms.batch import batch_norm, batch_norm_backward
     from fastnorm.norms.clip import clip_by_global_norm, clip_by_norm, clip_by_value
+    from fastnorm.norms.given import normalize
     from fastnorm.norms.group import group_norm, group_norm_backward, instance_norm, instance_norm_backward
     from fastnorm.norms.image import normalize_image
     from fastnorm.norms.layer import layer_norm, layer_norm_backward
@@ -62,7 +63,7 @@ _HOMES = {
     "max_abs_scale": "norms.scalers",
     "min_max_scale": "norms.scalers",
     "moments": "stats.moments",
-    "normalize": "norms.batch",
+    "normalize": "norms.given",
     "normalize_image": "norms.image",
     "pixel_norm": "norms.pixel",
     "pixel_norm_backward": "norms.pixel",

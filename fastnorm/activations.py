@@ -104,13 +104,13 @@ class Scalar(Activation):
 _compiled: "WeakKeyDictionary[Any, Scalar]" = WeakKeyDictionary()
 
 
-def check_activation(activation: Any, function: str) -> Activation | None:
-    """Return the activation that a caller names, or compiles from its function; None stays None.
+def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Activation | None:
+    """Return the activation that a caller names, or its function compiled for `dtype`; None stays None.
 
     Raises
     ------
     TypeError
-        It is neither a name nor a function compiled by ``numba.njit``.
+        It is neither a name nor a function compiled by ``numba.njit``, or not one of a number of `dtype`.
     ValueError
         There is none of that name.
     """
@@ -126,4 +126,9 @@ def check_activation(activation: Any, function: str) -> Activation | None:
             f"{function}: activation must be a name or a scalar function compiled by numba.njit, "
             f"got {type(activation).__name__}"
         )
-    return _compiled.setdefault(activation, Scalar(activation))
+    scalar = _compiled.setdefault(activation, Scalar(activation))
+    try:
+        scalar.code(dtype)  # now: what does not compile must not show when the output has been written to
+    except TypeError as error:
+        raise TypeError(f"{function}: {error}") from None
+    return scalar

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm.calls import take
 from fastnorm.dtypes import is_floating
-from fastnorm.engine import take
 
 Array = npt.NDArray[Any]
 
@@ -177,7 +177,7 @@ def quantization(
     """Check that lines can be quantised."""
     if value is None:
         return
-    if value != "int8":
+    if not isinstance(value, str) or value != "int8":
         raise ValueError(f"{function}: quantize must be 'int8' or None, got {value!r}")
     if out is not None or dtype is not None:
         raise ValueError(f"{function}: out and dtype must be None with quantize")

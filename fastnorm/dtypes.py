@@ -75,6 +75,14 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
     return dtype.name in ("float16", "float32", "float64", _BFLOAT16)
 
 
+def find_dtype(value: npt.DTypeLike) -> np.dtype[Any] | None:
+    """Return the dtype that NumPy makes of a value, None if it makes none."""
+    try:
+        return np.dtype(value)
+    except (TypeError, ValueError):
+        return None
+
+
 def result_dtype(requested: npt.DTypeLike | None, default: np.dtype[Any], function: str) -> np.dtype[Any]:
     """Return the dtype of a result: `requested`, which must be a floating one, or the default.
 
@@ -85,10 +93,7 @@ def result_dtype(requested: npt.DTypeLike | None, default: np.dtype[Any], functi
     """
     if requested is None:
         return default
-    try:
-        dtype = np.dtype(requested)
-    except TypeError:
-        dtype = None
+    dtype = find_dtype(requested)
     if dtype is not None and is_floating(dtype):
         return dtype
     got = repr(requested) if dtype is None else dtype

@@ -1,11 +1,9 @@
-"""From arrays to results: take the input in, choose the backend, run statistics -> merge -> fold -> apply, hand out.
+"""From arrays to results: statistics -> merge -> fold -> apply, and what stands next to them in the same pass.
 
 A norm with lines of its own is one fused pass over each line while it is in cache. Where lines are pooled (BatchNorm on
 NCHW), or so few and long that threads must share one, the same steps are taken one after the other, with the same bits.
 """
 
-from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -16,9 +14,9 @@ from fastnorm import tuning
 from fastnorm.activations import Activation
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
-from fastnorm.device import is_device_array
+from fastnorm.calls import Call, as_compute, parameter, viewed
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow, result_dtype, storage
+from fastnorm.dtypes import FLOAT32, is_narrow
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, fold, leaves_range, reciprocal_root
@@ -26,6 +24,8 @@ from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
 
+# Lines side by side are worked on, and shared by threads, in tiles of so many bytes; see src_pyx/columns.pxi.
+TILE_BYTES = 512
 
 # What a norm returns: an array, or with `return_stats` (array, Stats). Any, so that nobody must narrow it.
 ArrayOrStats = Any
@@ -36,167 +36,6 @@ class Stats(NamedTuple):
 
     mean: Array
     rstd: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The input and the output of one call, checked, of one dtype that the backend's primitives take."""
-
-    x: Array
-    y: Array
-    result: np.dtype[Any]
-    out: Array | None
-    backend: Reference
-
-    @property
-    def compute(self) -> np.dtype[Any]:
-        """The dtype that the kernels compute in, and take parameters in."""
-        return computed_in(self.x.dtype)
-
-    def finish(self) -> Array:
-        """Return the result where the caller wants it, rounded once to its dtype."""
-        if self.out is self.y or (self.out is None and self.y.dtype == self.result):
-            return self.y
-        with np.errstate(over="ignore"):
-            if self.out is None:
-                return _converted(self.y, self.result, self.backend)
-            np.copyto(self.out, self.y, casting="unsafe")
-        return self.out
-
-    def total(self) -> Array:
-        """Return x, rounded once to the dtype of the result: the sum with a residual, see `fuse`."""
-        with np.errstate(over="ignore"):
-            return self.x if self.x.dtype == self.result else _converted(self.x, self.result, self.backend)
-
-
-def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
-    """Return `x` as an array of a dtype that the library knows.
-
-    Raises
-    ------
-    TypeError
-        It is not an array of real numbers in host memory.
-    """
-    if is_device_array(x):
-        raise TypeError(f"{function}: {name} must be in host memory here, got {type(x).__name__} on a CUDA device")
-    try:
-        array = np.asarray(x)
-    except ValueError as error:  # ragged
-        raise TypeError(f"{function}: {name} must be an array of numbers: {error}") from None
-    storage(array.dtype, function, name)
-    return array
-
-
-def as_compute(array: Array, dtype: np.dtype[Any], backend: Reference | None = None) -> Array:
-    """Return the array in a dtype that kernels take, native, aligned; a backend converts faster than NumPy."""
-    if array.dtype == dtype and array.flags.aligned and array.dtype.isnative:
-        return array
-    with np.errstate(over="ignore"):
-        return _converted(array, dtype, backend)
-
-
-def _converted(array: Array, dtype: np.dtype[Any], backend: Reference | None) -> Array:
-    target = empty(array.shape, dtype)
-    widened, narrowed = is_narrow(array.dtype) and dtype == FLOAT32, array.dtype == FLOAT32 and is_narrow(dtype)
-    plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative and dtype.isnative
-    if backend is not None and (widened or narrowed) and plain:
-        backend.convert(array.reshape(-1), target.reshape(-1))
-    else:
-        np.copyto(target, array, casting="unsafe")
-    return target
-
-
-def readable(x: Array, backend: Reference, function: str) -> Array:
-    """Return x in a dtype that the primitives of a backend read."""
-    kept = backend.narrow and is_narrow(x.dtype) and x.dtype.isnative
-    return as_compute(x, x.dtype if kept else storage(x.dtype, function, "x").compute, backend)
-
-
-def usable_as_output(out: Array, x: Array | None, dtype: np.dtype[Any], others: tuple[Array | None, ...]) -> bool:
-    """Whether the kernels may write to `out` while they read x, of which each element goes first, and the others."""
-    if out.dtype != dtype or not out.flags.c_contiguous or not out.flags.aligned:
-        return False
-    if any(other is not None and np.may_share_memory(out, other) for other in others):
-        return False
-    if x is None or not np.may_share_memory(out, x):
-        return True
-    return out.ctypes.data == x.ctypes.data and out.strides == x.strides and x.dtype == dtype
-
-
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], function: str) -> None:
-    """Check that `out` can take a result.
-
-    Raises
-    ------
-    TypeError
-        It is not an array, or of another dtype.
-    ValueError
-        It is of another shape, or read-only.
-    """
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"{function}: out must be a numpy.ndarray, got {type(out).__name__}")
-    if out.shape != shape:
-        raise ValueError(f"{function}: out must have the shape of the result, {shape}, got {out.shape}")
-    if out.dtype != dtype:
-        raise TypeError(f"{function}: out must have the dtype of the result, {dtype}, got {out.dtype}")
-    if not out.flags.writeable:
-        raise ValueError(f"{function}: out is read-only")
-
-
-def begin(
-    x: Array, out: Array | None, dtype: npt.DTypeLike | None, backend: str | None, function: str,
-    others: tuple[Array | None, ...] = (), narrow: bool = False,
-) -> Call:  # fmt: skip
-    """Check `out`, `dtype` and `backend`, and return the call; nothing is written yet.
-
-    `others` are arrays that the kernels read besides x, already in the compute dtype. With `narrow` x is given to
-    primitives alone, and floats of 16 bits may stay so, if the backend's take them and the result has their dtype.
-    """
-    result = result_dtype(dtype, storage(x.dtype, function, "x").result, function)
-    compute = compute_dtype(x, dtype, function)
-    if out is not None:
-        check_out(out, x.shape, result, function)
-    chosen = choose(x.size, backend, function)
-    if narrow and chosen.narrow and is_narrow(result) and x.dtype == result and result.isnative:
-        compute = result
-    source = as_compute(x, compute, chosen)
-    if out is not None and usable_as_output(out, source, compute, others):
-        return Call(source, out, result, out, chosen)
-    if source is not x and result == compute and source.flags.c_contiguous:
-        return Call(source, source, result, out, chosen)  # converted input is scratch memory: normalised in place
-    return Call(source, empty(x.shape, compute), result, out, chosen)
-
-
-def compute_dtype(x: Array, dtype: npt.DTypeLike | None, function: str) -> np.dtype[Any]:
-    """Return the dtype in which `begin` will have the kernels compute."""
-    kind = storage(x.dtype, function, "x")
-    result = result_dtype(dtype, kind.result, function)
-    return FLOAT64 if result.name == "float64" else kind.compute  # of either byte order
-
-
-@lru_cache(maxsize=64)
-def _constant(value: float, length: int, dtype: np.dtype[Any]) -> Array:
-    array = np.full(length, value, dtype)
-    array.flags.writeable = False
-    return array
-
-
-def parameter(value: Array | None, default: float, length: int, dtype: np.dtype[Any]) -> Array:
-    """Return a weight or bias for the kernels: flat, contiguous; a missing one is a constant."""
-    if value is None:
-        return _constant(default, length, dtype)
-    return np.ascontiguousarray(as_compute(value, dtype).reshape(-1))
-
-
-def viewed(array: Array, view: tuple[int, int, int], order: tuple[int, ...] | None = None) -> Array:
-    """Return an array as a canonical view, copied only if its strides do not allow that."""
-    if order is not None:
-        array = array.transpose(order)
-    array = array.reshape(view)
-    axis = 1 if view[2] == 1 else 2
-    if view[axis] > 1 and array.strides[axis] != array.itemsize:
-        array = np.ascontiguousarray(array)
-    return array
 
 
 def statistics(x: Array, plan: Plan, measure: Measure, backend: Reference) -> Moments:
@@ -310,7 +149,7 @@ def _enough_lines(view: tuple[int, int, int], call: Call) -> bool:
 
 def _enough_for(view: tuple[int, int, int], itemsize: int, backend: Reference) -> bool:
     threads = backend.threads(current().num_threads) if prod(view) > tuning.SERIAL_ELEMENTS else 1
-    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * itemsize // 512)
+    lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * itemsize // TILE_BYTES)
     return threads == 1 or lines >= threads * tuning.LINES_PER_THREAD
 
 
@@ -441,6 +280,11 @@ def apply_channels(
     )
     coefficients = fold(hi, lo, scale, weight, bias)
     apply(call, layout.apply_view(len(hi)), layout.order, coefficients, scale, fusion=fusion)
+
+
+def stats_of_nothing(shape: tuple[int, ...]) -> Stats:
+    """Return the mean and rstd of lines without elements: NaN."""
+    return Stats(np.full(shape, np.nan), np.full(shape, np.nan))
 
 
 def stats_of(moments: Moments, count: int, rule: Rule, shape: tuple[int, ...], repeats: int = 1) -> Stats:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from fastnorm import tuning
 from fastnorm.backends import registry
 from fastnorm.dispatch import BY_BLAS, BY_KERNELS, BY_NUMPY, choose, step_for
-from fastnorm.dtypes import Storage, storage
+from fastnorm.dtypes import Storage, find_dtype, storage
 from fastnorm.plan import CHUNK_COLUMNS, plan_reduction, rows_of_unit
 from fastnorm.settings import current
 
@@ -189,6 +190,16 @@ def _gradient_bound(op: str, shape: tuple[int, ...], treated: Storage, source: i
     )
 
 
+def _sizes(shape: Any) -> tuple[int, ...]:
+    """Return a shape, checked; a number is that of one dimension."""
+    sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    if any(isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)) for size in sizes):
+        raise TypeError(f"explain: shape must be an int or a tuple of int, got {shape!r}")
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"explain: shape must have sizes of at least 0, got {shape!r}")
+    return tuple(map(int, sizes))
+
+
 def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float32") -> Explanation:
     """Say which backend would serve a call here with default arguments, what it would do, and why.
 
@@ -196,8 +207,8 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     ----------
     op : str
         The name of a function, such as "layer_norm" or "layer_norm_backward".
-    shape : tuple of int
-        The shape of the input.
+    shape : tuple of int, or int
+        The shape of the input; of one dimension, its length.
     dtype : dtype, default float32
         The dtype of the input.
 
@@ -210,9 +221,9 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     Raises
     ------
     TypeError
-        The dtype is not a real number type.
+        The dtype is not a real number type, or the shape not of ints.
     ValueError
-        There is no such function.
+        There is no such function, or a size is negative.
     RuntimeError
         The settings force a backend that cannot serve it.
 
@@ -224,10 +235,12 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     >>> fastnorm.explain("l2_normalize_backward", (8, 768)).algorithm.rpartition("; ")[2]
     'sums of dy * x: blocks of 4,096 in 32 lanes of float32, joined in float64'
     """
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = _sizes(shape)
     if op not in BY_KERNELS + BY_NUMPY:
         raise ValueError(f"explain: op must be the name of a function, such as 'layer_norm', got {op!r}")
-    requested = np.dtype(dtype)
+    requested = find_dtype(dtype)
+    if requested is None:
+        raise TypeError(f"explain: dtype must be a real number dtype, got {dtype!r}")
     treated = storage(requested, "explain", "dtype")
     settings = current()
     elements = prod(shape)

@@ -94,5 +94,6 @@ def activation_code(activation: Any, x: Any, function: str) -> int | None:
     """Return what the lane knows an activation by, checked; None stays None, and is for arrays it would not serve."""
     if not isinstance(x, np.ndarray) or not (x.dtype in (FLOAT32, FLOAT64) or is_narrow(x.dtype)):
         return None
-    applied = check_activation(activation, function)
-    return None if applied is None else applied.code(computed_in(x.dtype))
+    dtype = computed_in(x.dtype)
+    applied = check_activation(activation, function, dtype)
+    return None if applied is None else applied.code(dtype)

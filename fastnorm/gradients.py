@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import calls, engine
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
+from fastnorm.calls import Call
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT32, is_narrow, result_dtype, storage
-from fastnorm.engine import Call
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
 from fastnorm.recipe import Moments, Rule, line_terms, reciprocal_root
@@ -56,20 +56,20 @@ def begin(
 ) -> tuple[Call, Array]:  # fmt: skip
     """Check `dy`, `out`, `dtype` and `backend`; return the call, whose y is where dx goes, and dy to compute with.
 
-    `narrow` as in `engine.begin`.
+    `narrow` as in `calls.begin`.
     """
-    gradient = engine.take(dy, function, "dy")
+    gradient = calls.take(dy, function, "dy")
     if gradient.shape != x.shape:
         raise ValueError(f"{function}: dy must have the shape of x, {x.shape}, got {gradient.shape}")
     result = result_dtype(dtype, storage(x.dtype, function, "x").result, function)
-    compute = engine.compute_dtype(x, dtype, function)
+    compute = calls.compute_dtype(x, dtype, function)
     if out is not None:
-        engine.check_out(out, x.shape, result, function)
+        calls.check_out(out, x.shape, result, function)
     chosen = choose(x.size, backend, function)
     if narrow and chosen.narrow and is_narrow(result) and x.dtype == gradient.dtype == result and result.isnative:
         compute = result
-    source, upstream = (engine.as_compute(array, compute, chosen) for array in (x, gradient))
-    usable = out is not None and engine.usable_as_output(out, None, compute, (source, upstream, *others))
+    source, upstream = (calls.as_compute(array, compute, chosen) for array in (x, gradient))
+    usable = out is not None and calls.usable_as_output(out, None, compute, (source, upstream, *others))
     target = out if usable and out is not None else empty(x.shape, compute)
     return Call(source, target, result, out, chosen), upstream
 
@@ -89,7 +89,7 @@ def given_statistics(
 
 
 def _statistic(value: npt.ArrayLike, shape: tuple[int, ...], function: str, name: str) -> Array:
-    array = engine.take(value, function, name)
+    array = calls.take(value, function, name)
     if array.shape != shape:
         raise ValueError(f"{function}: {name} must have shape {shape}, got {array.shape}")
     return array.astype(np.float64).reshape(-1)
@@ -104,8 +104,8 @@ def of_lines(
     if inner > 1 and not parameters:
         _compose_lines(call, dy, plan, rule, given)
         return None
-    w = engine.parameter(weight, 1.0, reduce if parameters else 1, call.compute)
-    x, upstream, dx = (engine.viewed(array, plan.view) for array in (call.x, dy, call.y))
+    w = calls.parameter(weight, 1.0, reduce if parameters else 1, call.compute)
+    x, upstream, dx = (calls.viewed(array, plan.view) for array in (call.x, dy, call.y))
     if inner > 1:  # a weight goes with the position: lines are made contiguous
         x, upstream = (_rows(array) for array in (x, upstream))
         target = np.empty_like(x)
@@ -124,8 +124,8 @@ def _rows(array: Array) -> Array:
 def _compose_lines(call: Call, dy: Array, plan: Plan, rule: Rule, given: Given | None) -> None:
     """Lines side by side in memory, without a weight."""
     outer, reduce, inner = plan.view
-    x, upstream = engine.viewed(call.x, plan.view), engine.viewed(dy, plan.view)
-    found = given or _recomputed(call, plan, rule)
+    x, upstream = calls.viewed(call.x, plan.view), calls.viewed(dy, plan.view)
+    found = given or _recomputed(call.x, plan, rule, call.backend)
     mean, rstd = (part.reshape(outer, inner) for part in found)
     backend = _backend_for(call, rstd)
     sums, dots = backend.dots(x, upstream, mean)
@@ -133,8 +133,9 @@ def _compose_lines(call: Call, dy: Array, plan: Plan, rule: Rule, given: Given |
     backend.affine_grad(x, upstream, call.y.reshape(plan.view), mean, rstd, -rstd * rstd * b, -rstd * a)
 
 
-def _recomputed(call: Call, plan: Plan, rule: Rule) -> Given:
-    stats = engine.statistics(call.x, plan, rule.measure, call.backend)
+def _recomputed(x: Array, plan: Plan, rule: Rule, backend: Reference) -> Given:
+    """Compute the statistics of the forward pass again, flat."""
+    stats = engine.statistics(x, plan, rule.measure, backend)
     return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
 
 
@@ -161,18 +162,11 @@ class ChannelSums(NamedTuple):
     products: Array
 
 
-def channel_statistics(call: Call, layout: ChannelLayout, plan: Plan, rule: Rule) -> Given:
-    """Compute the statistics of the forward pass again, flat."""
-    ordered = call.x if layout.order is None else call.x.transpose(layout.order)
-    stats = engine.statistics(ordered, plan, rule.measure, call.backend)
-    return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
-
-
 @quiet
 def channel_dots(call: Call, dy: Array, layout: ChannelLayout, mean: Array, rstd: Array) -> ChannelSums:
     """Return the sums for statistics (items, C), where items is 1 or N."""
     view = layout.apply_view(len(mean))
-    x, upstream = engine.viewed(call.x, view, layout.order), engine.viewed(dy, view, layout.order)
+    x, upstream = calls.viewed(call.x, view, layout.order), calls.viewed(dy, view, layout.order)
     sums, dots = _backend_for(call, rstd).dots(x, upstream, mean.reshape(-1, view[2]))
     shape = -1, layout.channels
     sums, dots = sums.reshape(shape), dots.reshape(shape)
@@ -186,7 +180,7 @@ def apply_channels(
 ) -> None:
     """Write dx = scale * dy + slope * (x - mean) + shift, coefficients (items, C)."""
     view = layout.apply_view(len(mean))
-    x, upstream = engine.viewed(call.x, view, layout.order), engine.viewed(dy, view, layout.order)
+    x, upstream = calls.viewed(call.x, view, layout.order), calls.viewed(dy, view, layout.order)
     target = call.y if layout.order is None else call.y.transpose(layout.order)
     dx = target.reshape(view)
     coefficients = (np.ascontiguousarray(part).reshape(-1, view[2]) for part in (mean, scale, slope, shift))
@@ -211,13 +205,14 @@ def of_channels(
     channels = layout.channels
     w = np.ones(channels) if weight is None else weight.astype(np.float64)
     if plan.pool is None and layout.order is None and not layout.last:
-        x, upstream, dx = (engine.viewed(array, plan.view) for array in (call.x, dy, call.y))
-        scale = engine.parameter(weight, 1.0, channels if weight is not None else 1, call.compute)
+        x, upstream, dx = (calls.viewed(array, plan.view) for array in (call.x, dy, call.y))
+        scale = calls.parameter(weight, 1.0, channels if weight is not None else 1, call.compute)
         found = call.backend.normalize_grad(x, upstream, dx, scale, False, per_group, rule, given, True)
         assert found is not None
         products, sums = found
         return ChannelSums(sums.reshape(-1, channels), products.reshape(-1, channels))
-    mean, rstd = given or channel_statistics(call, layout, plan, rule)
+    ordered = call.x if layout.order is None else call.x.transpose(layout.order)
+    mean, rstd = given or _recomputed(ordered, plan, rule, call.backend)
     mean, rstd = (np.repeat(part, per_group).reshape(-1, channels) for part in (mean, rstd))
     found_sums = channel_dots(call, dy, layout, mean, rstd)
     a, b = group_means(found_sums, w, per_group, plan.count)

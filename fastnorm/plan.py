@@ -158,3 +158,11 @@ def plan_channels(shape: Shape, channel_axis: int) -> ChannelLayout:
         return ChannelLayout(batch, channels, after, False, None)
     order = (0, channel_axis, *(a for a in range(1, len(shape)) if a != channel_axis))
     return ChannelLayout(batch, channels, before * after, False, order)
+
+
+def unbatched_layout(shape: Shape, axis: int) -> ChannelLayout:
+    """Return the layout of an array whose only distinguished axis is that of the channels."""
+    before, channels, after = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    if after == 1:
+        return ChannelLayout(1, channels, before, True, None)
+    return ChannelLayout(before, channels, after, False, None)

@@ -18,7 +18,8 @@ class Settings:
     num_threads: int
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """Return how many processors this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this operating system
@@ -34,7 +35,7 @@ def _threads_from(name: str) -> int | None:
     return int(text)
 
 
-def check_backend(backend: str, name: str = "backend") -> str:
+def check_backend(backend: str, name: str) -> str:
     """Return `backend` if it is the name of one, else raise ValueError; `name` is what the message calls it."""
     if not isinstance(backend, str) or backend not in BACKENDS:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
@@ -42,7 +43,7 @@ def check_backend(backend: str, name: str = "backend") -> str:
 
 
 def _from_environment() -> Settings:
-    threads = _threads_from("FASTNORM_NUM_THREADS") or _threads_from("NUMBA_NUM_THREADS") or _usable_cpus()
+    threads = _threads_from("FASTNORM_NUM_THREADS") or _threads_from("NUMBA_NUM_THREADS") or usable_cpus()
     return Settings(check_backend(os.environ.get("FASTNORM_BACKEND") or "auto", "FASTNORM_BACKEND"), threads)
 
 
@@ -55,11 +56,11 @@ def current() -> Settings:
     return _scoped.get() or _process
 
 
-def _check_threads(num_threads: int) -> int:
+def _check_threads(num_threads: int, function: str) -> int:
     if isinstance(num_threads, bool) or not isinstance(num_threads, int):
-        raise TypeError(f"num_threads must be an int, got {type(num_threads).__name__}")
+        raise TypeError(f"{function}: num_threads must be an int, got {type(num_threads).__name__}")
     if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+        raise ValueError(f"{function}: num_threads must be at least 1, got {num_threads}")
     return num_threads
 
 
@@ -89,7 +90,7 @@ def set_num_threads(num_threads: int) -> None:
     >>> fastnorm.set_num_threads(before)
     """
     global _process
-    _process = replace(_process, num_threads=_check_threads(num_threads))
+    _process = replace(_process, num_threads=_check_threads(num_threads, "set_num_threads"))
 
 
 def get_num_threads() -> int:
@@ -130,9 +131,9 @@ def config(*, backend: str | None = None, num_threads: int | None = None) -> Ite
     """
     settings = current()
     if backend is not None:
-        settings = replace(settings, backend=check_backend(backend))
+        settings = replace(settings, backend=check_backend(backend, "config: backend"))
     if num_threads is not None:
-        settings = replace(settings, num_threads=_check_threads(num_threads))
+        settings = replace(settings, num_threads=_check_threads(num_threads, "config"))
     token = _scoped.set(settings)
     try:
         yield

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from fastnorm.settings import cache_directory
+from fastnorm.settings import cache_directory, usable_cpus
 
 
 def cpu_model() -> str:
@@ -25,9 +25,8 @@ def cpu_model() -> str:
 
 def tuned_file() -> Path:
     """Return where ``fastnorm tune`` keeps what it measured on this processor (it need not exist)."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = "".join(letter if letter.isalnum() else "-" for letter in cpu_model())
-    return cache_directory() / "tuned" / f"{name}-{cpus}.json"
+    return cache_directory() / "tuned" / f"{name}-{usable_cpus()}.json"
 
 
 class Tuned(NamedTuple):

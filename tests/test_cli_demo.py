@@ -14,6 +14,7 @@ import pytest
 
 import fastnorm
 from fastnorm.cli import demo, measure, numpy_norms, pipelines, plot, workloads
+from fastnorm.lab.timing import interleaved
 
 NORM_RESULTS = [
     measure.NormResult("layer_norm, rows", "layer_norm", (8, 4), "float32", 3e-5, 1e-5, "cython", 2e-7, 5e-8),
@@ -239,7 +240,7 @@ def test_pipelines_agree_between_numpy_and_fastnorm(data: workloads.Data) -> Non
 
 def test_interleaved_returns_a_median_for_each_name() -> None:
     calls: list[str] = []
-    medians = measure.interleaved(
+    medians = interleaved(
         {"first": lambda: calls.append("first"), "second": lambda: calls.append("second")},
         budget=0.0,
         sample=0.0,
@@ -253,9 +254,9 @@ def test_interleaved_returns_a_median_for_each_name() -> None:
 
 
 def test_interleaved_handles_no_functions_and_rejects_no_rounds() -> None:
-    assert measure.interleaved({}) == {}
+    assert interleaved({}) == {}
     with pytest.raises(ValueError, match="minimum_rounds"):
-        measure.interleaved({"nothing": lambda: None}, minimum_rounds=0)
+        interleaved({"nothing": lambda: None}, minimum_rounds=0)
 
 
 def test_worst_error_is_absolute_below_one_and_relative_above() -> None:
@@ -370,5 +371,19 @@ def test_demo_reports_a_plot_that_cannot_be_written(
     tmp_path: pathlib.Path,
 ) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    status, _ = run_quietly(small_data, monkeypatch, capsys, "--plot", str(tmp_path / "missing" / "demo.png"))
+    status, _ = run_quietly(small_data, monkeypatch, capsys, "--plot", str(tmp_path / "demo.no-format"))
     assert status == 1
+
+
+def test_a_missing_directory_shows_before_the_measurement(
+    small_data: workloads.Data,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.setattr(workloads, "load_data", lambda: small_data)
+    monkeypatch.setattr(demo, "_measure", lambda *_, **__: pytest.fail("measured before it looked"))
+    folder = tmp_path / "missing"
+    assert demo.run(demo_arguments("--plot", str(folder / "demo.png"))) == 1
+    assert f"there is no directory {folder}" in capsys.readouterr().err

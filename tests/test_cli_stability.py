@@ -106,10 +106,29 @@ def test_what_cannot_be_written_is_reported(
     numacc4: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    missing = tmp_path / "missing" / "report.html"
-    words = ["--data", str(numacc4), "--dtype", "float64", "--no-peers", "--quick", "--html", str(missing)]
+    taken = tmp_path / "report.html"
+    taken.mkdir()
+    words = ["--data", str(numacc4), "--dtype", "float64", "--no-peers", "--quick", "--html", str(taken)]
     assert main(["stability", *words]) == 1
-    assert f"could not write {missing}" in capsys.readouterr().err
+    assert f"could not write {taken}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--plot", "--html"])
+def test_a_missing_directory_shows_before_the_measurement(
+    option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.setattr(lab, "run", lambda *_, **__: pytest.fail("measured before it looked"))
+    folder = tmp_path / "missing"
+    assert main(["stability", option, str(folder / "report.svg")]) == 1
+    assert f"there is no directory {folder}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", "0.5", "x"])
+def test_a_seed_is_not_negative(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["stability", "--seed", seed])
+    assert f"expected an integer of at least 0, got '{seed}'" in capsys.readouterr().err
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

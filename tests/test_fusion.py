@@ -260,5 +260,17 @@ def test_a_function_that_is_no_function_of_a_number_is_refused() -> None:
     def two(x: float, y: float) -> float:
         return x + y
 
-    with pytest.raises(TypeError, match="activation 'two' does not map a float64 to a number"):
+    with pytest.raises(TypeError, match="layer_norm: activation 'two' does not map a float64 to a number"):
         fastnorm.layer_norm([1.0, 2.0], activation=two)
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_a_function_that_gives_no_number_leaves_the_output_alone(channel_axis: int, backend: str) -> None:
+    x, statistics = np.ones((4, 6, 6), np.float32), (np.zeros(6), np.ones(6))
+    wordy = numba.njit(lambda value: "a word")
+    for function, arguments in (("layer_norm", ()), ("group_norm", (2,)), ("batch_norm", statistics)):
+        own = {"axis": channel_axis} if function == "layer_norm" else {"channel_axis": channel_axis}
+        out = np.full_like(x, 7)
+        with pytest.raises(TypeError, match=f"^{function}: activation '<lambda>' does not map a float32 to a number"):
+            getattr(fastnorm, function)(x, *arguments, **own, activation=wordy, out=out, residual=x, backend=backend)
+        assert (out == 7).all()

@@ -246,3 +246,33 @@ def test_arrays_without_elements_give_such_results(shape: tuple[int, ...], backe
     for call in others:
         assert call(x).shape == shape
     np.testing.assert_array_equal(vector, np.ones(6, np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_spectral_norm_of_zeros_with_eps_zero(dtype: Any) -> None:
+    found = fastnorm.spectral_norm(np.zeros((3, 2), dtype), eps=0)
+    assert found.sigma == 0
+    np.testing.assert_array_equal(found.weight, np.zeros((3, 2), dtype))
+
+
+def test_nan_leaves_the_squares_of_other_pixels_in_range() -> None:
+    x = np.ones((1, 3, 2), np.float32)
+    x[0, 0, 0] = 1e30  # whose square float32 does not hold
+    alone = fastnorm.local_response_norm(x, 3)
+    x[0, :, 1] = np.nan
+    beside = fastnorm.local_response_norm(x, 3)
+    assert alone[0, 0, 0] > 0
+    np.testing.assert_array_equal(beside[..., 0], alone[..., 0])
+
+
+def test_a_window_of_any_size_is_one_of_all_channels() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+    y = fastnorm.local_response_norm(x, 10**18, alpha=10.0**18)
+    divisor = (1 + np.square(x.astype(np.float64)).sum(axis=1, keepdims=True)) ** 0.75
+    # Each of 5 squares, 4 additions, scale, offset, power and quotient rounds once, by half a unit.
+    np.testing.assert_allclose(y, x / divisor, rtol=13 * 2.0**-24)
+
+
+def test_a_p_norm_beyond_float64_scales_to_zeros() -> None:
+    y = fastnorm.lp_normalize(np.ones(10_000), p=0.01)  # the norm is 10,000 to the power of 100
+    np.testing.assert_array_equal(y, np.zeros(10_000))

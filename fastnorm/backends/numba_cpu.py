@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fastnorm.activations import FORMULAS, Activation, Scalar
 from fastnorm.backends import (
     numba_activations,
+    numba_column_statistics,
     numba_columns,
     numba_gradient_columns,
     numba_gradients,
@@ -23,7 +24,7 @@ from fastnorm.backends import (
     numba_short_rows,
     numba_textbook,
 )
-from fastnorm.backends.numba_lanes import BUNDLE_BYTES
+from fastnorm.backends.numba_lowering import BUNDLE_BYTES
 from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.dtypes import is_narrow
@@ -60,7 +61,7 @@ def threading_layer() -> str:
 
 
 def _tiles(inner: int, dtype: np.dtype[Any]) -> int:
-    return -(-inner // (numba_columns.TILE * (128 // dtype.itemsize)))
+    return -(-inner // (numba_column_statistics.TILE * (BUNDLE_BYTES // dtype.itemsize)))
 
 
 def is_short(x: Array) -> bool:
@@ -131,7 +132,8 @@ class Numba(Reference):
             _share(numba_rows.moments_rows, numba_rows.parallel_moments_rows, outer * chunks, arguments)
         else:
             units = outer * chunks * _tiles(inner, x.dtype)
-            _share(numba_columns.moments_columns, numba_columns.parallel_moments_columns, units, arguments)
+            kernels = numba_column_statistics.moments_columns, numba_column_statistics.parallel_moments_columns
+            _share(*kernels, units, arguments)
         if chunks == 1:
             return Moments(*(part[:, 0] for part in parts))
         return self.merge(parts, chunk_length(x.shape), last)
@@ -160,7 +162,8 @@ class Numba(Reference):
             _share(numba_rows.extrema_rows, numba_rows.parallel_extrema_rows, outer * chunks, arguments)
         else:
             units = outer * chunks * _tiles(inner, x.dtype)
-            _share(numba_columns.extrema_columns, numba_columns.parallel_extrema_columns, units, arguments)
+            kernels = numba_column_statistics.extrema_columns, numba_column_statistics.parallel_extrema_columns
+            _share(*kernels, units, arguments)
         return low.min(axis=1), high.max(axis=1)
 
     def affine(

@@ -6,7 +6,8 @@ units.
 
 import numba
 
-from fastnorm.backends.numba_columns import CHUNK, COEFFICIENTS, TILE, clear, load_columns, store_columns
+from fastnorm.backends.numba_column_statistics import CHUNK, TILE, load_columns, store_columns
+from fastnorm.backends.numba_columns import COEFFICIENTS, clear
 from fastnorm.backends.numba_gradients import GRADIENT_ROWS
 from fastnorm.backends.numba_jit import helper, kernel, parallel_kernel
 from fastnorm.backends.numba_lanes import (

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import sys
@@ -23,12 +21,17 @@ from fastnorm.cli.measure import (
     DemoResult,
     NormResult,
     PipelineResult,
-    interleaved,
     worst_difference,
     worst_error,
 )
 from fastnorm.cli.pipelines import Pipeline, pipelines
 from fastnorm.cli.printing import print_table
+from fastnorm.cli.progress import progress_bar
+from fastnorm.lab.peers import version
+from fastnorm.lab.plots import require_matplotlib
+from fastnorm.lab.timing import interleaved
+from fastnorm.settings import usable_cpus
+from fastnorm.tuning import cpu_model
 
 __all__ = ["add_arguments", "run"]
 
@@ -74,11 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
         data = workloads.load_data()
         if arguments.plot is not None:
             # Before the measurement, so that what is missing shows at once.
-            workloads.import_extra("matplotlib", "matplotlib")
+            require_matplotlib()
             plot = importlib.import_module("fastnorm.cli.plot")
-    except workloads.MissingExtraError as error:
-        print(f"fastnorm demo: {error}", file=sys.stderr)
-        return 1
+    except ImportError as error:
+        return _fail(str(error))
+    if arguments.plot is not None and not arguments.plot.parent.is_dir():
+        return _fail(f"could not write {arguments.plot}: there is no directory {arguments.plot.parent}")
     result = _measure(data, quick=arguments.quick)
     if arguments.json:
         print(json.dumps(_as_json(result), indent=2))
@@ -88,45 +92,29 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             plot.draw(result, arguments.plot)
         except (OSError, ValueError) as error:
-            print(f"fastnorm demo: could not write {arguments.plot}: {error}", file=sys.stderr)
-            return 1
+            return _fail(f"could not write {arguments.plot}: {error}")
         print(f"Drawn in {arguments.plot}", file=sys.stderr)
     return 0
 
 
-class _Progress:
-    """One line on stderr that says what is being measured; nothing where stderr is no terminal."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.done = 0
-        self.visible = sys.stderr.isatty()
-
-    def start(self, name: str) -> None:
-        self.done += 1
-        self._write(f"[{self.done}/{self.total}] {name}")
-
-    def finish(self) -> None:
-        self._write("")
-
-    def _write(self, text: str) -> None:
-        if self.visible:
-            sys.stderr.write(f"\r\x1b[2K{text}")
-            sys.stderr.flush()
+def _fail(message: str) -> int:
+    print(f"fastnorm demo: {message}", file=sys.stderr)
+    return 1
 
 
 def _measure(data: workloads.Data, *, quick: bool) -> DemoResult:
     fastnorm.warm()
     rows, pipes = workloads.rows(fastnorm, data), pipelines(data)
-    progress = _Progress(len(rows) + len(pipes))
+    steps = len(rows) + len(pipes)
     norm_results, pipeline_results = [], []
-    for row in rows:
-        progress.start(row.name)
-        norm_results.append(_measure_row(row, quick=quick))
-    for pipeline in pipes:
-        progress.start(pipeline.name)
-        pipeline_results.append(_measure_pipeline(pipeline, quick=quick))
-    progress.finish()
+    with progress_bar() as progress:
+        for done, row in enumerate(rows):
+            progress(done, steps, row.name)
+            norm_results.append(_measure_row(row, quick=quick))
+        for done, pipeline in enumerate(pipes, len(rows)):
+            progress(done, steps, pipeline.name)
+            pipeline_results.append(_measure_pipeline(pipeline, quick=quick))
+        progress(steps, steps, "")
     return DemoResult(norm_results, pipeline_results, _machine(), _versions())
 
 
@@ -206,33 +194,17 @@ def _norm_share(pipeline: Pipeline, runs: int = 5) -> float:
 
 def _machine() -> dict[str, Any]:
     return {
-        "processor": _processor(),
+        "processor": cpu_model(),
         "architecture": platform.machine(),
         "system": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": usable_cpus(),
         "fastnorm_threads": fastnorm.get_num_threads(),
     }
 
 
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("fastnorm", "numpy", "numba", "scikit-learn"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    found = {package: version(package) for package in ("fastnorm", "numpy", "numba", "scikit-learn")}
+    return {"python": platform.python_version()} | {name: text for name, text in found.items() if text is not None}
 
 
 def _as_json(result: DemoResult) -> dict[str, Any]:

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnorm.lab.timing import interleaved
-
-__all__ = ["DemoResult", "NormResult", "PipelineResult", "interleaved", "worst_difference", "worst_error"]
+__all__ = ["DemoResult", "NormResult", "PipelineResult", "worst_difference", "worst_error"]
 
 
 def _arrays(result: Any) -> list[NDArray[np.float64]]:

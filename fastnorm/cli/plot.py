@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastnorm.cli.measure import DemoResult, NormResult, PipelineResult
-from fastnorm.cli.workloads import import_extra
+from fastnorm.lab.plots import import_matplotlib
 
 __all__ = ["draw"]
 
@@ -32,7 +32,7 @@ def draw(result: DemoResult, path: str | pathlib.Path) -> None:
 
     Raises
     ------
-    MissingExtraError
+    ImportError
         If matplotlib is not installed.
     OSError
         If the file cannot be written.
@@ -41,8 +41,8 @@ def draw(result: DemoResult, path: str | pathlib.Path) -> None:
     """
     if not result.norms:
         raise ValueError("draw: expected a result with at least one norm, got none")
-    figures = import_extra("matplotlib.figure", "matplotlib")
-    canvases = import_extra("matplotlib.backends.backend_agg", "matplotlib")
+    figures = import_matplotlib("matplotlib.figure")
+    canvases = import_matplotlib("matplotlib.backends.backend_agg")
     heights = [INCHES_PER_BAR * max(len(result.norms), 4)]
     if result.pipelines:
         heights.append(0.55 * len(result.pipelines))

@@ -19,6 +19,12 @@ MARK = "*"
 WIDTH = 110
 
 
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, got {text!r}")
+    return int(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Declare the command's arguments.
@@ -38,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", nargs="+", choices=lab.DTYPES, help="default: all; --quick: float32 and float64")
     parser.add_argument("--algorithms", nargs="+", choices=lab.ALGORITHMS, default=list(lab.ALGORITHMS), metavar="NAME")
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers in the data; default: 0")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the random numbers in the data; default: 0")
     parser.add_argument("--no-peers", action="store_true", help="leave other libraries out")
     parser.add_argument(
         "--plot",
@@ -64,14 +70,17 @@ def run(arguments: argparse.Namespace) -> int:
     int
         The command's exit status: 0, or 1 if data cannot be read, matplotlib is missing or a file cannot be written.
     """
-    drawn = arguments.plot is not None or arguments.html is not None
+    files = [path for path in (arguments.plot, arguments.html) if path is not None]
+    drawn = bool(files)
     try:
         data = None if arguments.data is None else [one for path in arguments.data for one in lab.load(path)]
         if drawn:
             require_matplotlib()  # before the measurement, so that what is missing shows at once
     except (OSError, ValueError, ImportError) as error:
-        print(f"fastnorm stability: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
+    for path in files:
+        if not path.parent.is_dir():
+            return _fail(f"could not write {path}: there is no directory {path.parent}")
     with progress_bar() as progress:
         results = lab.run(
             data,
@@ -90,6 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
     return _write(results, arguments.plot, arguments.html)
 
 
+def _fail(message: str) -> int:
+    print(f"fastnorm stability: {message}", file=sys.stderr)
+    return 1
+
+
 def _write(results: lab.Results, plot: pathlib.Path | None, html: pathlib.Path | None) -> int:
     path = plot
     try:
@@ -101,8 +115,7 @@ def _write(results: lab.Results, plot: pathlib.Path | None, html: pathlib.Path |
             html.write_text(lab.page(results), encoding="utf-8")
             print(f"Written to {html}", file=sys.stderr)
     except (OSError, ValueError) as error:
-        print(f"fastnorm stability: could not write {path}: {error}", file=sys.stderr)
-        return 1
+        return _fail(f"could not write {path}: {error}")
     return 0
 
 

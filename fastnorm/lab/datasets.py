@@ -82,14 +82,21 @@ def numacc(name: str) -> Dataset:
         values = np.array([10000001.0, 10000003.0, 10000002.0])
         return Dataset(name, values, Fraction(10000002), Fraction(1), "three integers of 8 digits (NIST StRD)")
     if name not in _NUMACC:
-        raise ValueError(f"numacc: expected one of {', '.join(NUMACC)}, got {name!r}")
+        raise ValueError(f"numacc: name must be one of {', '.join(NUMACC)}, got {name!r}")
     base, mean = _NUMACC[name]
     values = np.array([float(f"{base}.2")] + 500 * [float(f"{base}.1"), float(f"{base}.3")])
     return Dataset(name, values, Fraction(mean), Fraction("0.1"), f"{base}.2, then {base}.1 and {base}.3 (NIST StRD)")
 
 
 def largest_condition(dtype: npt.DTypeLike) -> float:
-    """Return the largest condition number that data of a dtype are generated with, a tenth of 1/u."""
+    """Return the largest condition number that data of a dtype are generated with, a tenth of 1/u.
+
+    Examples
+    --------
+    >>> from fastnorm.lab import largest_condition
+    >>> f"{largest_condition('float32'):.1e}"
+    '1.7e+06'
+    """
     return CONDITION_SHARE * 2 / float(np.finfo(np.dtype(dtype)).eps)
 
 
@@ -200,12 +207,12 @@ def family(name: str, n: int, kappa: float, dtype: npt.DTypeLike = np.float64, s
     '1e+05'
     """
     if name not in _FAMILIES:
-        raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {name!r}")
+        raise ValueError(f"family: name must be one of {', '.join(FAMILIES)}, got {name!r}")
     stored = np.dtype(dtype)
     limit = largest_condition(stored)
     if n < 2 or not 1 <= kappa <= limit:
         raise ValueError(
-            f"family: expected n of at least 2 and kappa from 1 to {limit:.3g} for {stored}, got {n} and {kappa}"
+            f"family: n must be at least 2 and kappa from 1 to {limit:.3g} for {stored}, got {n} and {kappa}"
         )
     make, description = _FAMILIES[name]
     values = make(n, float(kappa), stored, np.random.default_rng(seed)).astype(stored)

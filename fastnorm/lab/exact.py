@@ -89,7 +89,7 @@ def exact_moments(values: npt.ArrayLike, ddof: int = 1) -> ExactMoments:
     """
     array = np.asarray(values).ravel()
     if array.size <= ddof or array.size == 0:
-        raise ValueError(f"exact_moments: expected more than {max(ddof, 0)} values, got {array.size}")
+        raise ValueError(f"exact_moments: values must be more than {max(ddof, 0)}, got {array.size}")
     integers, exponent = _integers(array)
     count, total = len(integers), sum(integers)
     unit = Fraction(2) ** exponent
@@ -103,10 +103,10 @@ def _integers(array: npt.NDArray[Any]) -> tuple[list[int], int]:
     if array.dtype.kind in "iu":
         return array.tolist(), 0
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise TypeError(f"exact_moments: expected float16, float32, float64 or integers, got {array.dtype}")
+        raise TypeError(f"exact_moments: values must be of float16, float32, float64 or integers, got {array.dtype}")
     doubles = array.astype(np.float64)
     if not np.isfinite(doubles).all():
-        raise ValueError("exact_moments: expected finite values, got NaN or an infinity")
+        raise ValueError("exact_moments: values must be finite, got NaN or an infinity")
     fractions, exponents = np.frexp(doubles)
     mantissas = np.ldexp(fractions, MANTISSA_BITS).astype(np.int64)
     # Zero has no exponent of its own and must not widen the range of the others.
@@ -132,6 +132,13 @@ def square_root(value: Fraction) -> Fraction:
     Fraction
         Exact where the root is rational with a power of two as denominator, else below the root by less than 2^-200
         of it.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from fastnorm.lab import square_root
+    >>> square_root(Fraction(9, 4))
+    Fraction(3, 2)
     """
     if value == 0:
         return Fraction(0)

@@ -53,6 +53,12 @@ def default_datasets(dtype: str, *, quick: bool = False, seed: int = 0) -> list[
     -------
     list of Dataset
         NumAcc1 to 4 first.
+
+    Examples
+    --------
+    >>> from fastnorm.lab import default_datasets
+    >>> [one.name for one in default_datasets("float32", quick=True)][3:6]
+    ['NumAcc4', 'offset 10^0', 'offset 10^3']
     """
     found = [datasets.numacc(name) for name in datasets.NUMACC]
     for name in datasets.FAMILIES:

@@ -25,6 +25,15 @@ def findings(results: Results) -> list[str]:
     -------
     list of str
         Sentences.
+
+    Examples
+    --------
+    >>> from fastnorm import lab
+    >>> data = [lab.numacc("NumAcc4")]
+    >>> results = lab.run(data, dtypes=["float64"], peers=False, speed=False, curves=False)
+    >>> from fastnorm.lab.findings import findings
+    >>> findings(results) == lab.failures(results)  # alone, without sweeps
+    True
     """
     said = [*comparisons(results), *bounds(results), *failures(results)]
     said += [f"Not measured: {reason}." for reason in results.skipped]
@@ -34,7 +43,16 @@ def findings(results: Results) -> list[str]:
 
 
 def failures(results: Results) -> list[str]:
-    """Say which algorithm or peer gets less than one digit of the standard deviation right, and where."""
+    """Say which algorithm or peer gets less than one digit of the standard deviation right, and where.
+
+    Examples
+    --------
+    >>> from fastnorm import lab
+    >>> data = [lab.numacc("NumAcc4")]
+    >>> results = lab.run(data, dtypes=["float64"], peers=False, speed=False, curves=False)
+    >>> lab.failures(results)
+    ['naive fails on NumAcc4 (float64): 0 digits of the sd are right; it came out as no finite number.']
+    """
     said: list[str] = []
     nobody: dict[str, dict[str, None]] = {}
     failed: dict[str, dict[tuple[str, str], Row]] = {}
@@ -78,7 +96,16 @@ def _shortened(names: Sequence[str]) -> str:
 
 
 def lost_rows(results: Results, dtype: str) -> list[str]:
-    """Return where a peer beats `auto` in one dtype: empty if `auto` wins or ties every row, mean and sd."""
+    """Return where a peer beats `auto` in one dtype: empty if `auto` wins or ties every row, mean and sd.
+
+    Examples
+    --------
+    >>> from fastnorm import lab
+    >>> data = [lab.numacc("NumAcc4")]
+    >>> results = lab.run(data, dtypes=["float64"], peers=False, speed=False, curves=False)
+    >>> lab.lost_rows(results, "float64")
+    []
+    """
     lost = []
     for row in results.rows:
         rivals = [name for name in results.peers if name in row.scores]
@@ -94,7 +121,16 @@ def lost_rows(results: Results, dtype: str) -> list[str]:
 
 
 def comparisons(results: Results) -> list[str]:
-    """Say for each dtype whether `auto` wins or ties every row against the peers, and the same of layer_norm."""
+    """Say for each dtype whether `auto` wins or ties every row against the peers, and the same of layer_norm.
+
+    Examples
+    --------
+    >>> from fastnorm import lab
+    >>> data = [lab.numacc("NumAcc4")]
+    >>> results = lab.run(data, dtypes=["float64"], peers=False, speed=False, curves=False)
+    >>> lab.comparisons(results)  # with nobody
+    []
+    """
     said = []
     for dtype in results.dtypes:
         rows = [row for row in results.rows if row.dtype == dtype]
@@ -135,7 +171,16 @@ def _list(names: Sequence[str]) -> str:
 
 
 def bounds(results: Results) -> list[str]:
-    """Say whether every measured error lies below its theoretical bound."""
+    """Say whether every measured error lies below its theoretical bound.
+
+    Examples
+    --------
+    >>> from fastnorm import lab
+    >>> data = [lab.numacc("NumAcc4")]
+    >>> results = lab.run(data, dtypes=["float32"], algorithms=["auto"], peers=False, speed=False, quick=True)
+    >>> lab.bounds(results)
+    ['All ... errors of the sweeps lie below their theoretical bounds (Chan, Golub and LeVeque 1983).']
+    """
     above, points = [], 0
     for curve in [*results.against_kappa, *results.against_n]:
         # From 1 on a bound promises nothing, so nothing can break it.

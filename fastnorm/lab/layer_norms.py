@@ -45,6 +45,13 @@ def exact_layer_norm(x: Array, epsilon: float = EPSILON) -> Array:
     ndarray of longdouble, shape (rows, width)
         ``(x - mean) / sqrt(variance + epsilon)``. The mean is taken off in two parts, so that nothing is lost where x
         is close to it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnorm.lab import exact_layer_norm
+    >>> exact_layer_norm(np.array([[1.0, 3.0]]), epsilon=0.0).astype(float)
+    array([[-1.,  1.]])
     """
     result = np.empty(x.shape, np.longdouble)
     for line, out in zip(x, result, strict=True):

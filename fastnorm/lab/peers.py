@@ -44,7 +44,14 @@ class Peer:
 
 
 def installed(peer: Peer) -> bool:
-    """Whether the modules of a peer can be imported."""
+    """Whether the modules of a peer can be imported.
+
+    Examples
+    --------
+    >>> from fastnorm.lab import VARIANCE_PEERS, installed
+    >>> VARIANCE_PEERS[0].name, installed(VARIANCE_PEERS[0])
+    ('numpy', True)
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -14,7 +14,7 @@ from fastnorm.lab.labels import label_points, spread
 from fastnorm.lab.results import Curve, Results
 from fastnorm.lab.scores import all_digits
 
-__all__ = ["FIGURES", "draw", "inline_svg", "require_matplotlib", "save"]
+__all__ = ["FIGURES", "draw", "import_matplotlib", "inline_svg", "require_matplotlib", "save"]
 
 # Okabe and Ito's colours, told apart also by readers who do not see red or green; legible on white and on black.
 DTYPE_COLOURS = {"float16": "#cc79a7", "float32": "#d55e00", "float64": "#0072b2"}
@@ -58,10 +58,11 @@ SMALLEST_ERROR, LARGEST_ERROR = 1e-18, 10.0
 
 def require_matplotlib() -> None:
     """Raise an ImportError that says what to install if matplotlib is missing."""
-    _import("matplotlib")
+    import_matplotlib("matplotlib")
 
 
-def _import(module: str) -> Any:
+def import_matplotlib(module: str) -> Any:
+    """Return matplotlib or a module of it; the ImportError where it is missing says what to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -72,15 +73,15 @@ def _import(module: str) -> Any:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    matplotlib = _import("matplotlib")
+    matplotlib = import_matplotlib("matplotlib")
     with matplotlib.rc_context(LOOK | GRID):
         yield
 
 
 def _figure(width: float, height: float) -> Any:
-    figure = _import("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    figure = import_matplotlib("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     # Drawn on Agg's canvas: needs no display, and leaves the process's choice of backend alone.
-    _import("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    import_matplotlib("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     return figure
 
 
@@ -110,12 +111,13 @@ def _against_kappa(results: Results) -> Any:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     dtypes = [dtype for dtype in results.dtypes if any(curve.dtype == dtype for curve in results.against_kappa)]
-    lines = _import("matplotlib.lines").Line2D
+    lines = import_matplotlib("matplotlib.lines").Line2D
     handles = [
         lines([], [], color=DTYPE_COLOURS[one], marker="o", markersize=4.5, linestyle="", label=one) for one in dtypes
     ]
     handles.append(lines([], [], color=FAINT, linewidth=1.6, label="its theoretical bound"))
-    handles.append(_import("matplotlib.patches").Patch(color=FAINT, alpha=0.2, linewidth=0, label="no digit is right"))
+    patch = import_matplotlib("matplotlib.patches").Patch
+    handles.append(patch(color=FAINT, alpha=0.2, linewidth=0, label="no digit is right"))
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handletextpad=0.5, columnspacing=1.6)
     figure.supxlabel(f"condition number kappa of a line of {results.kappa_count:,} values", fontsize=10, color=INK)
     figure.supylabel("relative error of the variance", fontsize=10, color=INK)
@@ -195,7 +197,7 @@ def _against_speed(results: Results) -> Any:
         axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.set_title(dtype)
     figure.axes[0].set_ylabel("right digits of the sd, mean of all data sets")
-    lines = _import("matplotlib.lines").Line2D
+    lines = import_matplotlib("matplotlib.lines").Line2D
     styles: list[dict[str, Any]] = [
         {"marker": "o", "linestyle": "", "color": ALGORITHM_COLOURS["auto"], "label": "algorithm of fastnorm.moments"},
         {"marker": "s", "linestyle": "", "color": PEER_COLOUR, "label": "peer"},

@@ -18,12 +18,27 @@ CORRECTLY_ROUNDED = 0.5
 
 
 def all_digits(dtype: npt.DTypeLike) -> float:
-    """Return how many decimal digits a dtype has: 15.65 for float64, 6.92 for float32, 3.01 for float16."""
+    """Return how many decimal digits a dtype has.
+
+    Examples
+    --------
+    >>> from fastnorm.lab import all_digits
+    >>> [round(all_digits(dtype), 2) for dtype in ("float64", "float32", "float16")]
+    [15.65, 6.92, 3.01]
+    """
     return -math.log10(float(np.finfo(np.dtype(dtype)).eps))
 
 
 def unit_in_last_place(exact: Fraction, dtype: npt.DTypeLike) -> Fraction:
-    """Return the distance between neighbouring numbers of a dtype at an exact value."""
+    """Return the distance between neighbouring numbers of a dtype at an exact value.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from fastnorm.lab import unit_in_last_place
+    >>> unit_in_last_place(Fraction(1), "float16")
+    Fraction(1, 1024)
+    """
     limits = np.finfo(np.dtype(dtype))
     smallest = Fraction(float(limits.smallest_subnormal))
     if exact == 0:

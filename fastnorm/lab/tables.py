@@ -58,6 +58,14 @@ def tables(results: Results) -> list[Table]:
     -------
     list of Table
         For each dtype digits of sd and mean and units in the last place of sd; then layer norms and times.
+
+    Examples
+    --------
+    >>> from fastnorm import lab
+    >>> data = [lab.numacc("NumAcc4")]
+    >>> results = lab.run(data, dtypes=["float64"], peers=False, speed=False, curves=False)
+    >>> [table.title for table in lab.tables(results)][:2]
+    ['Standard deviation, float64: digits that are right', 'Mean, float64: digits that are right']
     """
     found = []
     for dtype in results.dtypes:

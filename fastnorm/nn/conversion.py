@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import calls
 from fastnorm.dtypes import is_floating
 from fastnorm.nn.batch import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from fastnorm.nn.group import GroupNorm
@@ -140,7 +140,7 @@ def from_state_dict(
 
 
 def _array(value: Any, function: str, name: str) -> Array:
-    return engine.take(as_numpy(value), function, name)
+    return calls.take(as_numpy(value), function, name)
 
 
 def _told(kind: type[Layer], state: Mapping[str, Array]) -> dict[str, Any]:

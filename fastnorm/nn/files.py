@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import calls
 from fastnorm.nn.layer import Layer
 from fastnorm.nn.tensors import as_numpy
 
@@ -37,7 +37,7 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
     Raises
     ------
     TypeError
-        `state` is not of such a type, or an array not of real numbers.
+        `state` or `path` is not of such a type, or an array not of real numbers.
     ValueError
         `path` has another ending, two arrays have one name, or bfloat16 is to go into .npz, which cannot tell it.
     ImportError
@@ -76,6 +76,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
 
     Raises
     ------
+    TypeError
+        `path` is neither.
     ValueError
         `path` has another ending, or the file does not hold what that says.
     OSError
@@ -113,6 +115,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _checked_path(path: str | os.PathLike[str], function: str) -> tuple[Path, str]:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{function}: path must be a str or a path, got {type(path).__name__}")
     checked = Path(path)
     if checked.suffix not in (".npz", ".safetensors"):
         raise ValueError(f"{function}: path must end in .npz or .safetensors, got {os.fspath(path)!r}")
@@ -132,7 +136,7 @@ def _named(state: Layer | Mapping[str, Layer | npt.ArrayLike]) -> Iterator[tuple
         if isinstance(value, Layer):
             yield from ((f"{name}.{key}", array) for key, array in value.state_dict().items())
         else:
-            yield name, np.asarray(engine.take(as_numpy(value), "save", name), order="C")
+            yield name, np.asarray(calls.take(as_numpy(value), "save", name), order="C")
 
 
 def _npz(arrays: Mapping[str, Array]) -> bytes:

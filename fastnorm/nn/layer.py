@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import calls
 from fastnorm.nn.html import table
 from fastnorm.nn.seen import Seen
 from fastnorm.nn.state import State
@@ -92,7 +92,7 @@ class Layer(State, ABC):
         >>> nn.RMSNorm(2, eps=0.0)([[1.0, 7.0]])
         array([[0.2, 1.4]])
         """
-        array = engine.take(x, self._name)
+        array = calls.take(x, self._name)
         result: Array = self._forward(array)
         self._remember(x=array)
         return result
@@ -140,7 +140,7 @@ class Layer(State, ABC):
         if self._seen is None:
             raise RuntimeError(f"{self._name}: backward needs a call of the layer before it, one for each")
         arrays = self._seen.arrays(self._name)
-        shape, gradient = arrays["x"].shape, engine.take(dy, self._name, "dy")
+        shape, gradient = arrays["x"].shape, calls.take(dy, self._name, "dy")
         if gradient.shape != shape:
             raise ValueError(f"{self._name}: dy must have the shape of x, {shape}, got {gradient.shape}")
         found = self._backward(gradient, training=self._seen.training, **arrays)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls
 from fastnorm.nn.layer import Layer
 from fastnorm.nn.state import Entry
 from fastnorm.norms.layer import layer_norm, layer_norm_backward
@@ -172,7 +172,7 @@ class RMSNorm(LineLayer):
     def _eps_for(self, x: Array) -> float:
         if self.eps is not None:
             return self.eps
-        return float(np.finfo(engine.compute_dtype(x, None, self._name)).eps)
+        return float(np.finfo(calls.compute_dtype(x, None, self._name)).eps)
 
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of the layer's repr.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls
 from fastnorm.nn.layer import Layer
 
 Array = npt.NDArray[Any]
@@ -76,10 +76,10 @@ class MaskedLayer(Layer):
         >>> layer.backward([[[1.0, 0.0, 0.0]]])
         array([[[0., 0., 0.]]])
         """
-        array = engine.take(x, self._name)
+        array = calls.take(x, self._name)
         arguments.element_weights(weights, where, array.shape, self._name)
         given = {"where": where, "weights": weights} if self._uses_batch else {}
-        counts = {name: engine.take(part, self._name, name) for name, part in given.items() if part is not None}
+        counts = {name: calls.take(part, self._name, name) for name, part in given.items() if part is not None}
         result: Array = self._forward(array, **counts)
         self._remember(x=array, **counts)
         return result

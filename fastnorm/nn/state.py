@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import engine
+from fastnorm import calls
 from fastnorm.dtypes import FLOAT32, result_dtype
 from fastnorm.nn.tensors import as_numpy
 
@@ -177,7 +177,7 @@ class State:
         TypeError, ValueError
             It does not fit.
         """
-        array = engine.take(as_numpy(value), self._name, name)
+        array = calls.take(as_numpy(value), self._name, name)
         if not self._shape_fits(array.shape, target.shape):
             raise ValueError(f"{self._name}: {name} must have shape {target.shape}, got {array.shape}")
         if target.dtype.kind == "i" and array.dtype.kind not in "iu":

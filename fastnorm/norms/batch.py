@@ -1,14 +1,13 @@
-"""Batch normalization, in inference and in training, and normalization by given statistics."""
+"""Batch normalization, in inference and in training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine, gradients
+from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
@@ -23,17 +22,11 @@ from fastnorm.norms.conventions import (
     left_open,
     update_running,
 )
-from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
-from fastnorm.recipe import Moments, Rule
+from fastnorm.norms.given import as_moments
+from fastnorm.plan import plan_channels, plan_reduction
+from fastnorm.recipe import Rule
 
 Array = npt.NDArray[Any]
-
-
-def given_statistics(mean: Array, var: Array, eps: float) -> tuple[Moments, Array]:
-    """Return statistics that were not computed from x as moments with a centre, and their rstd."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rstd = 1.0 / np.sqrt(var + eps)
-    return Moments(mean, np.zeros_like(mean), var), rstd
 
 
 def batch_norm(
@@ -164,7 +157,7 @@ def batch_norm(
             x, running_mean, running_var, weight, bias, training, moving, eps, channel_axis, out, dtype, return_stats,
             backend, residual, return_residual, activation, where, weights,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
@@ -178,10 +171,10 @@ def batch_norm(
         mean = arguments.statistic(running_mean, channels, function, "running_mean")
         var = arguments.statistic(running_var, channels, function, "running_var")
         addend = arguments.residual(residual, return_residual, array, function)
-        applied = check_activation(activation, function)
-        call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=plain)
+        applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
+        call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=plain)
         call, fusion = engine.fuse(call, addend, applied, return_residual)
-        moments, rstd = given_statistics(mean, var, rule.eps)
+        moments, rstd = as_moments(mean, var, rule.eps)
         if array.size:
             engine.apply_channels(call, layout, moments, rstd, weight, bias, 1, fusion)
         stats = Stats(mean.reshape(stats_shape), rstd.reshape(stats_shape)) if return_stats else None
@@ -193,10 +186,9 @@ def batch_norm(
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if counted is not None:
         masked.check_counted(counted, rules.unbiased and var_to_update is not None, function)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
+    call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
     if not array.size:
-        empty = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(stats_shape)) if return_stats else call.finish()
     if counted is not None:
         moments, totals, batch = masked.normalize_channels(call, counted, rule, weight, bias)
         update_running(mean_to_update, var_to_update, moments, totals, momentum, rules)
@@ -285,7 +277,7 @@ def batch_norm_backward(
             dy, x, weight, mean, rstd, running_mean, running_var, training, eps, channel_axis, out, dtype, backend,
             where, weights,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
@@ -307,7 +299,7 @@ def batch_norm_backward(
             )
         centre = arguments.statistic(running_mean, channels, function, "running_mean")
         var = arguments.statistic(running_var, channels, function, "running_var")
-        given = gradients.Given(centre, given_statistics(centre, var, rule.eps)[1])
+        given = gradients.Given(centre, as_moments(centre, var, rule.eps)[1])
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=counted is None)
     if not array.size:
         return gradients.nothing(call, weight, channels)
@@ -319,86 +311,3 @@ def batch_norm_backward(
     else:
         found = gradients.of_given(call, upstream, layout, weight, given)
     return gradients.finish(call, found, weight)
-
-
-def normalize(
-    x: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    var: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-    bias: npt.ArrayLike | None = None,
-    *,
-    channel_axis: int = -1,
-    eps: float = 1e-5,
-    out: Array | None = None,
-    dtype: npt.DTypeLike | None = None,
-    return_stats: bool = False,
-    backend: str | None = None,
-) -> ArrayOrStats:
-    """Normalise each channel by given statistics: ``(x - mean) / sqrt(var + eps) * weight + bias``.
-
-    What ``tf.nn.batch_normalization`` does, in one pass over x.
-
-    Parameters
-    ----------
-    x : array_like
-        Any shape with at least one dimension; real numbers.
-    mean, var : array_like
-        (C,), the statistics of each channel.
-    weight, bias : array_like, optional
-        (C,).
-    channel_axis : int, default -1
-        The axis of the channels.
-    eps : float, default 1e-5
-        Added to the variance; at least 0.
-    out, dtype, return_stats, backend
-        As in `layer_norm`.
-
-    Returns
-    -------
-    ndarray of the shape of x, or (ndarray, Stats)
-
-    Raises
-    ------
-    TypeError
-        An array is not of a real number dtype, or out not of the result's.
-    ValueError
-        A shape, axis or eps that does not fit.
-
-    Examples
-    --------
-    >>> import fastnorm
-    >>> fastnorm.normalize([[1.0, 10.0], [3.0, 30.0]], mean=[2.0, 20.0], var=[1.0, 100.0], eps=0)
-    array([[-1., -1.],
-           [ 1.,  1.]])
-    """
-    function = "normalize"
-    if dtype is None and not return_stats and backend is None:
-        y = lane.given(x, mean, var, weight, bias, channel_axis, eps, out)
-        if y is not None:
-            return y
-    array = engine.take(x, function)
-    axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
-    channels = array.shape[axis]
-    least = arguments.number(eps, function, "eps", minimum=0)
-    mean = arguments.statistic(mean, channels, function, "mean")
-    var = arguments.statistic(var, channels, function, "var")
-    weight = arguments.parameter(weight, (channels,), function, "weight")
-    bias = arguments.parameter(bias, (channels,), function, "bias")
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
-    moments, rstd = given_statistics(mean, var, least)
-    if array.size:
-        engine.apply_channels(call, unbatched_layout(array.shape, axis), moments, rstd, weight, bias, 1)
-    result = call.finish()
-    if not return_stats:
-        return result
-    shape = tuple(size if a == axis else 1 for a, size in enumerate(array.shape))
-    return result, Stats(mean.reshape(shape), rstd.reshape(shape))
-
-
-def unbatched_layout(shape: tuple[int, ...], axis: int) -> ChannelLayout:
-    """Return the layout of an array whose only distinguished axis is that of the channels."""
-    before, channels, after = int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
-    if after == 1:
-        return ChannelLayout(1, channels, before, True, None)
-    return ChannelLayout(before, channels, after, False, None)

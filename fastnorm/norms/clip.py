@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.backends.reference import Reference
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.plan import plan_reduction
@@ -59,11 +59,11 @@ def clip_by_value(
     array([-1. ,  0.5,  1. ])
     """
     function = "clip_by_value"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     low, high = arguments.number(low, function, "low"), arguments.number(high, function, "high")
     if low > high:
         raise ValueError(f"{function}: low must not be above high, got {low:g} and {high:g}")
-    call = engine.begin(array, out, dtype, backend, function)
+    call = calls.begin(array, out, dtype, backend, function)
     with np.errstate(over="ignore"):  # an end beyond float32 is no limit to it
         ends = np.array([low, high]).astype(call.x.dtype)
     np.clip(call.x, *ends, out=call.y)
@@ -126,10 +126,10 @@ def clip_by_norm(
     array([0.6, 0.8])
     """
     function = "clip_by_norm"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     limit = arguments.number(max_norm, function, "max_norm", minimum=0)
-    call = engine.begin(array, out, dtype, backend, function, narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, narrow=True)
     scale = _scale_down(_root_of_squares(call.x, axes, call.backend), limit)
     if array.size:
         engine.apply_scale(call, plan_reduction(array.shape, axes), scale)
@@ -186,7 +186,8 @@ def clip_by_global_norm(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or out is not a sequence of arrays of the results' dtypes.
+        `arrays` is not iterable, an array not of a real number dtype, or out not a sequence of arrays of the results'
+        dtypes.
     ValueError
         A negative max_norm; an out that does not fit; with `error_if_nonfinite` a norm that is not finite.
 
@@ -199,23 +200,27 @@ def clip_by_global_norm(
     """
     function = "clip_by_global_norm"
     limit = arguments.number(max_norm, function, "max_norm", minimum=0)
-    taken = [engine.take(array, function, f"arrays[{i}]") for i, array in enumerate(arrays)]
+    try:
+        given = iter(arrays)
+    except TypeError:
+        raise TypeError(f"{function}: arrays must be an iterable of arrays, got {type(arrays).__name__}") from None
+    taken = [calls.take(array, function, f"arrays[{i}]") for i, array in enumerate(given)]
     targets = _targets(out, len(taken), function)
-    calls = [
-        engine.begin(array, target, dtype, backend, function, tuple(taken[:i] + taken[i + 1 :]), narrow=True)
+    begun = [
+        calls.begin(array, target, dtype, backend, function, tuple(taken[:i] + taken[i + 1 :]), narrow=True)
         for i, (array, target) in enumerate(zip(taken, targets, strict=True))
     ]
     if out is not None and any(np.may_share_memory(a, b) for i, a in enumerate(out) for b in out[:i]):
         raise ValueError(f"{function}: the arrays of out must not share memory")
-    norms = [_root_of_squares(call.x, tuple(range(call.x.ndim)), call.backend).item() for call in calls]
+    norms = [_root_of_squares(call.x, tuple(range(call.x.ndim)), call.backend).item() for call in begun]
     norm = float(np.linalg.norm(norms)) if norms else 0.0
     if error_if_nonfinite and not np.isfinite(norm):
-        raise ValueError(f"{function}: the norm of the arrays is {norm}")
+        raise ValueError(f"{function}: the norm of the arrays must be finite with error_if_nonfinite, got {norm}")
     scale = _scale_down(np.array(norm), limit)
-    for call in calls:
+    for call in begun:
         if call.x.size:
             engine.apply_scale(call, plan_reduction(call.x.shape, tuple(range(call.x.ndim))), scale)
-    result = ClippedArrays([call.finish() for call in calls], norm)
+    result = ClippedArrays([call.finish() for call in begun], norm)
     return (result, Stats(np.zeros(()), scale)) if return_stats else result
 
 

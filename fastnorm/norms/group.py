@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine, gradients
+from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
-from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.engine import ArrayOrStats
 from fastnorm.express import activation_code, lane
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
@@ -44,7 +44,7 @@ def _normalize_groups(
             function, x, num_groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend,
             residual, return_residual, activation, where, weights,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     per_group = arguments.per_group(channels, num_groups, function)
@@ -52,13 +52,13 @@ def _normalize_groups(
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
     addend = arguments.residual(residual, return_residual, array, function)
-    applied = check_activation(activation, function)
+    applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
     counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
     narrow = counted is None and addend is None and applied is None
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
+    call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual)
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
-    stats = Stats(np.full(stats_shape, np.nan), np.full(stats_shape, np.nan)) if return_stats else None
+    stats = engine.stats_of_nothing(stats_shape) if return_stats else None
     if array.size and counted is not None:
         found = masked.normalize_channels(call, counted, rule, weight, bias, fusion)
         stats = found.stats if return_stats else None
@@ -228,7 +228,7 @@ def _groups_backward(
         return on_device.groups(
             function, dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out, dtype, backend, where, weights,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     per_group = arguments.per_group(channels, num_groups, function)

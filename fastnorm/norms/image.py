@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls
 from fastnorm.dispatch import choose
+from fastnorm.dtypes import find_dtype
 from fastnorm.express import lane
 from fastnorm.memory import empty
 
@@ -76,16 +77,19 @@ def normalize_image(
         if y is not None:
             served: Array = y
             return served
-    array = np.asarray(image)
+    try:
+        array = np.asarray(image)
+    except ValueError as error:  # ragged
+        raise TypeError(f"{function}: image must be an array of uint8: {error}") from None
     if array.dtype != np.uint8:
         raise TypeError(f"{function}: image must be of uint8, got {array.dtype}; `normalize` takes other dtypes")
     if array.ndim not in (3, 4):
         raise ValueError(f"{function}: image must have shape (H, W, C) or (N, H, W, C), got {array.shape}")
     if layout not in LAYOUTS:
         raise ValueError(f"{function}: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    result = np.dtype(dtype)
-    if result not in DTYPES:
-        raise TypeError(f"{function}: dtype must be float32 or float16, got {result}")
+    result = find_dtype(dtype)
+    if result is None or result not in DTYPES:
+        raise TypeError(f"{function}: dtype must be float32 or float16, got {dtype if result is None else result}")
     most = arguments.number(max_value, function, "max_value", minimum=0, open_end=True)
     height, width, channels = array.shape[-3:]
     planar = layout == "NCHW"
@@ -101,7 +105,7 @@ def normalize_image(
         if not (given[1] > 0).all():
             raise ValueError(f"{function}: std must be above 0, got {given[1] / most}")
     if out is not None:
-        engine.check_out(out, shape, result, function)
+        calls.check_out(out, shape, result, function)
     serving = choose(array.size, backend, function)
     usable = out is not None and out.flags.c_contiguous and not np.may_share_memory(out, array)
     target = out if usable and out is not None else empty(shape, result)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine, gradients
+from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
-from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.engine import ArrayOrStats
 from fastnorm.express import VARIANCE, activation_code, lane
 from fastnorm.gradients import Gradients
 from fastnorm.plan import plan_reduction
@@ -34,23 +34,23 @@ def normalize_lines(
             function, x, weight, bias, axis, rule, out, dtype, return_stats, backend,
             residual, return_residual, activation, quantize,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
     weight = arguments.parameter(weight, shape, function, "weight")
     bias = arguments.parameter(bias, shape, function, "bias")
     addend = arguments.residual(residual, return_residual, array, function)
-    applied = check_activation(activation, function)
+    applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
     arguments.quantization(quantize, axes, array, out, dtype, function)
     plan = plan_reduction(array.shape, axes)
     narrow = addend is None and applied is None and quantize is None
     narrow = narrow or engine.fuses_narrow(plan.view, array, addend, backend, function)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
+    call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual, plan if quantize else None)
     moments = None
     if array.size:
         moments = engine.normalize_positions(call, plan, rule, weight, bias, return_stats, fusion)
-    stats = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan)) if return_stats else None
+    stats = engine.stats_of_nothing(plan.stats) if return_stats else None
     if moments is not None:
         stats = engine.stats_of(moments, plan.count, rule, plan.stats)
     return engine.results(call, stats, return_residual, fusion)
@@ -154,7 +154,7 @@ def lines_backward(
         return on_device.lines(
             function, dy, x, weight, mean, rstd, axis, rule, out, dtype, backend, parameters,
         )  # fmt: skip
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
     weight = arguments.parameter(weight, shape, function, "weight")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine, gradients
+from fastnorm import arguments, calls, gradients
 from fastnorm.engine import ArrayOrStats, Stats
 
 Array = npt.NDArray[Any]
@@ -70,13 +70,13 @@ def local_response_norm(
     array([[0.33333333, 0.25      , 0.33333333]])
     """
     function = "local_response_norm"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     window = arguments.integer(size, function, "size", minimum=1)
     slope = arguments.number(alpha, function, "alpha") / window
     exponent = arguments.number(beta, function, "beta")
     offset = arguments.number(k, function, "k")
-    call = engine.begin(array, out, dtype, backend, function)
+    call = calls.begin(array, out, dtype, backend, function)
     rstd = np.ones(array.shape) if return_stats else None
     if array.size:
         view = _view(array.shape, axis)
@@ -86,7 +86,7 @@ def local_response_norm(
             for block in _blocks(view):
                 part = source[block]
                 sums = _window_sums(np.square(part), window)
-                if sums.max() == np.inf:  # squares beyond float32
+                if np.fmax.reduce(sums, axis=None) == np.inf:  # squares beyond float32, whatever is NaN
                     sums = _window_sums(np.square(part.astype(np.float64)), window)
                 sums *= slope
                 sums += offset
@@ -151,7 +151,7 @@ def local_response_norm_backward(
     array([[ 0.1111, -0.2222]])
     """
     function = "local_response_norm_backward"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     window = arguments.integer(size, function, "size", minimum=1)
     slope = arguments.number(alpha, function, "alpha") / window
@@ -195,11 +195,9 @@ def _window_sums(values: Array, window: int, mirrored: bool = False) -> Array:
     channels = values.shape[1]
     first = (window - 1) // 2 if mirrored else window // 2
     sums = values.copy()
-    for shift in range(-first, window - first):
-        if shift == 0 or abs(shift) >= channels:
-            continue
+    for shift in range(max(-first, 1 - channels), min(window - first, channels)):
         if shift < 0:
             sums[:, -shift:] += values[:, :shift]
-        else:
+        elif shift > 0:
             sums[:, :-shift] += values[:, shift:]
     return sums

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.express import SQUARES, lane
 from fastnorm.norms.layer import normalize_lines
-from fastnorm.norms.pixel import l2_normalize
-from fastnorm.norms.scalers import max_abs_scale
+from fastnorm.norms.scalers import scale_by_extrema
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Rule
 
@@ -61,17 +61,19 @@ def lp_normalize(
     array([ 0.25, -0.75])
     """
     function = "lp_normalize"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     power = arguments.number(p, function, "p", minimum=0, open_end=True)
     index = arguments.axis_index(axis, array.ndim, function)
-    if power == 2:
-        return l2_normalize(array, axis=index, eps=0, out=out, dtype=dtype, return_stats=return_stats, backend=backend)
-    if power == np.inf:
-        return max_abs_scale(array, axis=index, out=out, dtype=dtype, return_stats=return_stats, backend=backend)
-    if power == 1:
-        rule = Rule(measure=Measure.MAGNITUDES, floor=True, summed=True)
+    if power == 2 and dtype is None and not return_stats and backend is None:
+        y = lane.lines(array, None, None, index, 0.0, SQUARES, True, True, out)
+        if y is not None:
+            return y
+    if power in (1, 2):
+        rule = Rule(measure=Measure.MAGNITUDES if power == 1 else Measure.SQUARES, floor=True, summed=True)
         return normalize_lines(function, array, None, None, index, rule, out, dtype, return_stats, backend)
-    call = engine.begin(array, out, dtype, backend, function)
+    if power == np.inf:
+        return scale_by_extrema(function, array, index, None, 1.0, out, dtype, return_stats, backend)
+    call = calls.begin(array, out, dtype, backend, function)
     plan = plan_reduction(array.shape, (index,))
     rstd = np.ones(plan.stats)
     if array.size:
@@ -83,7 +85,8 @@ def lp_normalize(
             powers /= np.where(largest == 0.0, 1.0, largest).astype(powers.dtype).reshape(plan.stats)
             np.power(powers, power, out=powers)
         sums = engine.statistics(powers, plan, Measure.MAGNITUDES, call.backend).m2
-        norm = largest * sums ** (1.0 / power)
+        with np.errstate(over="ignore"):
+            norm = largest * sums ** (1.0 / power)
         rstd = 1.0 / np.where(norm == 0.0, 1.0, norm).reshape(plan.stats)
         engine.apply_scale(call, plan, rstd)
     result = call.finish()

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
-from fastnorm.engine import Call, Stats
+from fastnorm.calls import Call
+from fastnorm.engine import Stats
 from fastnorm.gradients import ChannelSums, Given
 from fastnorm.plan import ChannelLayout, plan_channels
 from fastnorm.recipe import Fusion, Moments, Rule, fold, reciprocal_root

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls
 from fastnorm.device import dimensions, is_device_array
 from fastnorm.engine import ArrayOrStats
 from fastnorm.express import SQUARES, lane
@@ -58,7 +58,7 @@ def pixel_norm(
     >>> fastnorm.pixel_norm([[[1.0], [7.0]]]).ravel()
     array([0.2, 1.4])
     """
-    array = x if is_device_array(x) else engine.take(x, "pixel_norm")
+    array = x if is_device_array(x) else calls.take(x, "pixel_norm")
     axis = arguments.axis_index(channel_axis, dimensions(array), "pixel_norm", "channel_axis")
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "pixel_norm", "eps", minimum=0))
     return normalize_lines("pixel_norm", array, None, None, axis, rule, out, dtype, return_stats, backend)
@@ -153,7 +153,7 @@ def pixel_norm_backward(
     array([ 0.196, -0.028])
     """
     function = "pixel_norm_backward"
-    array = x if is_device_array(x) else engine.take(x, function)
+    array = x if is_device_array(x) else calls.take(x, function)
     axis = arguments.axis_index(channel_axis, dimensions(array), function, "channel_axis")
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, function, "eps", minimum=0))
     return lines_backward(function, dy, array, None, mean, rstd, axis, rule, out, dtype, backend, False).dx

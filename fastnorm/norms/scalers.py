@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Affine, Rule
@@ -58,17 +59,16 @@ def standardize(
            [ 1.,  0.]])
     """
     function = "standardize"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
     degrees = arguments.integer(ddof, function, "ddof", minimum=0)
     if array.size and degrees >= plan.count:
         raise ValueError(f"{function}: ddof must be below the {plan.count} elements of a line, got {degrees}")
-    call = engine.begin(array, out, dtype, backend, function, narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, narrow=True)
     rule = Rule(ddof=degrees)
     if not array.size:
-        empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(plan.stats)) if return_stats else call.finish()
     moments = engine.normalize_axes(call, plan, rule, return_stats)
     result = call.finish()
     if moments is None:
@@ -76,18 +76,17 @@ def standardize(
     return result, engine.stats_of(moments, plan.count, rule, plan.stats)
 
 
-def _scaled_by_extrema(
+def scale_by_extrema(
     function: str, x: npt.ArrayLike, axis: Any, low: float | None, high: float, out: Array | None,
     dtype: npt.DTypeLike | None, return_stats: bool, backend: str | None,
 ) -> Any:  # fmt: skip
-    """To the range low..high, or, without `low`, to the largest magnitude of 1."""
-    array = engine.take(x, function)
+    """Scale along `axis` to the range low..high, or, without `low`, to the largest magnitude of 1."""
+    array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
-    call = engine.begin(array, out, dtype, backend, function, narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, narrow=True)
     if not array.size:
-        empty = Stats(np.full(plan.stats, np.nan), np.full(plan.stats, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(plan.stats)) if return_stats else call.finish()
     least, largest = (part.astype(np.float64) for part in engine.extrema(call.x, plan, call.backend))
     zero = np.zeros_like(least)
     if low is None:
@@ -135,7 +134,7 @@ def min_max_scale(
     TypeError
         x is not of a real number dtype, or out not of the result's.
     ValueError
-        An axis or out that does not fit, or a range whose ends are not in order.
+        An axis or out that does not fit, or a range whose ends are not finite or not in order.
 
     Examples
     --------
@@ -150,9 +149,11 @@ def min_max_scale(
     except (TypeError, ValueError):
         raise TypeError(f"{function}: feature_range must be a pair of numbers, got {feature_range!r}") from None
     low, high = (arguments.number(end, function, "feature_range") for end in (low, high))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{function}: feature_range must be finite, got {feature_range!r}")
     if not low < high:
         raise ValueError(f"{function}: feature_range must be ascending, got {feature_range!r}")
-    return _scaled_by_extrema(function, x, axis, low, high, out, dtype, return_stats, backend)
+    return scale_by_extrema(function, x, axis, low, high, out, dtype, return_stats, backend)
 
 
 def max_abs_scale(
@@ -193,4 +194,4 @@ def max_abs_scale(
     array([[ 0.25,  0.  ],
            [-1.  ,  0.  ]])
     """
-    return _scaled_by_extrema("max_abs_scale", x, axis, None, 1.0, out, dtype, return_stats, backend)
+    return scale_by_extrema("max_abs_scale", x, axis, None, 1.0, out, dtype, return_stats, backend)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine, gradients
-from fastnorm.engine import ArrayOrStats, Call, Stats
+from fastnorm import arguments, calls, engine, gradients
+from fastnorm.calls import Call
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.gradients import ChannelSums
 from fastnorm.norms.conventions import TORCH, check_momentum, update_running
 from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
@@ -150,7 +151,7 @@ def switchable_norm(
            [-1.,  1.]])
     """
     function = "switchable_norm"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     mean_mixture = _softmax(arguments.statistic(mean_weight, 3, function, "mean_weight"))
@@ -168,11 +169,10 @@ def switchable_norm(
         var_to_update = arguments.running(running_var, channels, function, "running_var")
     else:
         given_mean, given_var = _given(running_mean, running_var, channels, function)
-    call = engine.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
     shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
     if not array.size:
-        empty = Stats(np.full(shape, np.nan), np.full(shape, np.nan))
-        return (call.finish(), empty) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(shape)) if return_stats else call.finish()
 
     mixed = _mix(call, layout, (mean_mixture, var_mixture), least, given_mean, given_var)
     centre = Moments(mixed.mean, np.zeros_like(mixed.mean), mixed.var)
@@ -241,7 +241,7 @@ def switchable_norm_backward(
     (array([[[ 0.2041, -0.4082,  0.2041]]]), array([-1.2247]), array([1.]))
     """
     function = "switchable_norm_backward"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     shares = (
@@ -265,7 +265,7 @@ def switchable_norm_backward(
         of_shares = _apply_gradients(call, upstream, layout, shares, mixed, sums, weight, training)
         found = gradients.finish(call, sums, weight)
     dmean_weight, dvar_weight = (
-        gradients.rounded(part, engine.take(like, function), call.result)
+        gradients.rounded(part, calls.take(like, function), call.result)
         for part, like in zip(of_shares, (mean_weight, var_weight), strict=True)
     )
     assert found.dweight is not None

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import result_dtype, storage
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.norms.batch import unbatched_layout
-from fastnorm.plan import plan_reduction
+from fastnorm.plan import plan_reduction, unbatched_layout
 from fastnorm.recipe import Measure, Moments, Rule
 from fastnorm.settings import current
 
@@ -64,13 +63,13 @@ def weight_norm(
            [0., 1.]])
     """
     function = "weight_norm"
-    array = engine.take(v, function, "v")
-    lengths = engine.take(g, function, "g")
+    array = calls.take(v, function, "v")
+    lengths = calls.take(g, function, "g")
     shape = array.shape if axis is not None else (1, *array.shape)
     index = 0 if axis is None else arguments.axis_index(axis, array.ndim, function)
     if lengths.size != shape[index] or sum(size != 1 for size in lengths.shape) > 1:
         raise ValueError(f"{function}: g must have {shape[index]} elements along one axis, got shape {lengths.shape}")
-    call = engine.begin(array, out, dtype, backend, function, (lengths,), narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, (lengths,), narrow=True)
     moments, rule = None, Rule(measure=Measure.SQUARES, summed=True)
     if array.size:
         layout = unbatched_layout(shape, index)
@@ -81,14 +80,14 @@ def weight_norm(
 
 
 def _with_stats(
-    call: engine.Call, moments: Moments | None, rule: Rule, count: int, shape: tuple[int, ...], wanted: bool
+    call: calls.Call, moments: Moments | None, rule: Rule, count: int, shape: tuple[int, ...], wanted: bool
 ) -> ArrayOrStats:
     """The result, and if wanted the statistics, which are NaN where there were no elements."""
     result = call.finish()
     if not wanted:
         return result
     if moments is None:
-        return result, Stats(np.full(shape, np.nan), np.full(shape, np.nan))
+        return result, engine.stats_of_nothing(shape)
     return result, engine.stats_of(moments, count, rule, shape)
 
 
@@ -133,11 +132,11 @@ def weight_standardize(
            [ 0.,  0.]])
     """
     function = "weight_standardize"
-    array = engine.take(w, function, "w")
+    array = calls.take(w, function, "w")
     if array.ndim < 2:
         raise ValueError(f"{function}: w must have at least 2 dimensions, (out, in, ...), got shape {array.shape}")
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
-    call = engine.begin(array, out, dtype, backend, function, narrow=True)
+    call = calls.begin(array, out, dtype, backend, function, narrow=True)
     plan = plan_reduction(array.shape, tuple(range(1, array.ndim)))
     moments = engine.normalize_axes(call, plan, rule, return_stats) if array.size else None
     return _with_stats(call, moments, rule, plan.count, plan.stats, return_stats)
@@ -165,7 +164,12 @@ class SpectralNorm(NamedTuple):
 def _unit(vector: Array, eps: float) -> tuple[Array, float]:
     """The vector with length 1, and the length it had."""
     length = math.sqrt(float(vector @ vector))
-    return vector * vector.dtype.type(1.0 / max(length, eps)), length
+    return vector * vector.dtype.type(1.0 / _divisor(length, eps)), length
+
+
+def _divisor(length: float, eps: float) -> float:
+    """What is divided to length 1: the length, eps at least; 1 for zeros, which stay so. NaN stays too."""
+    return max(length, eps) or 1.0
 
 
 def spectral_norm(
@@ -193,7 +197,7 @@ def spectral_norm(
     n_power_iterations : int, default 1
         At least 1.
     eps : float, default 1e-12
-        The least length that a vector, or the weight, is divided by.
+        The least length that a vector, or the weight, is divided by; at least 0. With 0, a weight of zeros stays so.
     out, dtype, return_stats, backend
         As in `layer_norm`; for the weight. The mean of the statistics is 0, rstd is 1 / sigma. The products with the
         matrix are BLAS's in any backend; a compiled one scales the weight.
@@ -218,7 +222,7 @@ def spectral_norm(
     3.0
     """
     function = "spectral_norm"
-    array = engine.take(w, function, "w")
+    array = calls.take(w, function, "w")
     if array.ndim < 2 or not array.size:
         raise ValueError(f"{function}: w must be (out, in, ...) and not empty, got shape {array.shape}")
     iterations = arguments.integer(n_power_iterations, function, "n_power_iterations", minimum=1)
@@ -227,7 +231,7 @@ def spectral_norm(
     # The work is BLAS's and a division: a call that asks for nothing else goes straight to them.
     plain = out is None and dtype is None and backend is None and array.dtype in (np.float32, np.float64)
     plain = plain and current().backend == "auto"
-    call = None if plain else engine.begin(array, out, dtype, backend, function)
+    call = None if plain else calls.begin(array, out, dtype, backend, function)
     x = array if call is None else call.x
     matrix = x.reshape(array.shape[0], -1)
     if start is None:
@@ -236,7 +240,7 @@ def spectral_norm(
     if not 0.0 < sigma < math.inf:  # products beyond the storage type
         left, right, sigma = _power_iteration(matrix.astype(np.float64), start, iterations, least)
         left, right = left.astype(x.dtype), right.astype(x.dtype)
-    length = np.float64(max(sigma, least) if sigma == sigma else sigma)
+    length = np.float64(_divisor(sigma, least))
     scale = np.full((1,) * array.ndim, 1.0 / length)
     if call is None:
         divisor = length if length > np.finfo(x.dtype).max else length.astype(x.dtype)
@@ -316,7 +320,7 @@ def fold_batch_norm(
     FoldedLayer(weight=array([[1.]]), bias=array([-0.5]))
     """
     function = "fold_batch_norm"
-    array = engine.take(weight, function, "weight")
+    array = calls.take(weight, function, "weight")
     axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
     channels = array.shape[axis]
     least = arguments.number(eps, function, "eps", minimum=0)
@@ -335,8 +339,8 @@ def fold_batch_norm(
     if out is not None:
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(f"{function}: out must be a pair of numpy.ndarray, weight and bias, got {out!r}")
-        engine.check_out(out[0], array.shape, result, function)
-        engine.check_out(out[1], (channels,), result, function)
+        calls.check_out(out[0], array.shape, result, function)
+        calls.check_out(out[1], (channels,), result, function)
     shape = tuple(channels if a == axis else 1 for a in range(array.ndim))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rstd = 1.0 / np.sqrt(var + least)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
 from fastnorm.plan import plan_reduction
 
@@ -59,7 +59,7 @@ def extrema(
     Extrema(min=array([0., 2.]), max=array([1., 5.]))
     """
     function = "extrema"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
     chosen = choose(array.size, backend, function)
@@ -71,5 +71,5 @@ def extrema(
         return Extrema(np.empty(shape, dtype), np.empty(shape, dtype))
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8:  # float64 does not hold them
         return Extrema(array.min(axis=axes, keepdims=keepdims), array.max(axis=axes, keepdims=keepdims))
-    low, high = engine.extrema(engine.readable(array, chosen, function), plan, chosen)
+    low, high = engine.extrema(calls.readable(array, chosen, function), plan, chosen)
     return Extrema(low.astype(dtype).reshape(shape)[()], high.astype(dtype).reshape(shape)[()])

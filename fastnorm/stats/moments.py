@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.backends.textbook import ALGORITHMS, in_order
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
@@ -163,13 +163,13 @@ def moments(
     (np.float64(0.0), np.float64(0.0))
     """
     function = "moments"
-    array = engine.take(x, function)
+    array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     degrees = arguments.number(ddof, function, "ddof")
-    if algorithm != "auto" and algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ("auto", *ALGORITHMS):
         names = ", ".join(map(repr, ("auto", *ALGORITHMS)))
         raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
-    if weights_kind not in ("frequency", "reliability"):
+    if not isinstance(weights_kind, str) or weights_kind not in ("frequency", "reliability"):
         raise ValueError(f"{function}: weights_kind must be 'frequency' or 'reliability', got {weights_kind!r}")
     weight = arguments.element_weights(weights, where, array.shape, function)
     chosen = choose(array.size, backend, function)
@@ -183,7 +183,7 @@ def moments(
         nothing = np.full(shape, np.nan)
         return Moments(nothing[()], nothing[()], np.full(shape, float(plan.count))[()], degrees)
     if algorithm == "auto" and weight is None:
-        found = engine.statistics(engine.readable(array, chosen, function), plan, Measure.VARIANCE, chosen)
+        found = engine.statistics(calls.readable(array, chosen, function), plan, Measure.VARIANCE, chosen)
         mean, m2, dtype = found.hi + found.lo, found.m2, storage(array.dtype, function, "x").compute
     else:
         lines = _lines(array, axes)

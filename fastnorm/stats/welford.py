@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, engine
+from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
+from fastnorm.dtypes import find_dtype
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Moments, merge
 
@@ -51,9 +52,10 @@ class Welford:
 
     def __init__(self, axis: int | None = 0, dtype: npt.DTypeLike = np.float64) -> None:
         self.axis = None if axis is None else arguments.integer(axis, "Welford", "axis")
-        self.dtype = np.dtype(dtype)
-        if self.dtype.kind != "f":
-            raise TypeError(f"Welford: dtype must be a floating dtype, got {self.dtype}")
+        found = find_dtype(dtype)
+        if found is None or found.kind != "f":
+            raise TypeError(f"Welford: dtype must be a floating dtype, got {dtype if found is None else found}")
+        self.dtype = found
         self._count = 0
         self._shape: tuple[int, ...] | None = None
         self._state: Moments | None = None  # flat
@@ -75,15 +77,21 @@ class Welford:
             x is not of a real number dtype.
         ValueError
             The shape does not fit the batches before.
+
+        Examples
+        --------
+        >>> import fastnorm
+        >>> fastnorm.Welford().update([[1.0], [3.0]]).update([[5.0]]).mean
+        array([3.])
         """
-        array = engine.take(x, "Welford.update")
+        array = calls.take(x, "Welford.update")
         axes = arguments.axis_indices(self.axis, array.ndim, "Welford.update")
         plan = plan_reduction(array.shape, axes)
         shape = tuple(n for a, n in enumerate(array.shape) if a not in axes)
         self._check(shape, "Welford.update")
         if array.size:
             backend = choose(array.size, None, "Welford.update")
-            values = engine.readable(array, backend, "Welford.update")
+            values = calls.readable(array, backend, "Welford.update")
             self._absorb(plan.count, shape, engine.statistics(values, plan, Measure.VARIANCE, backend))
         elif self._shape is None:
             self._shape = shape
@@ -142,13 +150,39 @@ class Welford:
         return self._result(None if self._state is None else np.sqrt(self._state.m2 / self._count))
 
     def variance(self, ddof: float = 0) -> Any:
-        """Return the variance with `ddof` subtracted from the count; NaN where nothing is left."""
-        if self._state is None or self._count <= ddof:
+        """Return the variance with `ddof` subtracted from the count; NaN where nothing is left.
+
+        Parameters
+        ----------
+        ddof : float, default 0
+            1 gives the unbiased variance.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `ddof` is not a number.
+
+        Examples
+        --------
+        >>> import fastnorm
+        >>> fastnorm.Welford().update([[1.0], [3.0]]).variance(ddof=1)
+        array([2.])
+        """
+        degrees = arguments.number(ddof, "Welford.variance", "ddof")
+        if self._state is None or self._count <= degrees:
             return self._result(None if self._state is None else np.full_like(self._state.m2, np.nan))
-        return self._result(self._state.m2 / (self._count - ddof))
+        return self._result(self._state.m2 / (self._count - degrees))
 
     def to_bytes(self) -> bytes:
-        """Return the state as bytes, the same on every machine."""
+        """Return the state as bytes, the same on every machine.
+
+        Examples
+        --------
+        >>> import fastnorm
+        >>> kept = fastnorm.Welford().update([[1.0], [3.0]]).to_bytes()
+        >>> fastnorm.Welford.from_bytes(kept)
+        Welford(axis=0, count=2)
+        """
         shape = () if self._shape is None else self._shape
         header = struct.pack(
             "<4s?q?4sQB", _MAGIC, self.axis is not None, self.axis or 0, self._shape is not None,
@@ -164,18 +198,28 @@ class Welford:
 
         Raises
         ------
+        TypeError
+            `data` is not bytes.
         ValueError
             The bytes are not a state, or not all of one.
+
+        Examples
+        --------
+        >>> import fastnorm
+        >>> fastnorm.Welford.from_bytes(fastnorm.Welford().to_bytes())
+        Welford(axis=0, count=0)
         """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"Welford.from_bytes: data must be bytes, got {type(data).__name__}")
         layout = "<4s?q?4sQB"
         try:
             magic, has_axis, axis, has_shape, dtype, count, ndim = struct.unpack_from(layout, data)
             if magic != _MAGIC:
                 raise ValueError("Welford.from_bytes: these bytes are not a Welford state")
             shape = struct.unpack_from(f"<{ndim}Q", data, struct.calcsize(layout))
-        except struct.error:
+            result = cls(axis if has_axis else None, dtype.rstrip(b"\0").decode("ascii"))
+        except (struct.error, TypeError, UnicodeDecodeError):
             raise ValueError("Welford.from_bytes: these bytes are not a Welford state") from None
-        result = cls(axis if has_axis else None, dtype.rstrip(b"\0").decode())
         size = int(np.prod(shape)) if count else 0
         rest = data[struct.calcsize(layout) + 8 * ndim :]
         if len(rest) != 3 * 8 * size:

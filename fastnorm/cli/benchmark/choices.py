@@ -6,7 +6,7 @@ from typing import Any
 
 import fastnorm
 from fastnorm.cli.benchmark.results import Results
-from fastnorm.cli.workloads import import_extra
+from fastnorm.lab.plots import import_matplotlib
 
 __all__ = ["Choice", "choices", "draw_choices", "grouped"]
 
@@ -72,8 +72,8 @@ def draw_choices(place: Any, results: Results) -> None:
     results : Results
         The run.
     """
-    colours = import_extra("matplotlib.colors", "matplotlib")
-    patches = import_extra("matplotlib.patches", "matplotlib")
+    colours = import_matplotlib("matplotlib.colors")
+    patches = import_matplotlib("matplotlib.patches")
     maps = grouped(results.threads)
     kinds = sorted({choice for one in maps.values() for choice in one.values()})
     shades = [COLOURS[number % len(COLOURS)] for number in range(len(kinds))]

@@ -10,8 +10,7 @@ from typing import Any
 from fastnorm.cli.benchmark.choices import draw_choices
 from fastnorm.cli.benchmark.libraries import FASTNORM
 from fastnorm.cli.benchmark.results import CellResult, Results, geometric_mean, ratios_of
-from fastnorm.cli.workloads import import_extra
-from fastnorm.lab.plots import FAINT, INK, LOOK
+from fastnorm.lab.plots import FAINT, INK, LOOK, import_matplotlib
 
 __all__ = ["draw"]
 
@@ -35,7 +34,7 @@ def draw(results: Results, path: str | pathlib.Path) -> None:
 
     Raises
     ------
-    MissingExtraError
+    ImportError
         If matplotlib is not installed.
     OSError
         If the file cannot be written.
@@ -44,9 +43,9 @@ def draw(results: Results, path: str | pathlib.Path) -> None:
     """
     if all(one.fastnorm is None for one in results.cells):
         raise ValueError("draw: expected a cell with a time of fastnorm, got none")
-    matplotlib = import_extra("matplotlib", "matplotlib")
-    figures = import_extra("matplotlib.figure", "matplotlib")
-    canvases = import_extra("matplotlib.backends.backend_agg", "matplotlib")
+    matplotlib = import_matplotlib("matplotlib")
+    figures = import_matplotlib("matplotlib.figure")
+    canvases = import_matplotlib("matplotlib.backends.backend_agg")
     with matplotlib.rc_context(STYLE):
         figure = figures.Figure(figsize=(14, 8.6), layout="constrained")
         # Drawn on Agg's canvas: needs no display, and leaves the process's choice of backend alone.

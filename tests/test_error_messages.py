@@ -1,0 +1,60 @@
+"""What Python or NumPy would refuse in words of their own: the message names function and argument all the same."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnorm
+
+IMAGE = np.zeros((2, 2, 3), np.uint8)
+LINE = np.ones(3)
+RAGGED = [[1], [1, 2]]
+PAIR = [0.5] * 3, [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options", "error", "message"),
+    [
+        ("lp_normalize", (LINE,), {"p": 2, "out": np.ones(4)}, ValueError, "out must have the shape"),
+        ("lp_normalize", (LINE,), {"p": np.inf, "out": np.ones(4)}, ValueError, "out must have the shape"),
+        ("lp_normalize", (LINE,), {"p": 2, "dtype": "int8"}, TypeError, "dtype must be float16"),
+        ("lp_normalize", (LINE,), {"p": np.inf, "backend": "fast"}, ValueError, "backend must be one of"),
+        ("clip_by_global_norm", (3, 1.0), {}, TypeError, "arrays must be an iterable of arrays, got int"),
+        ("clip_by_global_norm", (None, 1.0), {}, TypeError, "arrays must be an iterable of arrays, got NoneType"),
+        ("moments", (LINE,), {"algorithm": ["naive"]}, ValueError, r"algorithm must be one of .* got \['naive'\]"),
+        ("moments", (LINE,), {"weights_kind": LINE}, ValueError, "weights_kind must be 'frequency' or 'reliability'"),
+        ("layer_norm", (LINE,), {"quantize": LINE}, ValueError, "quantize must be 'int8' or None"),
+        ("min_max_scale", (LINE,), {"feature_range": (0, np.inf)}, ValueError, "feature_range must be finite"),
+        ("normalize_image", (RAGGED, *PAIR), {}, TypeError, "image must be an array of uint8"),
+        ("normalize_image", (IMAGE, *PAIR), {"dtype": "nonsense"}, TypeError, "dtype must be float32 or float16"),
+        ("explain", ("layer_norm", None), {}, TypeError, "shape must be an int or a tuple of int, got None"),
+        ("explain", ("layer_norm", ("a",)), {}, TypeError, "shape must be an int or a tuple of int, got"),
+        ("explain", ("layer_norm", (3, -4)), {}, ValueError, r"shape must have sizes of at least 0, got \(3, -4\)"),
+        ("explain", ("layer_norm", (3, 4), "nonsense"), {}, TypeError, "dtype must be a real number dtype, got"),
+        ("Welford", (0, "nonsense"), {}, TypeError, "dtype must be a floating dtype, got nonsense"),
+        ("set_num_threads", ("2",), {}, TypeError, "num_threads must be an int, got str"),
+        ("set_num_threads", (0,), {}, ValueError, "num_threads must be at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_the_message_names_function_and_argument(
+    name: str, arguments: Any, options: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^{name}: {message}"):
+        getattr(fastnorm, name)(*arguments, **options)
+
+
+@pytest.mark.parametrize("options", [{"backend": "fast"}, {"num_threads": "2"}, {"num_threads": 0}], ids=str)
+def test_config_names_itself(options: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^config: {next(iter(options))} must be"):
+        fastnorm.config(**options).__enter__()
+
+
+def test_welford_names_its_methods() -> None:
+    state = fastnorm.Welford().update([[1.0], [3.0]])
+    with pytest.raises(TypeError, match=r"^Welford.variance: ddof must be a real number, got str"):
+        state.variance("1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^Welford.from_bytes: data must be bytes, got int"):
+        fastnorm.Welford.from_bytes(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^Welford.from_bytes: these bytes are not a Welford state"):
+        fastnorm.Welford.from_bytes(state.to_bytes().replace(b"f8", b"zz", 1))
