@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from fastnorm.backends.cuda import elementwise, lane_gradients, lanes, merging, row_gradients, rows, shapes
 from fastnorm.backends.cuda.compat import Kernel, cuda
 from fastnorm.backends.cuda.forms import Form, GradientForm
+from fastnorm.backends.cuda.row_gradients import normalize_grad_rows
 
 
 def kernels() -> Iterator[tuple[str, Kernel]]:
@@ -33,13 +35,7 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
                 barrier = ", no shared memory" if shape.width <= 32 else ""
                 name = f"normalize_rows {length} {storage}, vectors{barrier}"
                 yield name, rows.normalize_rows(shape, Form(storage, storage, real, **both))
-            shape = shapes.row_shape(length, vector, wide, halved=True)
-            if shape is not None and shape.width < 1024:
-                form = GradientForm(
-                    storage, storage, real, parameters=storage, weight="position", upstream=storage,
-                    parameter_sums=True,
-                )  # fmt: skip
-                yield f"normalize_grad_rows {length} {storage}, vectors", row_gradients.normalize_grad_rows(shape, form)
+            yield from backward_kernels(length, storage)
         for name in (None, "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"):
             shape = shapes.row_shape(4096, vector, wide, halved=name == "gelu")
             assert shape is not None
@@ -63,6 +59,8 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
         )
         yield f"dots_rows {storage}, vectors", row_gradients.dots_rows(chunk, back)
         yield f"affine_grad_rows {storage}, vectors", row_gradients.affine_grad_rows(chunk, back)
+        summed = replace(back, parameters=storage, weight="position", sums="position")
+        yield f"affine_grad_rows, sums {storage}, vectors", row_gradients.affine_grad_rows(chunk, summed)
         yield f"dots_lanes {storage}, vectors", lane_gradients.dots_lanes(half, back)
         yield f"affine_grad_lanes {storage}, vectors", lane_gradients.affine_grad_lanes(half, back)
         yield f"add {storage}, vectors", elementwise.add(chunk._replace(rows=1), storage, storage, real, True)
@@ -75,6 +73,29 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
         yield f"merge_sums {parts}", merging.merge_sums(step, "float16", "float32")
     yield "merge_columns", merging.merge_columns(shapes.column_shape(), "float32", "bfloat16")
     yield "rooted", elementwise.rooted("float16")
+
+
+def backward_kernels(length: int, storage: str) -> Iterator[tuple[str, Kernel]]:
+    """Yield the kernels of backward passes over rows of a length that registers hold, with or without dy."""
+    real = np.float64 if storage == "float64" else np.float32
+    wide, vector = real is np.float64, shapes.ACCESS // shapes.SIZES[storage]
+    form = GradientForm(storage, storage, real, parameters=storage, weight="position", upstream=storage)
+    runs = replace(form, weight="run")
+    shape = shapes.row_shape(length, vector, wide, halved=True)
+    name = f"{length} {storage}, vectors"
+    if shape is None or shape.width == 1024:
+        shape = shapes.row_shape(length, vector, wide)
+        if shape is None:
+            return
+        for terms in (False, True):
+            again = replace(form, held=False, terms=terms)
+            yield f"normalize_grad_rows, {'terms' if terms else 'dx'} {name}", normalize_grad_rows(shape, again)
+        runs = replace(runs, held=False)
+    else:
+        yield f"normalize_grad_rows {name}", normalize_grad_rows(shape, replace(form, sums="position"))
+    if shapes.sums_fit(shape, wide):
+        yield f"normalize_grad_rows of runs {name}", normalize_grad_rows(shape, replace(runs, sums="run"))
+    yield f"normalize_grad_rows that are runs {name}", normalize_grad_rows(shape, replace(runs, sums="row"))
 
 
 def assembler() -> str | None:
@@ -125,7 +146,7 @@ def main(capabilities: list[tuple[int, int]]) -> None:
             dispatcher.get_current_device = lambda device=device: device
             for function in (
                 rows.normalize_rows, rows.moments_rows, rows.affine_rows, lanes.moments_lanes, lanes.affine_lanes,
-                row_gradients.normalize_grad_rows, row_gradients.dots_rows, row_gradients.affine_grad_rows,
+                normalize_grad_rows, row_gradients.dots_rows, row_gradients.affine_grad_rows,
                 lane_gradients.dots_lanes, lane_gradients.affine_grad_lanes, merging.merge_moments,
                 merging.merge_sums, merging.merge_columns, elementwise.add, elementwise.rooted,
             ):  # fmt: skip

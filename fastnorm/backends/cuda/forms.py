@@ -12,6 +12,8 @@ from fastnorm.backends.cuda.statistics import normalizer, reciprocal_root
 
 # Whose a parameter is: nobody's, of each position of a row, of each run (a row is one or several), of each lane.
 Owner = Literal["none", "position", "run", "lane"]
+# Of what sums of dy and of dy * xhat are wanted: each position, over rows; each run of a row; a row that is one run.
+Summed = Literal["none", "position", "run", "row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class GradientForm(Form):
 
     upstream: str = "float32"  # the storage type of dy
     given: bool = False  # whether the statistics are those of the forward pass
-    parameter_sums: bool = False  # whether sums for weight and bias are wanted
+    sums: Summed = "none"
+    held: bool = True  # whether registers hold a row of dy, too; else it is read again
+    terms: bool = False  # statistics, A and B are written instead of dx
     by_position: bool = False  # whether a statistic goes with the position, not with the line
 
 

@@ -127,15 +127,25 @@ def scratch_size(width: int, rows: int) -> int:
     return WARP
 
 
+@device_function
+def over_warp(value, distance):
+    while distance > 0:
+        value += cuda.shfl_xor_sync(ALL_LANES, value, distance)
+        distance //= 2
+    return value
+
+
+def team_width(width: int) -> int:
+    return min(width, WARP)
+
+
+def team_sum(real: Any, width: int) -> Function:
+    first = team_width(width) // 2
+    return device_function(lambda value: over_warp(value, first))
+
+
 def row_sum(real: Any, width: int) -> Function:
     first, warps = min(width, WARP) // 2, width // WARP
-
-    @device_function
-    def over_warp(value, distance):
-        while distance > 0:
-            value += cuda.shfl_xor_sync(ALL_LANES, value, distance)
-            distance //= 2
-        return value
 
     @device_function
     def over_row(value, scratch):

@@ -10,6 +10,10 @@ scratch_size (width, rows)
     How many elements of shared memory that takes.
 shared (shape, real)
     A function without arguments: an array in the shared memory of a block, one for each function that is made.
+team_width (width)
+    How many of the `width` threads of a row add up numbers without waiting for others: a warp; one in the simulator.
+team_sum (real, width)
+    A function of a value: the sum over the threads of such a team.
 any_row (width)
     A function of a condition, the same for all threads of a row: whether it holds for a row whose threads must take the
     same branch, since they exchange numbers there.
@@ -22,8 +26,41 @@ barrier
 from fastnorm.backends.cuda.compat import SIMULATED
 
 if SIMULATED:
-    from fastnorm.backends.cuda.simulated import any_row, barrier, fused, load, row_sum, scratch_size, shared, store
+    from fastnorm.backends.cuda.simulated import (
+        any_row,
+        barrier,
+        fused,
+        load,
+        row_sum,
+        scratch_size,
+        shared,
+        store,
+        team_sum,
+        team_width,
+    )
 else:
-    from fastnorm.backends.cuda.hardware import any_row, barrier, fused, load, row_sum, scratch_size, shared, store
+    from fastnorm.backends.cuda.hardware import (
+        any_row,
+        barrier,
+        fused,
+        load,
+        row_sum,
+        scratch_size,
+        shared,
+        store,
+        team_sum,
+        team_width,
+    )
 
-__all__ = ["any_row", "barrier", "fused", "load", "row_sum", "scratch_size", "shared", "store"]
+__all__ = [
+    "any_row",
+    "barrier",
+    "fused",
+    "load",
+    "row_sum",
+    "scratch_size",
+    "shared",
+    "store",
+    "team_sum",
+    "team_width",
+]

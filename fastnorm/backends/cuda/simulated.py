@@ -140,6 +140,14 @@ def row_sum(real: Any, width: int) -> Function:
     return over_row
 
 
+def team_width(width: int) -> int:
+    return 1
+
+
+def team_sum(real: Any, width: int) -> Function:
+    return lambda value: value
+
+
 def any_row(width: int) -> Function:
     def of_block(condition: Any) -> bool:
         return bool(_thread().syncthreads_or(condition))
