@@ -29,9 +29,9 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
         real = np.float64 if storage == "float64" else np.float32
         wide, vector = real is np.float64, shapes.ACCESS // shapes.SIZES[storage]
         both: dict[str, Any] = {"parameters": storage, "weight": "position", "bias": "position"}
-        for length in (64, 768, 1024, 4096, 8192, 32768):
+        for length in (64, 768, 1024, 4096, 8192, 16384, 32768):
             shape = shapes.row_shape(length, vector, wide)
-            if shape is not None:
+            if shape is not None and not (wide and shape.width == 1024):  # 64 registers a thread are too few for those
                 barrier = ", no shared memory" if shape.width <= 32 else ""
                 name = f"normalize_rows {length} {storage}, vectors{barrier}"
                 yield name, rows.normalize_rows(shape, Form(storage, storage, real, **both))
@@ -83,6 +83,8 @@ def backward_kernels(length: int, storage: str) -> Iterator[tuple[str, Kernel]]:
     runs = replace(form, weight="run")
     shape = shapes.row_shape(length, vector, wide, halved=True)
     name = f"{length} {storage}, vectors"
+    if shape is not None and shape.width == 1024:
+        yield f"normalize_grad_rows, dx of all {name}", normalize_grad_rows(shape, form)
     if shape is None or shape.width == 1024:
         shape = shapes.row_shape(length, vector, wide)
         if shape is None:
@@ -94,7 +96,10 @@ def backward_kernels(length: int, storage: str) -> Iterator[tuple[str, Kernel]]:
     else:
         yield f"normalize_grad_rows {name}", normalize_grad_rows(shape, replace(form, sums="position"))
     if shapes.sums_fit(shape, wide):
-        yield f"normalize_grad_rows of runs {name}", normalize_grad_rows(shape, replace(runs, sums="run"))
+        yield (
+            f"normalize_grad_rows of runs {name}",
+            normalize_grad_rows(shape, replace(runs, segmented=True, sums="run")),
+        )
     yield f"normalize_grad_rows that are runs {name}", normalize_grad_rows(shape, replace(runs, sums="row"))
 
 

@@ -26,6 +26,7 @@ class Form:
     parameters: str = "float32"  # the storage type of weight and bias
     weight: Owner = "none"
     bias: Owner = "none"
+    segmented: bool = False  # whether a row is several runs
     whole_runs: bool = True  # whether a vector lies in one run
     centred: bool = True
     floor: bool = False
@@ -50,27 +51,28 @@ class GradientForm(Form):
     by_position: bool = False  # whether a statistic goes with the position, not with the line
 
 
-def parameter_reader(owner: Owner, storage: str, real: Any, vector: int, whole_runs: bool) -> Any:
+def parameter_reader(owner: Owner, form: Form, vector: int) -> Any:
     """Return a part of kernels that writes the parameters of a vector to a local array.
 
-    ``(address, row, at, run_length, segments, count, held)``: those of the elements from position `at` of a row on.
-    Run number k of all rows has parameter k modulo their `count`.
+    ``(address, first, at, run_length, held)``: those of the elements from position `at` of a row on, whose first run
+    has parameter `first`.
     """
-    together, single = machine.load(storage, real, vector), machine.load(storage, real, 1)
+    together, single = (machine.load(form.parameters, form.real, count) for count in (vector, 1))
+    segmented, whole_runs = form.segmented, form.whole_runs
 
-    def of_positions(address, row, at, run_length, segments, count, held):
+    def of_positions(address, first, at, run_length, held):
         together(address, at, held, np.int64(0))
 
-    def of_runs(address, row, at, run_length, segments, count, held):
+    def of_runs(address, first, at, run_length, held):
         if whole_runs:
-            single(address, (row * segments + at // run_length) % count, held, np.int64(0))
+            single(address, first + at // run_length if segmented else first, held, np.int64(0))
             for e in range(1, vector):
                 held[e] = held[0]
         else:
             for e in range(vector):
-                single(address, (row * segments + (at + e) // run_length) % count, held, np.int64(e))
+                single(address, first + (at + e) // run_length, held, np.int64(e))
 
-    def of_nobody(address, row, at, run_length, segments, count, held):
+    def of_nobody(address, first, at, run_length, held):
         pass
 
     return device_function({"position": of_positions, "run": of_runs}.get(owner, of_nobody))

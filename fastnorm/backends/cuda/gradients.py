@@ -129,12 +129,14 @@ def normalize_grad_runs(
     form, vector = gradient.form(rule, found), gradient.vector(length // segments)
     wide = form.real is np.float64
     shape = shapes.row_shape(length, vector, wide, halved=True)
+    if segments > 1 and shape is not None and shape.width > shapes.LADDER[-2].width:
+        shape = None
     held = shape is not None
     shape = shape or shapes.row_shape(length, vector, wide)
     if shape is None or form.paired or (segments > 1 and not shapes.sums_fit(shape, wide)):
         return None
     parts = Sums(place.numbers(lines, segments), place.numbers(lines, segments), 1)
-    form = replace(form, held=held, sums="run" if segments > 1 else "row")
+    form = replace(form, held=held, segmented=segments > 1, sums="run" if segments > 1 else "row")
     _normalize_grad_rows(place, gradient, lines, shape, form, rule, found, parts[:2], segments)
     return parts
 

@@ -121,9 +121,9 @@ def normalize(
         return False
     run_length = length // parameters.segments
     form = Form(
-        x.storage, y.storage, real, whole_runs=run_length % vector == 0, centred=rule.measure == Measure.VARIANCE,
-        floor=rule.floor, residual=fused.residual is not None, keep_total=fused.total is not None,
-        activation=fused.activation, want_stats=found is not None,
+        x.storage, y.storage, real, segmented=parameters.segments > 1, whole_runs=run_length % vector == 0,
+        centred=rule.measure == Measure.VARIANCE, floor=rule.floor, residual=fused.residual is not None,
+        keep_total=fused.total is not None, activation=fused.activation, want_stats=found is not None,
     )  # fmt: skip
     kernel = rows.normalize_rows(shape, parameters.form(form))
     launch(

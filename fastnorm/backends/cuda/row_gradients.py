@@ -45,7 +45,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
     load_x, load_first = machine.load(form.x, real, vector), machine.load(form.x, real, 1)
     load_dy, store_dx = machine.load(form.upstream, real, vector), machine.store(form.y, real, vector)
     store_sums, store_one = machine.store(np.dtype(real).name, real, vector), machine.store("float64", np.float64, 1)
-    read_weight = parameter_reader(form.weight, form.parameters, real, vector, True)
+    read_weight = parameter_reader(form.weight, form, vector)
     load_weight = machine.load(form.parameters, real, 1)
     read_statistics = statistics_reader(form)
     statistics = row_statistics(shape, real, form.centred)
@@ -86,6 +86,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
             inside = row < lines
             row = row if inside else np.int64(0)  # threads without a row must take part in its sums
             start = row * length
+            first_run = row * segments % count
             for j in range(slots):
                 if lane + j * stride < length:
                     load_x(x, start + lane + j * stride, held, np.int64(j * vector))
@@ -110,7 +111,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
                     if not held_dy:
                         load_dy(dy, start + at, upstream, np.int64(0))
                     if weighted_at_once:
-                        read_weight(weight, row, at, run_length, segments, count, scale_of)
+                        read_weight(weight, first_run, at, run_length, scale_of)
                     part = real(0)
                     part_products = real(0)
                     for e in range(vector):
@@ -149,7 +150,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
                             statistic[0] = part_products
                             store_one(products_out, row * segments + run, statistic, np.int64(0))
                         if weighted:
-                            load_weight(weight, (row * segments + run) % count, scale_of, np.int64(0))
+                            load_weight(weight, first_run + run, scale_of, np.int64(0))
                             part = part * scale_of[0]
                             part_products = part_products * scale_of[0]
                         sums += part
@@ -163,7 +164,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
                     statistic[0] = products
                     store_one(products_out, row, statistic, np.int64(0))
                 if weighted:
-                    load_weight(weight, row % count, scale_of, np.int64(0))
+                    load_weight(weight, first_run, scale_of, np.int64(0))
                     sums = sums * scale_of[0]
                     products = products * scale_of[0]
             a = np.float64(sums) / np.float64(length)
@@ -189,7 +190,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
                     if at < length:
                         if not held_dy:
                             load_dy(dy, start + at, upstream, np.int64(0))
-                        read_weight(weight, row, at, run_length, segments, count, scale_of)
+                        read_weight(weight, first_run, at, run_length, scale_of)
                         for e in range(vector):
                             g = upstream[j * step_of_dy + e]
                             if weighted:
@@ -218,7 +219,7 @@ def dots_rows(shape: RowShape, form: GradientForm) -> Kernel:
     size = machine.scratch_size(width, rows_of_block)
     make_scratch = machine.shared(size, real)
     load_x, load_dy = machine.load(form.x, real, vector), machine.load(form.upstream, real, vector)
-    read_weight = parameter_reader(form.weight, form.parameters, real, vector, True)
+    read_weight = parameter_reader(form.weight, form, vector)
     read_statistics = statistics_reader(form)
     _, normalized = normalizer(real)
     row_sum, store_one = machine.row_sum(real, width), machine.store("float64", np.float64, 1)
@@ -249,7 +250,7 @@ def dots_rows(shape: RowShape, form: GradientForm) -> Kernel:
             if lane + j * stride < rest:
                 load_x(x, row * length + at, held, np.int64(0))
                 load_dy(dy, row * length + at, upstream, np.int64(0))
-                read_weight(weight, row, at, length, 1, channels, scale_of)
+                read_weight(weight, row % channels, at, length, scale_of)
                 part = real(0)
                 part_products = real(0)
                 for e in range(vector):
@@ -283,7 +284,7 @@ def affine_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
     load_x, load_dy = machine.load(form.x, real, vector), machine.load(form.upstream, real, vector)
     store_dx = machine.store(form.y, real, vector)
     store_sums = machine.store(np.dtype(real).name, real, vector)
-    read_weight = parameter_reader(form.weight, form.parameters, real, vector, True)
+    read_weight = parameter_reader(form.weight, form, vector)
     read_statistics = statistics_reader(form)
     load_term = machine.load("float64", np.float64, 1)
     _, normalized = normalizer(real)
@@ -325,7 +326,7 @@ def affine_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
                 if lane + j * stride < rest:
                     load_x(x, row * length + at, held, np.int64(0))
                     load_dy(dy, row * length + at, upstream, np.int64(0))
-                    read_weight(weight, row, at, length, 1, channels, scale_of)
+                    read_weight(weight, row % channels, at, length, scale_of)
                     for e in range(vector):
                         g = upstream[e]
                         xhat = normalized(held[e], coefficients)

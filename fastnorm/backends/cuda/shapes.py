@@ -158,8 +158,9 @@ def rows_of_unit(lines: int, threads: int) -> int:
 
 
 def sums_fit(shape: RowShape, wide: bool) -> bool:
-    """Whether shared memory can have two sums for each vector that the threads of a block hold."""
-    return 2 * shape.width * shape.rows * shape.slots * (8 if wide else 4) <= SHARED
+    """Whether shared memory has room for two sums of each vector that a block holds, and its threads for the work."""
+    fits = 2 * shape.width * shape.rows * shape.slots * (8 if wide else 4) <= SHARED
+    return fits and shape.width <= LADDER[-2].width
 
 
 def column_shape() -> LaneShape:
