@@ -10,7 +10,7 @@ from fastnorm.backends.cuda.gradients import Gradient, Sums
 from fastnorm.backends.cuda.merging import Pool
 from fastnorm.backends.cuda.primitives import Parameters, Statistics, View, Whose
 from fastnorm.device import Device
-from fastnorm.device_norms.calls import Call, begin, parameter, refuse
+from fastnorm.device_norms.calls import Call, begin, check_same_dtype, parameter, refuse, statistic
 from fastnorm.device_norms.channels import Channels, channel_statistics, channels_of
 from fastnorm.device_norms.lines import line_statistics
 from fastnorm.gradients import Gradients
@@ -40,14 +40,9 @@ def given_statistics(
         if mean is not None or rstd is not None:
             raise ValueError(f"{function}: mean and rstd must be given together, or neither")
         return None
-    scale = parameter(where, rstd, shape, function, "rstd")
-    centre = parameter(where, mean, shape, function, "mean") if needs_mean else scale
-    assert scale is not None
-    assert centre is not None
-    if centre.storage != scale.storage:
-        raise TypeError(
-            f"{function}: mean and rstd must have one dtype on a device, got {centre.storage} and {scale.storage}"
-        )
+    scale = statistic(where, rstd, shape, function, "rstd")
+    centre = statistic(where, mean, shape, function, "mean") if needs_mean else scale
+    check_same_dtype(function, mean=centre, rstd=scale)
     return Statistics(centre, scale)
 
 
@@ -200,10 +195,9 @@ def batch(
             raise ValueError(
                 f"{function}: mean and rstd, or running_mean and running_var, are needed unless training=True"
             )
-        centre = parameter(on, running_mean, (channels,), function, "running_mean")
-        var = parameter(on, running_var, (channels,), function, "running_var")
-        assert centre is not None
-        assert var is not None
+        centre = statistic(on, running_mean, (channels,), function, "running_mean")
+        var = statistic(on, running_var, (channels,), function, "running_var")
+        check_same_dtype(function, running_mean=centre, running_var=var)
         found = primitives.given_statistics(on.place, centre, var, rule.eps)
     call, upstream = _begin(on, dy, source, out, dtype, function, (scale, *(found[:2] if found else ())))
     results = _sums_like(on, (channels,), scale, call)

@@ -377,6 +377,12 @@ def normalize(
         y = lane.given(x, mean, var, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
+    if is_device_array(x):
+        from fastnorm.device_norms import channels as on_device  # imports Numba
+
+        return on_device.given(
+            x, mean, var, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
+        )  # fmt: skip
     array = engine.take(x, function)
     axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
     channels = array.shape[axis]
