@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnorm.backends.cuda import elementwise, lane_gradients, lanes, merging, row_gradients, rows, shapes
+from fastnorm.backends.cuda import elementwise, extrema, lane_gradients, lanes, merging, row_gradients, rows, shapes
 from fastnorm.backends.cuda.compat import Kernel, cuda
 from fastnorm.backends.cuda.forms import Form, GradientForm
 from fastnorm.backends.cuda.row_gradients import normalize_grad_rows
@@ -64,15 +64,20 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
         yield f"dots_lanes {storage}, vectors", lane_gradients.dots_lanes(half, back)
         yield f"affine_grad_lanes {storage}, vectors", lane_gradients.affine_grad_lanes(half, back)
         yield f"add {storage}, vectors", elementwise.add(chunk._replace(rows=1), storage, storage, real, True)
+        yield f"extrema_rows {storage}, vectors", extrema.extrema_rows(chunk, storage, real)
+        yield f"extrema_lanes {storage}, vectors", extrema.extrema_lanes(tile, storage, real)
     odd = shapes.row_shape(1023, 1, False)
     assert odd is not None
     yield "normalize_rows 1023", rows.normalize_rows(odd, Form("float32", "float32", np.float32))
     for parts in (10, 10**5):
         step = shapes.width_for_sums(parts)
         yield f"merge_moments {parts}", merging.merge_moments(step, True, True, False, "float32")
+        yield f"merge_moments {parts} to m2", merging.merge_moments(step, True, True, False, None, rooted=False)
+        yield f"merge_extrema {parts}", extrema.merge_extrema(step, "float32", "bfloat16", np.float32)
         yield f"merge_sums {parts}", merging.merge_sums(step, "float16", "float32")
     yield "merge_columns", merging.merge_columns(shapes.column_shape(), "float32", "bfloat16")
     yield "rooted", elementwise.rooted("float16")
+    yield "spread", elementwise.spread()
 
 
 def backward_kernels(length: int, storage: str) -> Iterator[tuple[str, Kernel]]:
@@ -154,6 +159,7 @@ def main(capabilities: list[tuple[int, int]]) -> None:
                 normalize_grad_rows, row_gradients.dots_rows, row_gradients.affine_grad_rows,
                 lane_gradients.dots_lanes, lane_gradients.affine_grad_lanes, merging.merge_moments,
                 merging.merge_sums, merging.merge_columns, elementwise.add, elementwise.rooted,
+                elementwise.spread, extrema.extrema_rows, extrema.extrema_lanes, extrema.merge_extrema,
             ):  # fmt: skip
                 function.cache_clear()
             for name, kernel in kernels():
