@@ -76,7 +76,7 @@ def normalize_image(
         if y is not None:
             served: Array = y
             return served
-    array = np.asarray(image)
+    array = engine.take(image, function, "image")
     if array.dtype != np.uint8:
         raise TypeError(f"{function}: image must be of uint8, got {array.dtype}; `normalize` takes other dtypes")
     if array.ndim not in (3, 4):
