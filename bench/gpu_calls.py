@@ -96,7 +96,9 @@ FASTNORM: dict[str, Call] = {
     "layer_norm_backward over axis 0": lambda i: fastnorm.layer_norm_backward(i.dy, i.x, axis=0),
     "rms_norm_backward": lambda i: fastnorm.rms_norm_backward(i.dy, i.x, i.weight, rstd=i.rms_rstd),
     "batch_norm inference": lambda i: fastnorm.batch_norm(i.x, i.running_mean, i.running_var, i.weight, i.bias),
-    "batch_norm training": lambda i: fastnorm.batch_norm(i.x, i.running_mean, i.running_var, training=True),
+    "batch_norm training": lambda i: fastnorm.batch_norm(
+        i.x, i.running_mean, i.running_var, i.weight, i.bias, training=True
+    ),
     "batch_norm_backward": lambda i: fastnorm.batch_norm_backward(i.dy, i.x, i.weight, training=True),
     "group_norm": lambda i: fastnorm.group_norm(i.x, 2, i.weight, i.bias),
     "group_norm_backward": lambda i: fastnorm.group_norm_backward(i.dy, i.x, 2, i.weight),
@@ -127,6 +129,8 @@ def by_torch(op: str) -> Call:
         ),
         "rms_norm_backward": rms_backward,
         "batch_norm inference": lambda i: functional.batch_norm(i.x, i.running_mean, i.running_var, i.weight, i.bias),
-        "batch_norm training": lambda i: functional.batch_norm(i.x, i.running_mean, i.running_var, training=True),
+        "batch_norm training": lambda i: functional.batch_norm(
+            i.x, i.running_mean, i.running_var, i.weight, i.bias, training=True
+        ),
     }
     return calls[op]

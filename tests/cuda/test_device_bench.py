@@ -7,6 +7,10 @@ from pathlib import Path
 import gpu
 import pytest
 
+from fastnorm.backends.cuda import compat
+
+pytestmark = pytest.mark.skipif(not compat.SIMULATED, reason="on hardware the script itself is to be run")
+
 
 def errors(printed: str) -> dict[str, float]:
     """Return the errors of the checks by the names of their lines."""
