@@ -35,6 +35,13 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
                 barrier = ", no shared memory" if shape.width <= 32 else ""
                 name = f"normalize_rows {length} {storage}, vectors{barrier}"
                 yield name, rows.normalize_rows(shape, Form(storage, storage, real, **both))
+                for whole in (False, True) if length in (768, 8192, 32768) else ():
+                    grouped = Form(
+                        storage, storage, real, parameters=storage, weight="run", bias="run", segmented=True,
+                        whole_runs=whole,
+                    )  # fmt: skip
+                    name = f"normalize_rows of runs {'whole' if whole else 'ragged'} {length} {storage}, vectors"
+                    yield name, rows.normalize_rows(shape, grouped)
             yield from backward_kernels(length, storage)
         for name in (None, "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"):
             shape = shapes.row_shape(4096, vector, wide, halved=name == "gelu")

@@ -63,14 +63,19 @@ def parameter_reader(owner: Owner, form: Form, vector: int) -> Any:
     def of_positions(address, first, at, run_length, held):
         together(address, at, held, np.int64(0))
 
+    @device_function
+    def run_of(at, run_length):
+        # A row that registers hold is short: 32 bits, whose division is a fraction of the work of 64.
+        return np.int64(np.uint32(at) // np.uint32(run_length))
+
     def of_runs(address, first, at, run_length, held):
         if whole_runs:
-            single(address, first + at // run_length if segmented else first, held, np.int64(0))
+            single(address, first + run_of(at, run_length) if segmented else first, held, np.int64(0))
             for e in range(1, vector):
                 held[e] = held[0]
         else:
             for e in range(vector):
-                single(address, first + (at + e) // run_length, held, np.int64(e))
+                single(address, first + run_of(at + e, run_length), held, np.int64(e))
 
     def of_nobody(address, first, at, run_length, held):
         pass
