@@ -188,15 +188,24 @@ def device_inputs(cell: Cell) -> list[Inputs]:
 
     def one() -> Inputs:
         x, dy = (torch.randn(cell.shape, device="cuda").to(dtype) for _ in range(2))
-        weight, bias = (torch.randn(cell.channels, device="cuda").to(dtype) for _ in range(2))
+        # PyTorch's batch norm has parameters and running statistics of one dtype.
+        kept = dtype if len(cell.shape) == 2 else torch.float32
+        weight, bias = (torch.randn(cell.channels, device="cuda").to(kept) for _ in range(2))
         mean, var = torch.randn(cell.channels, device="cuda"), torch.rand(cell.channels, device="cuda") + 0.5
-        var_of_rows, mean_of_rows = torch.var_mean(x.float(), -1, keepdim=True, correction=0)
-        square = var_of_rows + mean_of_rows**2
-        return Inputs(
-            x, dy, weight, bias, mean, var, mean_of_rows, (var_of_rows + 1e-5).rsqrt(), (square + 1e-6).rsqrt()
-        )  # fmt: skip
+        _, mean_of_rows, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, 1e-5)
+        rms_rstd = (x.float().square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+        return Inputs(x, dy, weight, bias, mean, var, mean_of_rows, rstd, rms_rstd)
 
     return [one() for _ in range(max(2, -(-4 * l2 // cell.bytes)))]
+
+
+def timed_of_peer(call: Call, sets: list[Inputs]) -> float | None:
+    """Return that of a call of PyTorch's; None if it fails, which is no reason to go without the rest of the table."""
+    try:
+        return timed(call, sets)
+    except Exception as error:  # whatever PyTorch or its compiler raises
+        print(f"PyTorch: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def copy_bandwidth() -> float:
@@ -214,16 +223,16 @@ class Row(NamedTuple):
     cell: Cell
     error: float
     own: float
-    eager: float
+    eager: float | None
     compiled: float | None = None
 
     def line(self, copy: float) -> str:
         """Return the table's line, given the bandwidth of a copy."""
         share = self.cell.passes * self.cell.bytes / (self.own * 1e-3) / copy
         below, wrong = ("!" if bad else " " for bad in (share < self.cell.aim, self.error > BOUND[self.cell.dtype]))
-        compiled = "-" if self.compiled is None else f"{self.compiled * 1e3:.1f}"
+        eager, compiled = ("-" if part is None else f"{part * 1e3:.1f}" for part in (self.eager, self.compiled))
         return (
-            f"{self.cell.name:44}{self.own * 1e3:9.1f}{share:7.2f}{below}{self.cell.aim:6.2f}{self.eager * 1e3:10.1f}"
+            f"{self.cell.name:44}{self.own * 1e3:9.1f}{share:7.2f}{below}{self.cell.aim:6.2f}{eager:>10}"
             f"{compiled:>12}{self.error:8.2f}{wrong}"
         )
 
@@ -237,8 +246,7 @@ def measure(chosen: list[Cell], compile_too: bool, deadline: float) -> Iterator[
         if time.monotonic() > deadline:
             return
         error, sets = check(cell, checked_shape(cell)), device_inputs(cell)
-        own, eager = (timed(call, sets) for call in (FASTNORM[cell.op], by_torch(cell.op)))
-        found.append(Row(cell, error, own, eager))
+        found.append(Row(cell, error, timed(FASTNORM[cell.op], sets), timed_of_peer(by_torch(cell.op), sets)))
         print(cell.name, file=sys.stderr, flush=True)
         yield found[-1]
     for row in found:
@@ -246,7 +254,7 @@ def measure(chosen: list[Cell], compile_too: bool, deadline: float) -> Iterator[
             return
         torch.compiler.reset()  # it gives up on a function that was compiled for eight shapes
         call = torch.compile(by_torch(row.cell.op), dynamic=False)
-        yield row._replace(compiled=timed(call, device_inputs(row.cell)))
+        yield row._replace(compiled=timed_of_peer(call, device_inputs(row.cell)))
 
 
 def table(chosen: list[Cell], compile_too: bool, deadline: float) -> None:
