@@ -129,18 +129,25 @@ def _dtype_of(storage: str, like: Any) -> Any:
     return np.dtype(ml_dtypes.bfloat16)
 
 
+def _namespace(x: Any) -> Any:
+    """Return the functions that make arrays like x, None if they are not known; not all of CuPy's arrays tell."""
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__()
+    return sys.modules.get("cupy") if type(x).__module__.partition(".")[0] == "cupy" else None
+
+
 class ArrayNamespace(Library):
     """Arrays with an array API namespace: CuPy's."""
 
     def owns(self, x: Any) -> bool:
-        return hasattr(x, "__array_namespace__") and _is_on_cuda(x)
+        return _namespace(x) is not None and _is_on_cuda(x)
 
     def view(self, x: Any) -> View:
         return _interface_view(x)
 
     def contiguous(self, x: Any) -> Any:
         with x.device:
-            return x.__array_namespace__().ascontiguousarray(x)
+            return _namespace(x).ascontiguousarray(x)
 
     def device(self, x: Any) -> int:
         return int(getattr(x.device, "id", 0))
@@ -150,7 +157,7 @@ class ArrayNamespace(Library):
 
     def empty(self, like: Any, shape: Shape, storage: str) -> Any:
         with like.device:
-            return like.__array_namespace__().empty(shape, dtype=_dtype_of(storage, like))
+            return _namespace(like).empty(shape, dtype=_dtype_of(storage, like))
 
     def assign(self, target: Any, source: Any) -> None:
         with target.device:

@@ -17,22 +17,40 @@ def refuse(function: str, **given: Any) -> None:
 
     Raises
     ------
-    NotImplementedError
+    TypeError
         One of them is given.
     """
     for name, value in given.items():
         if value is not None:
-            raise NotImplementedError(f"{function}: {name} is not served on a CUDA device")
+            raise TypeError(f"{function}: {name} is not served on a CUDA device, got {type(value).__name__}")
 
 
 def parameter(where: Device, value: Any, shape: Shape, function: str, name: str) -> Buffer | None:
     """Return a weight or bias, which must have `shape`; None stays None."""
-    if value is None:
-        return None
+    return None if value is None else statistic(where, value, shape, function, name)
+
+
+def statistic(where: Device, value: Any, shape: Shape, function: str, name: str) -> Buffer:
+    """Return an array that must be there, of `shape`."""
     found = where.take(value, function, name)
     if found.shape != shape:
         raise ValueError(f"{function}: {name} must have shape {shape}, got {found.shape}")
     return found
+
+
+def check_same_dtype(function: str, **given: Buffer | None) -> None:
+    """Check that two arrays which one kernel reads have one dtype.
+
+    Raises
+    ------
+    TypeError
+        They have two.
+    """
+    storages = [part.storage for part in given.values() if part is not None]
+    if len(set(storages)) > 1:
+        raise TypeError(
+            f"{function}: {' and '.join(given)} must have one dtype on a device, got {' and '.join(storages)}"
+        )
 
 
 def parameters(
@@ -41,10 +59,7 @@ def parameters(
     """Return weight and bias, which must have `shape` and one dtype."""
     scale = parameter(where, weight, shape, function, "weight")
     shift = parameter(where, bias, shape, function, "bias")
-    if scale is not None and shift is not None and scale.storage != shift.storage:
-        raise TypeError(
-            f"{function}: weight and bias must have one dtype on a device, got {scale.storage} and {shift.storage}"
-        )
+    check_same_dtype(function, weight=scale, bias=shift)
     return scale, shift
 
 
@@ -54,7 +69,7 @@ def activation_name(value: Any, function: str) -> str | None:
         return value
     if isinstance(value, str):
         raise ValueError(f"{function}: activation must be one of {', '.join(map(repr, FORMULAS))}, got {value!r}")
-    raise NotImplementedError(
+    raise TypeError(
         f"{function}: activation must be a name on a CUDA device, got {type(value).__name__}, compiled for the CPU"
     )
 

@@ -16,11 +16,13 @@ from fastnorm.device_norms.calls import (
     activation_name,
     addition,
     begin,
+    check_same_dtype,
     parameter,
     parameters,
     refuse,
     results,
     shaped,
+    statistic,
     statistics_of,
     summed,
 )
@@ -161,11 +163,7 @@ def batch(
         raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
     mean = parameter(on, running_mean, (channels,), function, "running_mean")
     var = parameter(on, running_var, (channels,), function, "running_var")
-    if mean is not None and var is not None and mean.storage != var.storage:
-        raise TypeError(
-            f"{function}: running_mean and running_var must have one dtype on a device, "
-            f"got {mean.storage} and {var.storage}"
-        )
+    check_same_dtype(function, running_mean=mean, running_var=var)
     if training:
         for name, given, kept in (("running_mean", running_mean, mean), ("running_var", running_var, var)):
             if kept is not None and kept.array is not given:
@@ -190,13 +188,45 @@ def batch(
         )
     assert mean is not None
     assert var is not None
-    if source.size:
-        found = Statistics(mean, var, rooted=False)
-        apply_channels(call, summed(call, added), layout, 1, found, scale, shift, rule, applied)
+    given = Statistics(mean, var, rooted=False)
+    return _by_given(call, layout, given, scale, shift, rule, stats_shape if return_stats else None, added, applied)
+
+
+def _by_given(
+    call: Call, layout: Channels, given: Statistics, scale: Buffer | None, shift: Buffer | None, rule: Rule,
+    stats_shape: Shape | None, added: Addition, activation: str | None,
+) -> Any:  # fmt: skip
+    """Normalise each channel by a mean and a variance that are there; `stats_shape` if statistics are wanted."""
+    if call.x.size:
+        apply_channels(call, summed(call, added), layout, 1, given, scale, shift, rule, activation)
     stats = None
-    if return_stats:
-        stats = shaped(on, primitives.given_statistics(on.place, mean, var, rule.eps), stats_shape)
+    if stats_shape is not None:
+        found = primitives.given_statistics(call.where.place, given.mean, given.rstd, rule.eps)
+        stats = shaped(call.where, found, stats_shape)
     return results(call, stats, added)
+
+
+def given(
+    x: Any, mean: Any, var: Any, weight: Any, bias: Any, channel_axis: int, eps: float, out: Any, dtype: Any,
+    return_stats: bool, backend: str | None,
+) -> Any:  # fmt: skip
+    """Normalise each channel by given statistics: `norms.batch.normalize` on a device."""
+    function = "normalize"
+    on = device.begin(x, backend, function)
+    source = on.take(x, function, "x")
+    axis = arguments.axis_index(channel_axis, source.ndim, function, "channel_axis")
+    before, channels, after = prod(source.shape[:axis]), source.shape[axis], prod(source.shape[axis + 1 :])
+    rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
+    centre = statistic(on, mean, (channels,), function, "mean")
+    spread = statistic(on, var, (channels,), function, "var")
+    check_same_dtype(function, mean=centre, var=spread)
+    scale, shift = parameters(on, weight, bias, (channels,), function)
+    call = begin(on, source, out, dtype, function, (scale, shift, centre, spread))
+    stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(source.shape)) if return_stats else None
+    statistics = Statistics(centre, spread, rooted=False)
+    nothing = Addition(None, None, False)
+    layout = Channels(1, before, channels, after)
+    return _by_given(call, layout, statistics, scale, shift, rule, stats_shape, nothing, None)
 
 
 def _batch_in_training(

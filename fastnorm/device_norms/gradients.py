@@ -10,7 +10,7 @@ from fastnorm.backends.cuda.gradients import Gradient, Sums
 from fastnorm.backends.cuda.merging import Pool
 from fastnorm.backends.cuda.primitives import Parameters, Statistics, View, Whose
 from fastnorm.device import Device
-from fastnorm.device_norms.calls import Call, begin, parameter, refuse
+from fastnorm.device_norms.calls import Call, begin, check_same_dtype, parameter, refuse, statistic
 from fastnorm.device_norms.channels import Channels, channel_statistics, channels_of
 from fastnorm.device_norms.lines import line_statistics
 from fastnorm.gradients import Gradients
@@ -40,14 +40,9 @@ def given_statistics(
         if mean is not None or rstd is not None:
             raise ValueError(f"{function}: mean and rstd must be given together, or neither")
         return None
-    scale = parameter(where, rstd, shape, function, "rstd")
-    centre = parameter(where, mean, shape, function, "mean") if needs_mean else scale
-    assert scale is not None
-    assert centre is not None
-    if centre.storage != scale.storage:
-        raise TypeError(
-            f"{function}: mean and rstd must have one dtype on a device, got {centre.storage} and {scale.storage}"
-        )
+    scale = statistic(where, rstd, shape, function, "rstd")
+    centre = statistic(where, mean, shape, function, "mean") if needs_mean else scale
+    check_same_dtype(function, mean=centre, rstd=scale)
     return Statistics(centre, scale)
 
 
@@ -98,17 +93,15 @@ def _compose_lines(
     of_lines = Pool(outer, inner, 1, 1, k, k * inner, 1, 0, 0, inner)
     primitives.add_up(where.place, parts.sums, None, of_lines, a, None, 1.0 / length)
     primitives.add_up(where.place, parts.products, None, of_lines, b, None, 1.0 / rule.divisor(length))
-    gradients.affine_grad(where.place, gradient, view, rule, statistics, whose, a, b)
-    if results is None:
+    gradients.affine_grad(
+        where.place, gradient, view, rule, statistics, whose, a, b, results if inner == 1 else None
+    )  # fmt: skip
+    if results is None or inner == 1:
         return
-    plain = Gradient(gradient.x, gradient.dy, gradient.dx)
-    if inner == 1:  # positions are lanes of the rows seen as one block
-        parts = gradients.dots(where.place, plain, (1, outer, length), rule, statistics, whose, by_position=True)
-        pool = Pool(1, length, 1, 1, parts.chunks, 0, 1, 0, 0, length)
-    else:  # lanes at one position are a row
-        rows = (outer * length, inner, 1)
-        parts = gradients.dots(where.place, plain, rows, rule, statistics, Whose(length, 1), by_position=True)
-        pool = Pool(1, length, outer, 1, parts.chunks, 0, parts.chunks, length * parts.chunks, 0, 1)
+    # Lanes at one position are a row.
+    plain, rows = Gradient(gradient.x, gradient.dy, gradient.dx), (outer * length, inner, 1)
+    parts = gradients.dots(where.place, plain, rows, rule, statistics, Whose(length, 1), by_position=True)
+    pool = Pool(1, length, outer, 1, parts.chunks, 0, parts.chunks, length * parts.chunks, 0, 1)
     primitives.add_up(where.place, parts.products, parts.sums, pool, *results)
 
 
@@ -159,8 +152,16 @@ def groups(
     results = _sums_like(on, (channels,), scale, call)
     layout = channels_of(source.shape, axis)
     if source.size:
-        statistics = found or channel_statistics(on, source, layout, layout.batch, per_group, rule)
-        _of_channels(call, upstream, layout, layout.batch, per_group, rule, scale, statistics, results)
+        parts = None
+        if not layout.last and layout.before == 1:
+            gradient = Gradient(source, upstream, call.y, scale, "run")
+            rows = layout.batch * channels // per_group
+            parts = gradients.normalize_grad_runs(on.place, gradient, rows, per_group, rule, found)
+        if parts is None:
+            statistics = found or channel_statistics(on, source, layout, layout.batch, per_group, rule)
+            _of_channels(call, upstream, layout, layout.batch, per_group, rule, scale, statistics, results)
+        else:
+            _channel_sums(on, layout, layout.batch, parts, results)
     return _finished(call, results)
 
 
@@ -194,10 +195,9 @@ def batch(
             raise ValueError(
                 f"{function}: mean and rstd, or running_mean and running_var, are needed unless training=True"
             )
-        centre = parameter(on, running_mean, (channels,), function, "running_mean")
-        var = parameter(on, running_var, (channels,), function, "running_var")
-        assert centre is not None
-        assert var is not None
+        centre = statistic(on, running_mean, (channels,), function, "running_mean")
+        var = statistic(on, running_var, (channels,), function, "running_var")
+        check_same_dtype(function, running_mean=centre, running_var=var)
         found = primitives.given_statistics(on.place, centre, var, rule.eps)
     call, upstream = _begin(on, dy, source, out, dtype, function, (scale, *(found[:2] if found else ())))
     results = _sums_like(on, (channels,), scale, call)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
+from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import lane
 from fastnorm.plan import unbatched_layout
@@ -79,6 +80,12 @@ def normalize(
         y = lane.given(x, mean, var, weight, bias, channel_axis, eps, out)
         if y is not None:
             return y
+    if is_device_array(x):
+        from fastnorm.device_norms import channels as on_device  # imports Numba
+
+        return on_device.given(
+            x, mean, var, weight, bias, channel_axis, eps, out, dtype, return_stats, backend
+        )  # fmt: skip
     array = calls.take(x, function)
     axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
     channels = array.shape[axis]

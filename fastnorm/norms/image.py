@@ -77,10 +77,7 @@ def normalize_image(
         if y is not None:
             served: Array = y
             return served
-    try:
-        array = np.asarray(image)
-    except ValueError as error:  # ragged
-        raise TypeError(f"{function}: image must be an array of uint8: {error}") from None
+    array = calls.take(image, function, "image")
     if array.dtype != np.uint8:
         raise TypeError(f"{function}: image must be of uint8, got {array.dtype}; `normalize` takes other dtypes")
     if array.ndim not in (3, 4):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
+from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
 from fastnorm.plan import plan_reduction
 
@@ -59,6 +60,10 @@ def extrema(
     Extrema(min=array([0., 2.]), max=array([1., 5.]))
     """
     function = "extrema"
+    if is_device_array(x):
+        from fastnorm.device_norms import statistics as on_device  # imports Numba
+
+        return Extrema(*on_device.extrema(x, axis, keepdims, backend))
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)

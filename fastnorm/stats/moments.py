@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
 from fastnorm.backends.textbook import ALGORITHMS, in_order
+from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
 from fastnorm.plan import plan_reduction
@@ -134,7 +135,8 @@ def moments(
     -------
     Moments
         With ``.mean .var .std .m2 .count``, float64 whatever the dtype of x, so that no digit is lost, and
-        ``.condition .digits``, which tell how far to trust the variance.
+        ``.condition .digits``, which tell how far to trust the variance; of an array on a CUDA device
+        ``.mean .var .std .m2 .count`` alone, arrays on it.
 
     Raises
     ------
@@ -163,6 +165,11 @@ def moments(
     (np.float64(0.0), np.float64(0.0))
     """
     function = "moments"
+    if is_device_array(x):
+        from fastnorm.device_norms import statistics as on_device  # imports Numba
+
+        there: Moments = on_device.moments(x, axis, keepdims, ddof, weights, where, algorithm, backend)
+        return there
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     degrees = arguments.number(ddof, function, "ddof")

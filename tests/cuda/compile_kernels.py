@@ -10,15 +10,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from fastnorm.backends.cuda import elementwise, lane_gradients, lanes, merging, row_gradients, rows, shapes
+from fastnorm.backends.cuda import elementwise, extrema, lane_gradients, lanes, merging, row_gradients, rows, shapes
 from fastnorm.backends.cuda.compat import Kernel, cuda
 from fastnorm.backends.cuda.forms import Form, GradientForm
+from fastnorm.backends.cuda.row_gradients import normalize_grad_rows
 
 
 def kernels() -> Iterator[tuple[str, Kernel]]:
@@ -27,19 +29,20 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
         real = np.float64 if storage == "float64" else np.float32
         wide, vector = real is np.float64, shapes.ACCESS // shapes.SIZES[storage]
         both: dict[str, Any] = {"parameters": storage, "weight": "position", "bias": "position"}
-        for length in (64, 768, 1024, 4096, 8192, 32768):
+        for length in (64, 768, 1024, 4096, 8192, 16384, 32768):
             shape = shapes.row_shape(length, vector, wide)
-            if shape is not None:
+            if shape is not None and not (wide and shape.width == 1024):  # 64 registers a thread are too few for those
                 barrier = ", no shared memory" if shape.width <= 32 else ""
                 name = f"normalize_rows {length} {storage}, vectors{barrier}"
                 yield name, rows.normalize_rows(shape, Form(storage, storage, real, **both))
-            shape = shapes.row_shape(length, vector, wide, halved=True)
-            if shape is not None and shape.width < 1024:
-                form = GradientForm(
-                    storage, storage, real, parameters=storage, weight="position", upstream=storage,
-                    parameter_sums=True,
-                )  # fmt: skip
-                yield f"normalize_grad_rows {length} {storage}, vectors", row_gradients.normalize_grad_rows(shape, form)
+                for whole in (False, True) if length in (768, 8192, 32768) else ():
+                    grouped = Form(
+                        storage, storage, real, parameters=storage, weight="run", bias="run", segmented=True,
+                        whole_runs=whole,
+                    )  # fmt: skip
+                    name = f"normalize_rows of runs {'whole' if whole else 'ragged'} {length} {storage}, vectors"
+                    yield name, rows.normalize_rows(shape, grouped)
+            yield from backward_kernels(length, storage)
         for name in (None, "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"):
             shape = shapes.row_shape(4096, vector, wide, halved=name == "gelu")
             assert shape is not None
@@ -63,18 +66,53 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
         )
         yield f"dots_rows {storage}, vectors", row_gradients.dots_rows(chunk, back)
         yield f"affine_grad_rows {storage}, vectors", row_gradients.affine_grad_rows(chunk, back)
+        summed = replace(back, parameters=storage, weight="position", sums="position")
+        yield f"affine_grad_rows, sums {storage}, vectors", row_gradients.affine_grad_rows(chunk, summed)
         yield f"dots_lanes {storage}, vectors", lane_gradients.dots_lanes(half, back)
         yield f"affine_grad_lanes {storage}, vectors", lane_gradients.affine_grad_lanes(half, back)
         yield f"add {storage}, vectors", elementwise.add(chunk._replace(rows=1), storage, storage, real, True)
+        yield f"extrema_rows {storage}, vectors", extrema.extrema_rows(chunk, storage, real)
+        yield f"extrema_lanes {storage}, vectors", extrema.extrema_lanes(tile, storage, real)
     odd = shapes.row_shape(1023, 1, False)
     assert odd is not None
     yield "normalize_rows 1023", rows.normalize_rows(odd, Form("float32", "float32", np.float32))
     for parts in (10, 10**5):
         step = shapes.width_for_sums(parts)
         yield f"merge_moments {parts}", merging.merge_moments(step, True, True, False, "float32")
+        yield f"merge_moments {parts} to m2", merging.merge_moments(step, True, True, False, None, rooted=False)
+        yield f"merge_extrema {parts}", extrema.merge_extrema(step, "float32", "bfloat16", np.float32)
         yield f"merge_sums {parts}", merging.merge_sums(step, "float16", "float32")
     yield "merge_columns", merging.merge_columns(shapes.column_shape(), "float32", "bfloat16")
     yield "rooted", elementwise.rooted("float16")
+    yield "spread", elementwise.spread()
+
+
+def backward_kernels(length: int, storage: str) -> Iterator[tuple[str, Kernel]]:
+    """Yield the kernels of backward passes over rows of a length that registers hold, with or without dy."""
+    real = np.float64 if storage == "float64" else np.float32
+    wide, vector = real is np.float64, shapes.ACCESS // shapes.SIZES[storage]
+    form = GradientForm(storage, storage, real, parameters=storage, weight="position", upstream=storage)
+    runs = replace(form, weight="run")
+    shape = shapes.row_shape(length, vector, wide, halved=True)
+    name = f"{length} {storage}, vectors"
+    if shape is not None and shape.width == 1024:
+        yield f"normalize_grad_rows, dx of all {name}", normalize_grad_rows(shape, form)
+    if shape is None or shape.width == 1024:
+        shape = shapes.row_shape(length, vector, wide)
+        if shape is None:
+            return
+        for terms in (False, True):
+            again = replace(form, held=False, terms=terms)
+            yield f"normalize_grad_rows, {'terms' if terms else 'dx'} {name}", normalize_grad_rows(shape, again)
+        runs = replace(runs, held=False)
+    else:
+        yield f"normalize_grad_rows {name}", normalize_grad_rows(shape, replace(form, sums="position"))
+    if shapes.sums_fit(shape, wide):
+        yield (
+            f"normalize_grad_rows of runs {name}",
+            normalize_grad_rows(shape, replace(runs, segmented=True, sums="run")),
+        )
+    yield f"normalize_grad_rows that are runs {name}", normalize_grad_rows(shape, replace(runs, sums="row"))
 
 
 def assembler() -> str | None:
@@ -125,9 +163,10 @@ def main(capabilities: list[tuple[int, int]]) -> None:
             dispatcher.get_current_device = lambda device=device: device
             for function in (
                 rows.normalize_rows, rows.moments_rows, rows.affine_rows, lanes.moments_lanes, lanes.affine_lanes,
-                row_gradients.normalize_grad_rows, row_gradients.dots_rows, row_gradients.affine_grad_rows,
+                normalize_grad_rows, row_gradients.dots_rows, row_gradients.affine_grad_rows,
                 lane_gradients.dots_lanes, lane_gradients.affine_grad_lanes, merging.merge_moments,
                 merging.merge_sums, merging.merge_columns, elementwise.add, elementwise.rooted,
+                elementwise.spread, extrema.extrema_rows, extrema.extrema_lanes, extrema.merge_extrema,
             ):  # fmt: skip
                 function.cache_clear()
             for name, kernel in kernels():

@@ -65,7 +65,7 @@ class Namespaced(Interface):
     def __array_namespace__(self) -> Any:
         def empty(shape: tuple[int, ...], dtype: Any) -> Namespaced:
             array = np.empty(shape, dtype)
-            array.view(np.uint8).fill(0xFF)  # NaN, so that what is not written shows
+            array.reshape(-1).view(np.uint8).fill(0xFF)  # NaN, so that what is not written shows
             return Namespaced(array)
 
         return SimpleNamespace(empty=empty, ascontiguousarray=lambda x: Namespaced(np.ascontiguousarray(x.array)))

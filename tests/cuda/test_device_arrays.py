@@ -40,6 +40,29 @@ def test_any_protocol_will_do(kind: Any) -> None:
     np.testing.assert_allclose(found, fastnorm.layer_norm(X), rtol=1e-6, atol=1e-6)
 
 
+def test_arrays_of_cupy_need_not_tell_their_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not before CuPy 14, whose functions are those of the module."""
+    module: Any = ModuleType("cupy")
+
+    class Silent(Interface):
+        __module__ = "cupy._core.core"
+        device = Namespaced.device
+
+    module.empty = lambda shape, dtype: Silent(np.empty(shape, dtype))
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    y = fastnorm.layer_norm(Silent(X))
+    assert isinstance(y, Silent)
+    np.testing.assert_allclose(y.array, fastnorm.layer_norm(X), rtol=1e-6, atol=1e-6)
+
+
+def test_without_numba_cuda_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "SIMULATED", False)
+    monkeypatch.setattr(compat, "intrinsic", None)
+    monkeypatch.setattr(compat, "why_not", compat.why_not.__wrapped__)
+    with pytest.raises(RuntimeError, match=r"layer_norm: x is on a CUDA device: .* pip install 'fastnorm\[cuda12\]'"):
+        fastnorm.layer_norm(Interface(X))
+
+
 def test_what_is_not_contiguous_is_copied_by_its_library_or_refused() -> None:
     spread = np.repeat(X, 2, axis=1)[:, ::2]
     y = fastnorm.layer_norm(Namespaced(spread))

@@ -15,7 +15,7 @@ from fastnorm.backends.cuda import compat
 
 Array = np.ndarray[Any, Any]
 
-OPS = ("layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm", "pixel_norm", "l2_normalize")
+OPS = ("layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm", "pixel_norm", "l2_normalize", "normalize")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 # A thread of the simulator is one of Python's.
 LARGEST = 1200 if compat.SIMULATED else 10**8

@@ -1,5 +1,6 @@
-"""What is done element by element: sums that other kernels would make twice, and the roots of given variances."""
+"""What is done element by element: sums that other kernels would make twice, and roots of variances."""
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -57,5 +58,23 @@ def rooted(storage: str) -> Kernel:
             load(variances, number, held, np.int64(0))
             held[0] = rstd_of(held[0], 1.0, eps)
             store(rstd_out, number, held, np.int64(0))
+
+    return Kernel(kernel, (THREADS, 1))
+
+
+@lru_cache(maxsize=1)
+def spread() -> Kernel:
+    """Return the kernel that makes variances and standard deviations of sums of squares, all float64."""
+    load, store = machine.load("float64", np.float64, 1), machine.store("float64", np.float64, 1)
+
+    def kernel(squares: Pointer, var_out: Pointer, std_out: Pointer, size: Integer, divisor: Real):
+        held = cuda.local.array(1, np.float64)
+        number = np.int64(cuda.blockIdx.x) * THREADS + np.int64(cuda.threadIdx.x)
+        if number < size:
+            load(squares, number, held, np.int64(0))
+            held[0] = held[0] / divisor
+            store(var_out, number, held, np.int64(0))
+            held[0] = math.sqrt(held[0])
+            store(std_out, number, held, np.int64(0))
 
     return Kernel(kernel, (THREADS, 1))

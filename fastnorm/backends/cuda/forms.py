@@ -12,6 +12,8 @@ from fastnorm.backends.cuda.statistics import normalizer, reciprocal_root
 
 # Whose a parameter is: nobody's, of each position of a row, of each run (a row is one or several), of each lane.
 Owner = Literal["none", "position", "run", "lane"]
+# Of what sums of dy and of dy * xhat are wanted: each position, over rows; each run of a row; a row that is one run.
+Summed = Literal["none", "position", "run", "row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Form:
     parameters: str = "float32"  # the storage type of weight and bias
     weight: Owner = "none"
     bias: Owner = "none"
+    segmented: bool = False  # whether a row is several runs
     whole_runs: bool = True  # whether a vector lies in one run
     centred: bool = True
     floor: bool = False
@@ -42,31 +45,39 @@ class GradientForm(Form):
 
     upstream: str = "float32"  # the storage type of dy
     given: bool = False  # whether the statistics are those of the forward pass
-    parameter_sums: bool = False  # whether sums for weight and bias are wanted
+    sums: Summed = "none"
+    held: bool = True  # whether registers hold a row of dy, too; else it is read again
+    terms: bool = False  # statistics, A and B are written instead of dx
     by_position: bool = False  # whether a statistic goes with the position, not with the line
 
 
-def parameter_reader(owner: Owner, storage: str, real: Any, vector: int, whole_runs: bool) -> Any:
+def parameter_reader(owner: Owner, form: Form, vector: int) -> Any:
     """Return a part of kernels that writes the parameters of a vector to a local array.
 
-    ``(address, row, at, run_length, segments, count, held)``: those of the elements from position `at` of a row on.
-    Run number k of all rows has parameter k modulo their `count`.
+    ``(address, first, at, run_length, held)``: those of the elements from position `at` of a row on, whose first run
+    has parameter `first`.
     """
-    together, single = machine.load(storage, real, vector), machine.load(storage, real, 1)
+    together, single = (machine.load(form.parameters, form.real, count) for count in (vector, 1))
+    segmented, whole_runs = form.segmented, form.whole_runs
 
-    def of_positions(address, row, at, run_length, segments, count, held):
+    def of_positions(address, first, at, run_length, held):
         together(address, at, held, np.int64(0))
 
-    def of_runs(address, row, at, run_length, segments, count, held):
+    @device_function
+    def run_of(at, run_length):
+        # A row that registers hold is short: 32 bits, whose division is a fraction of the work of 64.
+        return np.int64(np.uint32(at) // np.uint32(run_length))
+
+    def of_runs(address, first, at, run_length, held):
         if whole_runs:
-            single(address, (row * segments + at // run_length) % count, held, np.int64(0))
+            single(address, first + run_of(at, run_length) if segmented else first, held, np.int64(0))
             for e in range(1, vector):
                 held[e] = held[0]
         else:
             for e in range(vector):
-                single(address, (row * segments + (at + e) // run_length) % count, held, np.int64(e))
+                single(address, first + run_of(at + e, run_length), held, np.int64(e))
 
-    def of_nobody(address, row, at, run_length, segments, count, held):
+    def of_nobody(address, first, at, run_length, held):
         pass
 
     return device_function({"position": of_positions, "run": of_runs}.get(owner, of_nobody))

@@ -1,4 +1,4 @@
-"""The backward primitives on a device: dots, affine_grad, and normalize_grad, which is both in one pass over rows."""
+"""The backward primitives on a device: dots, affine_grad, and normalize_grad, which is both where registers do."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from fastnorm.backends.cuda.primitives import (
     least_squares,
     vector_of,
 )
+from fastnorm.backends.cuda.shapes import RowShape
 from fastnorm.recipe import Measure, Rule
 
 
@@ -61,37 +62,99 @@ class Sums(NamedTuple):
     chunks: int
 
 
+def _normalize_grad_rows(
+    place: Place, gradient: Gradient, lines: int, shape: RowShape, form: GradientForm, rule: Rule,
+    found: Statistics | None, sums: tuple[Buffer, Buffer] | None, segments: int = 1, together: int = 1,
+) -> None:  # fmt: skip
+    length = gradient.x.size // lines
+    launch(
+        row_gradients.normalize_grad_rows(shape, form), blocks_for(blocks_for(lines, together), shape.rows),
+        place.device, place.stream,
+        gradient.x.address, gradient.dy.address, gradient.dx.address, address(gradient.weight),
+        address(found and found.mean), address(found and found.rest), address(found and found.rstd),
+        address(sums and sums[0]), address(sums and sums[1]), lines, length, length // segments, segments,
+        gradient.parameters.count, together, rule.eps, rule.divisor(length), least_squares(rule.eps),
+    )  # fmt: skip
+
+
 def normalize_grad(
     place: Place, gradient: Gradient, lines: int, rule: Rule, found: Statistics | None,
     results: tuple[Buffer, Buffer] | None,
 ) -> bool:  # fmt: skip
-    """Write dx of rows in one pass, and to `results` dweight and dbias of positions; False if registers do not do."""
+    """Write dx of rows that registers hold, and to `results` dweight and dbias of positions; False if they do not.
+
+    Registers hold x and dy and the sums for positions; or x and dy; or x, and then dy is read twice, from the L2 cache
+    with some luck; if there are sums for positions, these and dx are a second pass over both.
+    """
     x = gradient.x
     length = x.size // lines
-    form = replace(gradient.form(rule, found), parameter_sums=results is not None)
-    shape = shapes.row_shape(length, gradient.vector(length), form.real is np.float64, halved=True)
-    if shape is None or form.paired or shape.width > shapes.LADDER[-2].width:
+    form, vector = gradient.form(rule, found), gradient.vector(length)
+    wide = form.real is np.float64
+    shape = shapes.row_shape(length, vector, wide, halved=True)
+    if results is not None and shape is not None and shape.width > shapes.LADDER[-2].width:
+        shape = None
+    held = shape is not None
+    shape = shape or shapes.row_shape(length, vector, wide)
+    if shape is None or form.paired:
         return False
-    together = shapes.rows_of_unit(lines, shape)
-    units = blocks_for(lines, together)
-    parts = None
-    if results is not None:
-        name = np.dtype(form.real).name
-        parts = place.empty((units, length), name), place.empty((units, length), name)
-    launch(
-        row_gradients.normalize_grad_rows(shape, form), blocks_for(units, shape.rows), place.device, place.stream,
-        x.address, gradient.dy.address, gradient.dx.address, address(gradient.weight),
-        address(found and found.mean), address(found and found.rstd), address(parts and parts[0]),
-        address(parts and parts[1]), lines, length, together, rule.eps, rule.divisor(length), least_squares(rule.eps),
-    )  # fmt: skip
-    if results is not None and parts is not None:
-        columns = shapes.column_shape()
-        launch(
-            merging.merge_columns(columns, parts[0].storage, results[0].storage), blocks_for(length, columns.width),
-            place.device, place.stream,
-            parts[0].address, parts[1].address, results[0].address, results[1].address, units, length,
+    if results is None:
+        _normalize_grad_rows(place, gradient, lines, shape, replace(form, held=held), rule, found, None)
+    elif held:
+        together = shapes.rows_of_unit(lines, shape.width)
+        parts = _parts_of_positions(place, blocks_for(lines, together), length, form)
+        form = replace(form, sums="position")
+        _normalize_grad_rows(place, gradient, lines, shape, form, rule, found, parts, together=together)
+        _add_up_positions(place, parts, results)
+    elif found is None:
+        rest = place.numbers(lines) if wide and form.centred else None
+        found = Statistics(place.numbers(lines), place.numbers(lines), rest=rest)
+        terms = place.numbers(lines), place.numbers(lines)
+        _normalize_grad_rows(
+            place, gradient, lines, shape, replace(form, held=False, terms=True), rule, found, terms
         )  # fmt: skip
+        affine_grad(place, gradient, (lines, length, 1), rule, found, Whose(lines, lines), *terms, results)
+    else:  # `dots` reads x and dy once, too
+        return False
     return True
+
+
+def normalize_grad_runs(
+    place: Place, gradient: Gradient, lines: int, segments: int, rule: Rule, found: Statistics | None
+) -> Sums | None:
+    """Write dx of rows of so many runs, and return the sums of dy and of dy * xhat of each run, (lines, segments).
+
+    None, having done nothing, if registers do not hold a row of x, or shared memory the sums of vectors.
+    """
+    length = gradient.x.size // lines
+    form, vector = gradient.form(rule, found), gradient.vector(length // segments)
+    wide = form.real is np.float64
+    shape = shapes.row_shape(length, vector, wide, halved=True)
+    if segments > 1 and shape is not None and shape.width > shapes.LADDER[-2].width:
+        shape = None
+    held = shape is not None
+    shape = shape or shapes.row_shape(length, vector, wide)
+    if shape is None or form.paired or (segments > 1 and not shapes.sums_fit(shape, wide)):
+        return None
+    parts = Sums(place.numbers(lines, segments), place.numbers(lines, segments), 1)
+    form = replace(form, held=held, segmented=segments > 1, sums="run" if segments > 1 else "row")
+    _normalize_grad_rows(place, gradient, lines, shape, form, rule, found, parts[:2], segments)
+    return parts
+
+
+def _parts_of_positions(place: Place, units: int, length: int, form: GradientForm) -> tuple[Buffer, Buffer]:
+    name = np.dtype(form.real).name
+    return place.empty((units, length), name), place.empty((units, length), name)
+
+
+def _add_up_positions(place: Place, parts: tuple[Buffer, Buffer], results: tuple[Buffer, Buffer]) -> None:
+    """Write dweight and dbias of sums of dy and of dy * xhat, (units, positions)."""
+    units, length = parts[0].shape
+    columns = shapes.column_shape()
+    launch(
+        merging.merge_columns(columns, parts[0].storage, results[0].storage), blocks_for(length, columns.width),
+        place.device, place.stream,
+        parts[1].address, parts[0].address, results[0].address, results[1].address, units, length,
+    )  # fmt: skip
 
 
 def dots(
@@ -100,8 +163,7 @@ def dots(
 ) -> Sums:  # fmt: skip
     """Return the sums of chunks of each line. `whose` is as in `primitives.affine`.
 
-    `by_position`, a statistic goes with the position p: of rows ``r // block * length + p``, of lanes
-    ``o * length + p``.
+    `by_position`, for rows alone, row r has at position p the statistic ``r // block * length + p``.
     """
     outer, length, inner = view
     form = replace(gradient.form(rule, found), by_position=by_position)
@@ -131,9 +193,13 @@ def dots(
 
 
 def affine_grad(
-    place: Place, gradient: Gradient, view: View, rule: Rule, found: Statistics, whose: Whose, a: Buffer, b: Buffer
-) -> None:
-    """Write dx = rstd * (g - A - xhat * B); A and B, float64, go with the statistics."""
+    place: Place, gradient: Gradient, view: View, rule: Rule, found: Statistics, whose: Whose, a: Buffer, b: Buffer,
+    results: tuple[Buffer, Buffer] | None = None,
+) -> None:  # fmt: skip
+    """Write dx = rstd * (g - A - xhat * B); A and B, float64, go with the statistics.
+
+    `results` are for dweight and dbias of the positions of rows.
+    """
     outer, length, inner = view
     form = gradient.form(rule, found)
     wide = form.real is np.float64
@@ -144,10 +210,19 @@ def affine_grad(
     if inner == 1:
         shape = shapes.chunk_shape(length, gradient.vector(length), wide)
         chunks = blocks_for(length, shape.capacity)
+        together, parts = 1, None
+        if results is not None:
+            together = shapes.rows_of_unit(outer, shape.width * chunks)
+            parts = _parts_of_positions(place, blocks_for(outer, together), length, form)
+            form = replace(form, sums="position")
         launch(
-            row_gradients.affine_grad_rows(shape, form), blocks_for(outer * chunks, shape.rows), place.device,
-            place.stream, *pointers, outer, length, chunks, whose.block, whose.channels, rule.eps,
+            row_gradients.affine_grad_rows(shape, form),
+            blocks_for(blocks_for(outer, together) * chunks, shape.rows), place.device, place.stream,
+            *pointers, address(parts and parts[0]), address(parts and parts[1]), outer, length, chunks, together,
+            whose.block, whose.channels, rule.eps,
         )  # fmt: skip
+        if results is not None and parts is not None:
+            _add_up_positions(place, parts, results)
     else:
         tile = shapes.lane_shape(inner, gradient.vector(inner), wide, halved=True)
         blocks = outer * blocks_for(length, tile.chunk) * blocks_for(inner, tile.lanes)

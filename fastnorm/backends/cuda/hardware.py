@@ -127,20 +127,33 @@ def scratch_size(width: int, rows: int) -> int:
     return WARP
 
 
-def row_sum(real: Any, width: int) -> Function:
-    first, warps = min(width, WARP) // 2, width // WARP
-
+def _over_warp(joined: Function) -> Function:
     @device_function
     def over_warp(value, distance):
         while distance > 0:
-            value += cuda.shfl_xor_sync(ALL_LANES, value, distance)
+            value = joined(value, cuda.shfl_xor_sync(ALL_LANES, value, distance))
             distance //= 2
         return value
+
+    return over_warp
+
+
+def team_width(width: int) -> int:
+    return min(width, WARP)
+
+
+def team_reduction(width: int, joined: Function) -> Function:
+    first, over_warp = team_width(width) // 2, _over_warp(joined)
+    return device_function(lambda value: over_warp(value, first))
+
+
+def row_reduction(width: int, joined: Function) -> Function:
+    first, warps, over_warp = team_width(width) // 2, width // WARP, _over_warp(joined)
 
     @device_function
     def over_row(value, scratch):
         value = over_warp(value, first)
-        if warps > 1:  # one number a warp by way of shared memory, which every warp then adds up in the same order
+        if warps > 1:  # one number a warp by way of shared memory, which every warp then joins in the same order
             cuda.syncthreads()
             if cuda.threadIdx.x % WARP == 0:
                 scratch[cuda.threadIdx.x // WARP] = value

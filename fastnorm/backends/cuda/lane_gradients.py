@@ -17,7 +17,7 @@ from fastnorm.backends.cuda.statistics import normalizer
 def dots_lanes(shape: LaneShape, form: GradientForm) -> Kernel:
     """Return the kernel for the sums of g and of g * xhat over chunks of lanes, (outer, chunks, inner) float64.
 
-    Lane l of block o has statistic ``o * inner + l``; by position p it is ``o * length + p``.
+    Lane l of block o has statistic ``o * inner + l``.
     """
     vector, width, depth, slots = shape
     elements = vector * slots
@@ -29,7 +29,7 @@ def dots_lanes(shape: LaneShape, form: GradientForm) -> Kernel:
     read_statistics = statistics_reader(form)
     _, normalized = normalizer(real)
     store_one, barrier = machine.store("float64", np.float64, 1), machine.barrier
-    weight_of_position, by_position = form.weight == "position", form.by_position
+    weight_of_position = form.weight == "position"
 
     def kernel(
         x: Pointer, dy: Pointer, means: Pointer, rests: Pointer, rstds: Pointer, weight: Pointer, sums_out: Pointer,
@@ -54,16 +54,12 @@ def dots_lanes(shape: LaneShape, form: GradientForm) -> Kernel:
                     load_x(x, (outer * length + at) * inner + lane, held, np.int64(j * vector))
                     load_dy(dy, (outer * length + at) * inner + lane, upstream, np.int64(j * vector))
             for e in range(vector):
-                coefficients = read_statistics(
-                    means, rests, rstds, outer * length if by_position else outer * inner + lane + e, eps, statistic
-                )
+                coefficients = read_statistics(means, rests, rstds, outer * inner + lane + e, eps, statistic)
                 sums = real(0)
                 products = real(0)
                 for j in range(slots):
                     at = position + j * depth
                     if at < length:
-                        if by_position:
-                            coefficients = read_statistics(means, rests, rstds, outer * length + at, eps, statistic)
                         g = upstream[j * vector + e]
                         if weight_of_position:
                             load_parameter(weight, at, scale_of, np.int64(0))

@@ -53,8 +53,12 @@ def part_of(number, member, groups, runs, chunks, strides):
 
 
 @lru_cache(maxsize=64)
-def merge_moments(step: Step, centred: bool, paired: bool, floor: bool, running: str | None) -> Kernel:
+def merge_moments(
+    step: Step, centred: bool, paired: bool, floor: bool, running: str | None, rooted: bool = True
+) -> Kernel:
     """Return the kernel that joins moments: mean and rstd, float64, and the running statistics of batch normalization.
+
+    Without `rooted`, m2 is written instead of rstd.
 
     Chan, Golub and LeVeque's formula (1979) for many parts at once: m2 is the sum of the parts' and of count times the
     squared deviation of a part's mean from that of all. Means are two numbers if they are `paired`. `running` is the
@@ -130,7 +134,7 @@ def merge_moments(step: Step, centred: bool, paired: bool, floor: bool, running:
         m2 = row_sum(squares, scratch)
         if inside and thread == 0:
             held[0] = mean
-            held[1] = rstd_of(m2, divisor, eps)
+            held[1] = rstd_of(m2, divisor, eps) if rooted else m2
             for k in range(repeat):
                 write(mean_out, number * repeat + k, held, np.int64(0))
                 write(rstd_out, number * repeat + k, held, np.int64(1))

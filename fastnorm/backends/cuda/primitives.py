@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnorm.backends.cuda import elementwise, lanes, merging, rows, shapes
+from fastnorm.backends.cuda import elementwise, extrema, lanes, merging, rows, shapes
 from fastnorm.backends.cuda.buffers import Buffer, Place, address
 from fastnorm.backends.cuda.compat import launch
 from fastnorm.backends.cuda.forms import Form, Owner
@@ -121,9 +121,9 @@ def normalize(
         return False
     run_length = length // parameters.segments
     form = Form(
-        x.storage, y.storage, real, whole_runs=run_length % vector == 0, centred=rule.measure == Measure.VARIANCE,
-        floor=rule.floor, residual=fused.residual is not None, keep_total=fused.total is not None,
-        activation=fused.activation, want_stats=found is not None,
+        x.storage, y.storage, real, segmented=parameters.segments > 1, whole_runs=run_length % vector == 0,
+        centred=rule.measure == Measure.VARIANCE, floor=rule.floor, residual=fused.residual is not None,
+        keep_total=fused.total is not None, activation=fused.activation, want_stats=found is not None,
     )  # fmt: skip
     kernel = rows.normalize_rows(shape, parameters.form(form))
     launch(
@@ -193,16 +193,21 @@ def moments(place: Place, x: Buffer, view: View, rule: Rule) -> Parts:
 
 
 def merge(
-    place: Place, parts: Parts, pool: Pool, rule: Rule, count: int, repeat: int = 1, running: Running | None = None
-) -> Statistics:
-    """Return mean and rstd of the statistics of a pool, each `repeat` times; `count` elements are behind one."""
+    place: Place, parts: Parts, pool: Pool, rule: Rule, count: int, repeat: int = 1, running: Running | None = None,
+    rooted: bool = True,
+) -> Statistics:  # fmt: skip
+    """Return mean and rstd of the statistics of a pool, each `repeat` times; `count` elements are behind one.
+
+    Without `rooted`, m2 is in the place of rstd.
+    """
     size = pool.statistics * repeat
     rest = None if parts.rests is None else place.numbers(size)
     found = Statistics(place.numbers(size), place.numbers(size), rest=rest)
     step = shapes.width_for_sums(pool.members)
     moved = running and (running.mean or running.var)
     storage = moved.storage if moved else None
-    kernel = merging.merge_moments(step, rule.measure == Measure.VARIANCE, rest is not None, rule.floor, storage)
+    centred = rule.measure == Measure.VARIANCE
+    kernel = merging.merge_moments(step, centred, rest is not None, rule.floor, storage, rooted)
     launch(
         kernel, blocks_for(pool.statistics, step.rows), place.device, place.stream,
         parts.means.address, address(parts.rests), parts.m2s.address, found.mean.address, address(rest),
@@ -212,6 +217,48 @@ def merge(
         running.weight_of_old if running else 1.0, running.divisor if running else 1.0,
     )  # fmt: skip
     return found
+
+
+class Extremes(NamedTuple):
+    """The least and the largest elements of chunks of lines, (outer, chunks, inner)."""
+
+    lows: Buffer
+    highs: Buffer
+    chunks: int
+
+
+def extremes(place: Place, x: Buffer, view: View) -> Extremes:
+    """Return the extrema of chunks of each line."""
+    outer, length, inner = view
+    real = computed_in(x.storage)
+    if inner == 1:
+        shape = shapes.chunk_shape(length, vector_of((x,), Parameters(), length), real is np.float64)
+        chunks = blocks_for(length, shape.capacity)
+    else:
+        tile = shapes.lane_shape(inner, vector_of((x,), Parameters(), inner), real is np.float64)
+        chunks = blocks_for(length, tile.chunk)
+    low, high = (place.empty((outer, chunks, inner), np.dtype(real).name) for _ in range(2))
+    if inner == 1:
+        launch(
+            extrema.extrema_rows(shape, x.storage, real), blocks_for(outer * chunks, shape.rows), place.device,
+            place.stream, x.address, low.address, high.address, outer, length, chunks,
+        )  # fmt: skip
+    else:
+        launch(
+            extrema.extrema_lanes(tile, x.storage, real), outer * chunks * blocks_for(inner, tile.lanes), place.device,
+            place.stream, x.address, low.address, high.address, length, inner,
+        )  # fmt: skip
+    return Extremes(low, high, chunks)
+
+
+def merge_extremes(place: Place, parts: Extremes, pool: Pool, low: Buffer, high: Buffer) -> None:
+    """Write the extrema of the statistics of a pool."""
+    step, real = shapes.width_for_sums(pool.members), computed_in(parts.lows.storage)
+    launch(
+        extrema.merge_extrema(step, parts.lows.storage, low.storage, real), blocks_for(pool.statistics, step.rows),
+        place.device, place.stream, parts.lows.address, parts.highs.address, low.address, high.address,
+        pool.statistics, pool.groups, pool.runs, pool.chunks, pool.members, *pool[5:],
+    )  # fmt: skip
 
 
 class Whose(NamedTuple):
@@ -278,6 +325,14 @@ def fill_as_empty(place: Place, target: Buffer | None, defined: bool) -> None:
     if target is not None and target.size:
         nothing = Pool(target.size, 1, 0, 1, 1, 0, 0, 0, 0, 0)
         add_up(place, None, None, nothing, target, None, 1.0 if defined else float("nan"))
+
+
+def spread(place: Place, m2: Buffer, var: Buffer, std: Buffer, divisor: float) -> None:
+    """Write variances and standard deviations of sums of squared deviations."""
+    launch(
+        elementwise.spread(), blocks_for(m2.size, elementwise.THREADS), place.device, place.stream,
+        m2.address, var.address, std.address, m2.size, divisor,
+    )  # fmt: skip
 
 
 def given_statistics(place: Place, mean: Buffer, var: Buffer, eps: float) -> Statistics:

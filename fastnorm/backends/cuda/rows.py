@@ -25,8 +25,7 @@ def normalize_rows(shape: RowShape, form: Form) -> Kernel:
     make_scratch, make_wide_scratch = machine.shared(size, real), machine.shared(size, np.float64)
     load_x, load_first = machine.load(form.x, real, vector), machine.load(form.x, real, 1)
     store_y = machine.store(form.y, real, vector)
-    read_weight = parameter_reader(form.weight, form.parameters, real, vector, form.whole_runs)
-    read_bias = parameter_reader(form.bias, form.parameters, real, vector, form.whole_runs)
+    read_weight, read_bias = (parameter_reader(owner, form, vector) for owner in (form.weight, form.bias))
     statistics = row_statistics(shape, real, form.centred)
     rstd_of = reciprocal_root(form.floor)
     split, normalized = normalizer(real)
@@ -69,11 +68,12 @@ def normalize_rows(shape: RowShape, form: Form) -> Kernel:
         rstd = rstd_of(m2, divisor, eps)
         coefficients = split(hi, lo, rstd)
         if inside:
+            first_run = row * segments % count
             for j in range(slots):
                 at = lane + j * stride
                 if at < length:
-                    read_weight(weight, row, at, run_length, segments, count, scale_of)
-                    read_bias(bias, row, at, run_length, segments, count, shift_of)
+                    read_weight(weight, first_run, at, run_length, scale_of)
+                    read_bias(bias, first_run, at, run_length, shift_of)
                     for e in range(vector):
                         value = normalized(held[j * vector + e], coefficients)
                         held[j * vector + e] = finished(value, scale_of[e], shift_of[e])
@@ -146,8 +146,7 @@ def affine_rows(shape: RowShape, form: Form) -> Kernel:
     elements = vector * slots
     real, stride, capacity = form.real, vector * width, shape.capacity
     load_x, store_y = machine.load(form.x, real, vector), machine.store(form.y, real, vector)
-    read_weight = parameter_reader(form.weight, form.parameters, real, vector, True)
-    read_bias = parameter_reader(form.bias, form.parameters, real, vector, True)
+    read_weight, read_bias = (parameter_reader(owner, form, vector) for owner in (form.weight, form.bias))
     read_statistics = statistics_reader(form)
     _, normalized = normalizer(real)
     finished = finisher(form)
@@ -175,8 +174,8 @@ def affine_rows(shape: RowShape, form: Form) -> Kernel:
             for j in range(slots):
                 at = lane + j * stride
                 if at < rest:
-                    read_weight(weight, row, begin + at, length, 1, channels, scale_of)
-                    read_bias(bias, row, begin + at, length, 1, channels, shift_of)
+                    read_weight(weight, row % channels, begin + at, length, scale_of)
+                    read_bias(bias, row % channels, begin + at, length, shift_of)
                     for e in range(vector):
                         value = normalized(held[j * vector + e], coefficients)
                         held[j * vector + e] = finished(value, scale_of[e], shift_of[e])

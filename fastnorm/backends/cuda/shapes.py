@@ -18,6 +18,10 @@ BUSY_THREADS = 8 if SIMULATED else 132 * 1024
 # The most rows that a unit has, whose numbers are added one after the other.
 ROWS_OF_UNIT = 256
 
+# Bytes of shared memory for the sums of a block: of the 48 KiB that every block can have, what lets two share a
+# multiprocessor on any card.
+SHARED = 32 * 1024
+
 # How many float32 a thread keeps in registers, of 255 (64 where 1,024 threads make a block).
 HELD = 32
 
@@ -148,9 +152,15 @@ def width_for_sums(parts: int) -> Step:
     return warp if parts <= 32 * warp.width else block
 
 
-def rows_of_unit(lines: int, shape: RowShape) -> int:
-    """Return how many rows of a backward pass have sums of their own, before those of all units are added up."""
-    return min(ROWS_OF_UNIT, max(1, -(-lines * shape.width // BUSY_THREADS)))
+def rows_of_unit(lines: int, threads: int) -> int:
+    """Return how many rows, of so many threads each, have sums of their own before those of all units are added up."""
+    return min(ROWS_OF_UNIT, max(1, -(-lines * threads // BUSY_THREADS)))
+
+
+def sums_fit(shape: RowShape, wide: bool) -> bool:
+    """Whether shared memory has room for two sums of each vector that a block holds, and its threads for the work."""
+    fits = 2 * shape.width * shape.rows * shape.slots * (8 if wide else 4) <= SHARED
+    return fits and shape.width <= LADDER[-2].width
 
 
 def column_shape() -> LaneShape:

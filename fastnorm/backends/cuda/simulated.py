@@ -120,7 +120,7 @@ def scratch_size(width: int, rows: int) -> int:
     return width * rows
 
 
-def row_sum(real: Any, width: int) -> Function:
+def row_reduction(width: int, joined: Function) -> Function:
     def over_row(value: Any, scratch: Any) -> Any:
         if width == 1:
             return value
@@ -132,12 +132,21 @@ def row_sum(real: Any, width: int) -> Function:
         while distance > 0:
             barrier()
             if thread.x < distance:
-                scratch[first + thread.x] += scratch[first + thread.x + distance]
+                mine = first + thread.x
+                scratch[mine] = joined(scratch[mine], scratch[mine + distance])
             distance //= 2
         barrier()
         return scratch[first]
 
     return over_row
+
+
+def team_width(width: int) -> int:
+    return 1
+
+
+def team_reduction(width: int, joined: Function) -> Function:
+    return lambda value: value
 
 
 def any_row(width: int) -> Function:
