@@ -26,7 +26,7 @@ PAIR = [0.5] * 3, [0.5] * 3
         ("moments", (LINE,), {"weights_kind": LINE}, ValueError, "weights_kind must be 'frequency' or 'reliability'"),
         ("layer_norm", (LINE,), {"quantize": LINE}, ValueError, "quantize must be 'int8' or None"),
         ("min_max_scale", (LINE,), {"feature_range": (0, np.inf)}, ValueError, "feature_range must be finite"),
-        ("normalize_image", (RAGGED, *PAIR), {}, TypeError, "image must be an array of uint8"),
+        ("normalize_image", (RAGGED, *PAIR), {}, TypeError, "image must be an array of numbers"),
         ("normalize_image", (IMAGE, *PAIR), {"dtype": "nonsense"}, TypeError, "dtype must be float32 or float16"),
         ("explain", ("layer_norm", None), {}, TypeError, "shape must be an int or a tuple of int, got None"),
         ("explain", ("layer_norm", ("a",)), {}, TypeError, "shape must be an int or a tuple of int, got"),
