@@ -370,7 +370,8 @@ cdef object groups_of(
         return None
     items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
     size = cnp.PyArray_SIZE(<cnp.ndarray> x)
-    count = channels if num_groups is None else num_groups
+    # More groups than channels, even more than a C integer holds, are for the general path to refuse.
+    count = channels if num_groups is None else num_groups if num_groups <= channels else 0
     if size == 0 or size == items * channels or count < 1 or channels % count:
         return None
     rule = Rule(VARIANCE, size // (items * count), eps, False)

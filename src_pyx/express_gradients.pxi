@@ -146,7 +146,8 @@ def groups_backward(
         return None
     items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
     size = cnp.PyArray_SIZE(<cnp.ndarray> x)
-    count = channels if num_groups is None else num_groups
+    # More groups than channels, even more than a C integer holds, are for the general path to refuse.
+    count = channels if num_groups is None else num_groups if num_groups <= channels else 0
     if channels == 1 or size == items * channels or count < 1 or channels % count:
         return None
     if not vectors_fit(x, widened(weight), None, channels) or not statistics_fit(mean, rstd, x, 0, 1, True):

@@ -27,6 +27,10 @@ cdef inline void held_dots(
     cdef double found[2]
     cdef Py_ssize_t k
     cdef lanes s, p
+    if count < ROWS:
+        # What is not held is folded too: by chance that could be subnormals, which are slow.
+        memset(held_s, 0, sizeof(held_s))
+        memset(held_p, 0, sizeof(held_p))
     for k in range(count):
         lane_dots(
             <const lanes*> at(x, k * x_stride), <const lanes*> at(dy, k * dy_stride), weight, weighted, n,

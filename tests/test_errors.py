@@ -240,7 +240,7 @@ def test_channel_axis_out_of_range_or_no_axis(function: str) -> None:
 def test_num_groups_that_do_not_divide_or_are_no_number(function: str) -> None:
     message = refuse(function, ValueError, num_groups=4)
     assert "6" in message
-    for bad in (0, -3, 7, 12):
+    for bad in (0, -3, 7, 12, 10**30, -(10**30)):
         refuse(function, ValueError, num_groups=bad)
     for bad in (3.0, "3", None, True):
         refuse(function, TypeError, num_groups=bad)
