@@ -28,7 +28,10 @@ FLAGS += ["-DCYTHON_INLINE=inline __attribute__((always_inline))", "-g0"]
 if os.name != "posix":
     FLAGS = []
 
-extensions = [Extension("fastnorm.backends._cpu", ["src_pyx/_cpu.pyx"], extra_compile_args=FLAGS)]
+extensions = [
+    Extension(f"fastnorm.backends.{name}", [f"src_pyx/{name}.pyx"], extra_compile_args=FLAGS)
+    for name in ("_cpu", "_lane_first")
+]
 extensions += [
     Extension(
         f"fastnorm.backends._kernels_{name}",

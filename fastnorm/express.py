@@ -7,7 +7,7 @@ and at whatever is wrong. The bits are the same.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from fastnorm.backends import registry
 from fastnorm.backends.cython import Cython
 from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow
 from fastnorm.recipe import Measure
+
+try:
+    from fastnorm.backends._lane_first import LaneFirst
+except ImportError:  # nothing is compiled
+    LaneFirst = None  # type: ignore[assignment, misc]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # The numbers of `recipe.Measure`: an enumeration's member costs more to hand over than an int.
 SQUARES, VARIANCE = int(Measure.SQUARES), int(Measure.VARIANCE)
@@ -33,9 +40,12 @@ class Lane:
         ``(x, residual, weight, bias, axis, eps, measure, activation, keep, out)``: the same of x + residual, through
         the activation of a code; with ``keep`` also the sum.
     groups : callable
-        ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels; None: each.
+        ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels.
+    instances : callable
+        ``(x, weight, bias, channel_axis, eps, out)``: each channel.
     fused_groups : callable
-        ``(x, residual, num_groups, weight, bias, channel_axis, eps, activation, keep, out)``: the same for groups.
+        ``(x, residual, num_groups, weight, bias, channel_axis, eps, activation, keep, out)``: the same for groups;
+        without ``num_groups`` for each channel.
     given : callable
         ``(x, mean, var, weight, bias, channel_axis, eps, out)``: given statistics, channels second or last.
     fused_given : callable
@@ -54,22 +64,26 @@ class Lane:
     """
 
     __slots__ = (
-        "fused_given", "fused_groups", "fused_lines", "given", "groups", "groups_backward", "lines", "lines_backward",
-        "normalize_image", "train", "train_backward",
+        "fused_given", "fused_groups", "fused_lines", "given", "groups", "groups_backward",
+        "instances", "lines", "lines_backward", "normalize_image", "train", "train_backward",
     )  # fmt: skip
 
+    fused_given: Callable[..., Any]
+    fused_groups: Callable[..., Any]
+    fused_lines: Callable[..., Any]
+    given: Callable[..., Any]
+    groups: Callable[..., Any]
+    groups_backward: Callable[..., Any]
+    instances: Callable[..., Any]
+    lines: Callable[..., Any]
+    lines_backward: Callable[..., Any]
+    normalize_image: Callable[..., Any]
+    train: Callable[..., Any]
+    train_backward: Callable[..., Any]
+
     def __init__(self) -> None:
-        self.lines: Callable[..., Any] = partial(self._first, "lines")
-        self.fused_lines: Callable[..., Any] = partial(self._first, "fused_lines")
-        self.lines_backward: Callable[..., Any] = partial(self._first, "lines_backward")
-        self.groups: Callable[..., Any] = partial(self._first, "groups")
-        self.fused_groups: Callable[..., Any] = partial(self._first, "fused_groups")
-        self.groups_backward: Callable[..., Any] = partial(self._first, "groups_backward")
-        self.given: Callable[..., Any] = partial(self._first, "given")
-        self.fused_given: Callable[..., Any] = partial(self._first, "fused_given")
-        self.train: Callable[..., Any] = partial(self._first, "train")
-        self.train_backward: Callable[..., Any] = partial(self._first, "train_backward")
-        self.normalize_image: Callable[..., Any] = partial(self._first, "normalize_image")
+        for name in self.__slots__:
+            setattr(self, name, partial(self._first, name))
 
     def _first(self, name: str, *arguments: Any) -> Any:
         first = registry.load_first(tuning.LADDER[0].backends)
@@ -88,6 +102,29 @@ def _decline(*arguments: Any) -> None:
 
 
 lane = Lane()
+
+
+def plain_calls_by(name: str, *arguments: Any) -> Callable[[Function], Function]:
+    """Have a lane serve the plain calls of a function before its body is entered, which costs a call more.
+
+    Parameters
+    ----------
+    name : str
+        The lane's.
+    *arguments
+        The lane's: a str is a parameter of the function, anything else stands for itself. Calls that give any other
+        parameter are not plain.
+
+    Returns
+    -------
+    decorator
+        Of the function, whose body serves whatever the lane does not.
+    """
+
+    def decorate(function: Function) -> Function:
+        return function if LaneFirst is None else cast(Function, LaneFirst(function, lane, name, arguments))
+
+    return decorate
 
 
 def activation_code(activation: Any, x: Any, function: str) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 BACKENDS = ("auto", "reference", "cython", "numba", "cuda")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
     """What the dispatcher looks at, besides the work itself."""
 
@@ -48,12 +48,12 @@ def _from_environment() -> Settings:
 
 
 _process = _from_environment()
-_scoped: ContextVar[Settings | None] = ContextVar("fastnorm_settings", default=None)
+_in_force: ContextVar[Settings] = ContextVar("fastnorm_settings", default=_process)
 
 
 def current() -> Settings:
     """Return the settings in force here: those of the innermost `config`, else the process's."""
-    return _scoped.get() or _process
+    return _in_force.get()
 
 
 def _check_threads(num_threads: int, function: str) -> int:
@@ -89,8 +89,7 @@ def set_num_threads(num_threads: int) -> None:
     1
     >>> fastnorm.set_num_threads(before)
     """
-    global _process
-    _process = replace(_process, num_threads=_check_threads(num_threads, "set_num_threads"))
+    _process.num_threads = _check_threads(num_threads, "set_num_threads")
 
 
 def get_num_threads() -> int:
@@ -134,11 +133,11 @@ def config(*, backend: str | None = None, num_threads: int | None = None) -> Ite
         settings = replace(settings, backend=check_backend(backend, "config: backend"))
     if num_threads is not None:
         settings = replace(settings, num_threads=_check_threads(num_threads, "config"))
-    token = _scoped.set(settings)
+    token = _in_force.set(settings)
     try:
         yield
     finally:
-        _scoped.reset(token)
+        _in_force.reset(token)
 
 
 def cache_directory() -> Path:

@@ -111,13 +111,13 @@ cdef object with_statistics(
             together = min(max(PACKED // channels, 1), size // channels)
         width = channels * together
         rest = size % width
-        w = work_with(AFFINE, x, 1, size // width, width)
+        begin_work(&w, AFFINE, x, 1, size // width, width)
         if w.storage == BYTE and width > PIECE:
             return None
     else:
         c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
         width = channels
-        w = work_with(AFFINE, x, c, size // c, 1)
+        begin_work(&w, AFFINE, x, c, size // c, 1)
     threads = threads_for(size, size)
     if threads == 0:
         return None
@@ -255,9 +255,9 @@ def train(
     composed = composed or (threads > 1 and c < threads * <double> _tuning.LINES_PER_THREAD)
     if last:
         items = 1
-        w = work_with(AFFINE if composed else NORMALIZE, x, 1, count, channels)
+        begin_work(&w, AFFINE if composed else NORMALIZE, x, 1, count, channels)
     else:
-        w = work_with(AFFINE if composed else NORMALIZE, x, items * channels, spatial, 1)
+        begin_work(&w, AFFINE if composed else NORMALIZE, x, items * channels, spatial, 1)
     chunks = 0
     if composed:
         chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)

@@ -107,7 +107,7 @@ def lines_backward(
     dx = output_like(x, out, dy, weight)
     if dx is None:
         return None
-    w = work_with(NORMALIZE_GRAD, x, outer, n, 1)
+    begin_work(&w, NORMALIZE_GRAD, x, outer, n, 1)
     take_gradient(&w, dy, dx)
     w.rule = Rule(measure, 1.0 if summed else n, eps, floor)
     w.per_position, w.segments, w.rows = True, 1, _plan.rows_of_unit(outer, n) if parameters else 1
@@ -172,7 +172,7 @@ cdef object of_groups(
     dx = output_like(x, out, dy, weight)
     if dx is None:
         return None
-    w = work_with(NORMALIZE_GRAD, x, lines, size // lines, 1)
+    begin_work(&w, NORMALIZE_GRAD, x, lines, size // lines, 1)
     take_gradient(&w, dy, dx)
     w.rule = Rule(VARIANCE, size // lines, eps, False)
     w.segments, w.rows, w.parameters = per_group, 1, 1
@@ -224,7 +224,10 @@ def train_backward(
     last = last or spatial == 1
     if items == 1 and not last:
         return of_groups(dy, x, 1, channels, channels, weight, mean, rstd, eps, out)
-    w = work_with(TRAIN_GRAD, x, 1, count, channels) if last else work_with(TRAIN_GRAD, x, items * channels, spatial, 1)
+    if last:
+        begin_work(&w, TRAIN_GRAD, x, 1, count, channels)
+    else:
+        begin_work(&w, TRAIN_GRAD, x, items * channels, spatial, 1)
     threads = threads_for(size, size)
     if threads == 0 or (not last and parts(spatial, CHUNK) >= IN_ORDER):
         return None

@@ -104,7 +104,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         extrema_rows(x, w.x, <lanes*> w.lows, <lanes*> w.highs, start, stop)
     elif w.primitive == EXTREMA:
         extrema_columns(x, w.x, <lanes*> w.lows, <lanes*> w.highs, start, stop)
-    elif w.primitive == NORMALIZE and rows and w.segments == 1 and w.x.n <= SHORT * lane_count(x):
+    elif w.primitive == NORMALIZE and rows and w.segments == 1 and w.x.n <= SHORT * lane_count(x) and stop - start > 1:
         normalize_short_rows(
             x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, &w.rule, w.mean, w.m2, start, stop
         )

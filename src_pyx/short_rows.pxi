@@ -23,6 +23,14 @@ cdef struct Flight:
     double addend[ROWS]
 
 
+cdef inline void empty(Flight* f, Py_ssize_t rows) noexcept nogil:
+    """No shift, and zeros for rows folded beside the last: what lies there may be subnormal, and slow to add."""
+    cdef Py_ssize_t size = min(ROWS, (rows + 3) // 4 * 4) * 8 * sizeof(double)
+    memset(f.shift, 0, sizeof(f.shift))
+    memset(f.held[0], 0, size)
+    memset(f.held[1], 0, size)
+
+
 cdef inline void stage_sums(
     const lanes* x, View v, Measure measure, Py_ssize_t start, Py_ssize_t count, Flight* f
 ) noexcept nogil:
@@ -122,9 +130,9 @@ cdef inline void fly(
     cdef Flight f
     cdef const lanes* source
     cdef lanes* target
-    memset(&f, 0, sizeof(Flight))
+    empty(&f, stop - start)
     for k in range(ROWS):
-        f.weight[k] = 1.0
+        f.weight[k], f.bias[k] = 1.0, 0.0
     for o from start <= o < stop by ROWS:
         count = min(ROWS, stop - o)
         stage_sums(x, v, measure, o, count, &f)
@@ -172,7 +180,7 @@ cdef inline void fly_moments(
     cdef Py_ssize_t o, k, count
     cdef double n = v.n
     cdef Flight f
-    memset(&f, 0, sizeof(Flight))
+    empty(&f, stop - start)
     for o from start <= o < stop by ROWS:
         count = min(ROWS, stop - o)
         stage_sums(x, v, measure, o, count, &f)

@@ -79,6 +79,9 @@ def fused_lines(
 def groups(
     x: object, num_groups: object, weight: object, bias: object, channel_axis: object, eps: object, out: object
 ) -> _Array | None: ...
+def instances(
+    x: object, weight: object, bias: object, channel_axis: object, eps: object, out: object
+) -> _Array | None: ...
 def fused_groups(
     x: object,
     residual: object,

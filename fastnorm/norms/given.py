@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import lane
+from fastnorm.express import plain_calls_by
 from fastnorm.plan import unbatched_layout
 from fastnorm.recipe import Moments
 
@@ -24,6 +24,7 @@ def as_moments(mean: Array, var: Array, eps: float) -> tuple[Moments, Array]:
     return Moments(mean, np.zeros_like(mean), var), rstd
 
 
+@plain_calls_by("given", "x", "mean", "var", "weight", "bias", "channel_axis", "eps", "out")
 def normalize(
     x: npt.ArrayLike,
     mean: npt.ArrayLike,
@@ -76,10 +77,6 @@ def normalize(
            [ 1.,  1.]])
     """
     function = "normalize"
-    if dtype is None and not return_stats and backend is None:
-        y = lane.given(x, mean, var, weight, bias, channel_axis, eps, out)
-        if y is not None:
-            return y
     if is_device_array(x):
         from fastnorm.device_norms import channels as on_device  # imports Numba
 

@@ -12,7 +12,7 @@ from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats
-from fastnorm.express import activation_code, lane
+from fastnorm.express import activation_code, lane, plain_calls_by
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
 from fastnorm.plan import ChannelLayout, Plan, plan_channels, plan_groups_last, plan_reduction
@@ -28,13 +28,10 @@ def _normalize_groups(
     activation: Any = None, where: npt.ArrayLike | None = None, weights: npt.ArrayLike | None = None,
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
-    plain = residual is None and activation is None and not return_residual
-    if where is None and weights is None and dtype is None and not return_stats and backend is None:
-        if plain:
-            y = lane.groups(x, num_groups, weight, bias, channel_axis, eps, out)
-        else:
-            code = activation_code(activation, x, function)
-            y = lane.fused_groups(x, residual, num_groups, weight, bias, channel_axis, eps, code, return_residual, out)
+    fused = residual is not None or activation is not None
+    if fused and where is None and weights is None and dtype is None and not return_stats and backend is None:
+        code = activation_code(activation, x, function)
+        y = lane.fused_groups(x, residual, num_groups, weight, bias, channel_axis, eps, code, return_residual, out)
         if y is not None:
             return y
     if is_device_array(x):
@@ -78,6 +75,7 @@ def _plan_groups(layout: ChannelLayout, per_group: int) -> Plan:
     return plan_reduction((layout.batch, *split, layout.spatial), (2, 3))
 
 
+@plain_calls_by("groups", "x", "num_groups", "weight", "bias", "channel_axis", "eps", "out")
 def group_norm(
     x: npt.ArrayLike,
     num_groups: int,
@@ -154,6 +152,7 @@ def group_norm(
     )  # fmt: skip
 
 
+@plain_calls_by("instances", "x", "weight", "bias", "channel_axis", "eps", "out")
 def instance_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,

@@ -12,7 +12,7 @@ from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats
-from fastnorm.express import VARIANCE, activation_code, lane
+from fastnorm.express import VARIANCE, activation_code, lane, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Rule
@@ -56,6 +56,7 @@ def normalize_lines(
     return engine.results(call, stats, return_residual, fusion)
 
 
+@plain_calls_by("lines", "x", "weight", "bias", "axis", "eps", VARIANCE, False, False, "out")
 def layer_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,
@@ -125,12 +126,8 @@ def layer_norm(
     array([[-1.2247,  0.    ,  1.2247],
            [ 0.    ,  0.    ,  0.    ]])
     """
-    plain = residual is None and activation is None and quantize is None and not return_residual
-    if plain and dtype is None and not return_stats and backend is None:
-        y = lane.lines(x, weight, bias, axis, eps, VARIANCE, False, False, out)
-        if y is not None:
-            return y
-    elif dtype is None and not return_stats and backend is None and quantize is None:
+    fused = residual is not None or activation is not None
+    if fused and dtype is None and not return_stats and backend is None and quantize is None:
         code = activation_code(activation, x, "layer_norm")
         y = lane.fused_lines(x, residual, weight, bias, axis, eps, VARIANCE, code, return_residual, out)
         if y is not None:

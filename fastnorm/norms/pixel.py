@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls
 from fastnorm.device import dimensions, is_device_array
 from fastnorm.engine import ArrayOrStats
-from fastnorm.express import SQUARES, lane
+from fastnorm.express import SQUARES, lane, plain_calls_by
 from fastnorm.norms.layer import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
@@ -64,6 +64,7 @@ def pixel_norm(
     return normalize_lines("pixel_norm", array, None, None, axis, rule, out, dtype, return_stats, backend)
 
 
+@plain_calls_by("lines", "x", None, None, "axis", "eps", SQUARES, True, True, "out")
 def l2_normalize(
     x: npt.ArrayLike,
     *,
@@ -105,10 +106,6 @@ def l2_normalize(
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    if dtype is None and not return_stats and backend is None:
-        y = lane.lines(x, None, None, axis, eps, SQUARES, True, True, out)
-        if y is not None:
-            return y
     least = arguments.number(eps, "l2_normalize", "eps", minimum=0)
     rule = Rule(measure=Measure.SQUARES, eps=least, floor=True, summed=True)
     return normalize_lines("l2_normalize", x, None, None, axis, rule, out, dtype, return_stats, backend)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments
 from fastnorm.engine import ArrayOrStats
-from fastnorm.express import SQUARES, activation_code, lane
+from fastnorm.express import SQUARES, activation_code, lane, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.norms.layer import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
@@ -17,6 +17,7 @@ from fastnorm.recipe import Measure, Rule
 Array = npt.NDArray[Any]
 
 
+@plain_calls_by("lines", "x", "weight", "bias", "axis", "eps", SQUARES, False, False, "out")
 def rms_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,
@@ -69,12 +70,8 @@ def rms_norm(
     >>> fastnorm.rms_norm([3.0, 4.0], eps=0).round(4)
     array([0.8485, 1.1314])
     """
-    plain = residual is None and activation is None and quantize is None and not return_residual
-    if plain and dtype is None and not return_stats and backend is None:
-        y = lane.lines(x, weight, bias, axis, eps, SQUARES, False, False, out)
-        if y is not None:
-            return y
-    elif dtype is None and not return_stats and backend is None and quantize is None:
+    fused = residual is not None or activation is not None
+    if fused and dtype is None and not return_stats and backend is None and quantize is None:
         code = activation_code(activation, x, "rms_norm")
         y = lane.fused_lines(x, residual, weight, bias, axis, eps, SQUARES, code, return_residual, out)
         if y is not None:
