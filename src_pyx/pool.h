@@ -1,4 +1,7 @@
-/* A pool of threads of our own: ranges of work units, handed out in order to whoever is free.
+/* A pool of threads of our own: each has a share of the work units, and helps with the others' when it is done.
+ *
+ * A share is the same range in every call of the same size, so that arrays which fit in the cores' own caches stay there
+ * from call to call.
  *
  * Why not OpenMP: its threads spin for milliseconds after a parallel region and take the cores from the BLAS that a
  * pipeline calls next, and they do not survive a fork. Here a thread that has nothing to do spins for SPIN_NANOSECONDS,
@@ -19,7 +22,12 @@ typedef void (*pool_task)(void *work, ptrdiff_t start, ptrdiff_t stop);
 #include <stdatomic.h>
 #include <time.h>
 
-enum { SPIN_NANOSECONDS = 100000, CHECKS_PER_CLOCK = 16, SEATS = 256 };
+enum { SPIN_NANOSECONDS = 100000, CHECKS_PER_CLOCK = 16, SEATS = 256, LINE = 64 };
+
+typedef struct {
+    _Alignas(LINE) atomic_ptrdiff_t next; /* the first unit that nobody has taken */
+    ptrdiff_t end;
+} pool_share;
 
 static struct {
     pthread_mutex_t callers; /* held during a call: one at a time */
@@ -33,8 +41,9 @@ static struct {
     atomic_int seated; /* workers that are taking part */
     pool_task task;
     void *work;
-    ptrdiff_t units, step;
-    atomic_ptrdiff_t next; /* the first unit that nobody has taken */
+    ptrdiff_t step;
+    int sharing;               /* threads that have a share: the caller the first, worker k number k + 1 */
+    pool_share shares[SEATS];
 } pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
 
 static inline void pool_pause(void) {
@@ -51,12 +60,15 @@ static inline long long pool_nanoseconds(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void pool_take_units(void) {
-    for (;;) {
-        ptrdiff_t start = atomic_fetch_add(&pool.next, pool.step);
-        if (start >= pool.units) return;
-        ptrdiff_t stop = start + pool.step;
-        pool.task(pool.work, start, stop < pool.units ? stop : pool.units);
+/* Take units piece by piece, those of the own share first. */
+static void pool_take_units(int own) {
+    for (int k = 0; k < pool.sharing; k++) {
+        pool_share *share = &pool.shares[(own + k) % pool.sharing];
+        ptrdiff_t start;
+        while ((start = atomic_fetch_add(&share->next, pool.step)) < share->end) {
+            ptrdiff_t stop = start + pool.step;
+            pool.task(pool.work, start, stop < share->end ? stop : share->end);
+        }
     }
 }
 
@@ -84,7 +96,7 @@ static void *pool_worker(void *argument) {
         if (number < seen % SEATS) {
             /* Sit down first, then look whether the call is still on: the caller ends it first, then looks who sits. */
             atomic_fetch_add(&pool.seated, 1);
-            if (atomic_load(&pool.call) == seen) pool_take_units();
+            if (atomic_load(&pool.call) == seen) pool_take_units((int)number + 1);
             atomic_fetch_sub(&pool.seated, 1);
         }
     }
@@ -126,17 +138,21 @@ static void pool_run(pool_task task, void *work, ptrdiff_t units, int threads) {
     pool_grow(threads - 1);
     int seats = threads - 1 < pool.size ? threads - 1 : pool.size;
     ptrdiff_t pieces = 4 * (ptrdiff_t)(seats + 1); /* so that nobody waits long for the slowest */
+    ptrdiff_t taken = 0;
     unsigned number = atomic_load(&pool.call) / SEATS + 1;
     pool.task = task;
     pool.work = work;
-    pool.units = units;
     pool.step = (units + pieces - 1) / pieces;
-    atomic_store(&pool.next, 0);
+    pool.sharing = seats + 1;
+    for (int k = 0; k < pool.sharing; k++) {
+        atomic_store(&pool.shares[k].next, taken);
+        pool.shares[k].end = taken = units * (k + 1) / pool.sharing;
+    }
     pthread_mutex_lock(&pool.sleepers);
     atomic_store(&pool.call, number * SEATS + (unsigned)seats);
     pthread_cond_broadcast(&pool.wake);
     pthread_mutex_unlock(&pool.sleepers);
-    pool_take_units();
+    pool_take_units(0);
     atomic_store(&pool.call, number * SEATS); /* a worker that wakes only now finds nothing to do */
     while (atomic_load(&pool.seated) > 0) pool_pause();
     pthread_mutex_unlock(&pool.callers);
