@@ -148,7 +148,7 @@ def _enough_lines(view: tuple[int, int, int], call: Call) -> bool:
 
 
 def _enough_for(view: tuple[int, int, int], itemsize: int, backend: Reference) -> bool:
-    threads = backend.threads(current().num_threads) if prod(view) > tuning.SERIAL_ELEMENTS else 1
+    threads = tuning.threads_for(prod(view), backend.threads(current().num_threads))
     lines = view[0] if view[2] == 1 else view[0] * -(-view[2] * itemsize // TILE_BYTES)
     return threads == 1 or lines >= threads * tuning.LINES_PER_THREAD
 

@@ -264,7 +264,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
         treated.compute.name,
         backend.name,
         backend.variant(),
-        1 if elements <= tuning.SERIAL_ELEMENTS else backend.threads(settings.num_threads),
+        tuning.threads_for(elements, backend.threads(settings.num_threads)),
         _algorithm(op, shape, treated.compute.itemsize, compiled),
         _stores(op, elements * treated.result.itemsize, treated.result.itemsize, backend.name),
         bound,

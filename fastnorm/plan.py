@@ -32,10 +32,11 @@ def rows_of_unit(rows: int, length: int) -> int:
     """Return how many rows have one sum a position, before those of all units are added up, in order.
 
     By the shape alone: results do not depend on the number of threads. So many that there are units for several threads
-    early, and that the sums of all units stay within 16 MiB, or 128 bytes a position.
+    early, two at least if they have 16 rows each, and that the sums of all units stay within 16 MiB, or 128 bytes a
+    position.
     """
     units = max(8, min(256, 2**20 // length))
-    return max(min(64, max(16, 65536 // length)), -(-rows // units))
+    return max(min(64, max(16, min(65536 // length, rows // 2))), -(-rows // units))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ cdef enum:
     CHUNK_COLUMNS = 16 * BLOCK_COLUMNS
     TILE = 4                        # bundles: 128 float32 or 64 float64 lines
     MAX_LINES = 32 * TILE
+    LEAST_PIECE = 64                # positions: with fewer, coefficients would cost `affine` more than another thread saves
     WIDE = 16                       # bundles: what `affine` takes at a time; its coefficients, 8 KiB, stay in L1
 
 
@@ -446,19 +447,20 @@ cdef void normalize_strange_columns(
 
 cdef void affine_columns(
     const lanes* x, lanes* y, View v, View u, const double* hi, const double* lo, const double* scale,
-    const double* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t start, Py_ssize_t stop
+    const double* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t piece,
+    Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """`affine_rows` for lines side by side: the pieces `start` to `stop`, counted over (outer, chunks).
+    """`affine_rows` for lines side by side: the pieces `start` to `stop`, counted over (outer, pieces).
 
     The coefficients are (lines, inner); block o of x has row o % lines.
     """
-    cdef Py_ssize_t o, i, c, k, p, width, most = WIDE * lane_count(x), pieces = parts(v.n, CHUNK_COLUMNS)
+    cdef Py_ssize_t o, i, c, k, p, width, most = WIDE * lane_count(x), pieces = parts(v.n, piece)
     cdef double nothing[32 * WIDE]
     cdef lanes tile[4 * WIDE]
     cdef const double* addends
     memset(nothing, 0, sizeof(nothing))
     for k in range(start, stop):
-        o, i = k // pieces, k % pieces * CHUNK_COLUMNS
+        o, i = k // pieces, k % pieces * piece
         for c from 0 <= c < v.inner by most:
             width, p = min(v.inner - c, most), (o % lines) * v.inner + c
             addends = shift + p
@@ -469,7 +471,7 @@ cdef void affine_columns(
             )
             apply_columns(
                 <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
-                at(y, o * u.outer_stride + i * u.stride + c), min(v.n - i, CHUNK_COLUMNS), width, v.stride, u.stride,
+                at(y, o * u.outer_stride + i * u.stride + c), min(v.n - i, piece), width, v.stride, u.stride,
                 &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE],
                 <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL,
                 u.streamed

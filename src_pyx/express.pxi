@@ -138,6 +138,8 @@ cdef int threads_for(Py_ssize_t size, Py_ssize_t lines) except -1:
     if size <= SERIAL:
         return 1
     threads = settings.num_threads
+    if SERIAL and 2 * size // SERIAL < threads:     # as tuning.threads_for
+        threads = 2 * size // SERIAL
     return threads if threads == 1 or lines >= threads * _tuning.LINES_PER_THREAD else 0
 
 

@@ -27,7 +27,7 @@ cdef inline void add_arrays(const lanes* a, const lanes* b, lanes* target, Py_ss
 cdef void run_fused(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The units `start` to `stop` of NORMALIZE in rows, or of AFFINE or ACTIVATE, block by block."""
     cdef Py_ssize_t i, k, first, length, count, offset, line = w.x.n * w.x.inner
-    cdef Py_ssize_t piece = CHUNK if w.x.inner == 1 else CHUNK_COLUMNS, pieces = parts(w.x.n, piece)
+    cdef Py_ssize_t piece = CHUNK if w.x.inner == 1 else w.piece, pieces = parts(w.x.n, piece)
     cdef Py_ssize_t most = max(1, FUSED_BLOCK // w.x.inner)
     cdef lanes* y
     if w.primitive == NORMALIZE:
@@ -82,10 +82,10 @@ cdef inline void apply_block(
     cdef Py_ssize_t i
     block.x.data, block.y.data = at(x, offset), at(<const lanes*> w.y.data, offset)
     block.x.outer = block.y.outer = block.lines = 1
-    block.x.n = block.y.n = n
+    block.x.n = block.y.n = block.piece = n
     for i in range(4):
         block.coefficients[i] = w.coefficients[i] + number * w.x.inner
-    run_typed(<const lanes*> block.x.data, &block, 0, parts(n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS))
+    run_typed(<const lanes*> block.x.data, &block, 0, 1)
 
 
 cdef inline void fuse(

@@ -264,20 +264,21 @@ cdef inline void slope_columns(
 
 cdef void affine_grad_columns(
     const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const double* mean, const double* scale,
-    const double* slope, const double* shift, Py_ssize_t lines, Py_ssize_t start, Py_ssize_t stop
+    const double* slope, const double* shift, Py_ssize_t lines, Py_ssize_t piece,
+    Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The same down columns: the pieces `start` to `stop`, counted over (outer, chunks)."""
-    cdef Py_ssize_t o, i, c, k, p, width, wide = WIDE * lane_count(x), pieces = parts(v.n, CHUNK_COLUMNS)
+    """The same down columns: the pieces `start` to `stop`, counted over (outer, pieces)."""
+    cdef Py_ssize_t o, i, c, k, p, width, wide = WIDE * lane_count(x), pieces = parts(v.n, piece)
     cdef lanes tile[4 * WIDE]
     for k in range(start, stop):
-        o, i = k // pieces, k % pieces * CHUNK_COLUMNS
+        o, i = k // pieces, k % pieces * piece
         for c from 0 <= c < v.inner by wide:
             width, p = min(wide, v.inner - c), o % lines * v.inner + c
             set_slopes(tile, width, mean + p, scale + p, slope + p, shift + p)
             slope_columns(
                 <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
                 <const lanes*> at(dy, o * w.outer_stride + i * w.stride + c),
-                at(dx, o * u.outer_stride + i * u.stride + c), min(v.n - i, CHUNK_COLUMNS), width, v.stride, w.stride,
+                at(dx, o * u.outer_stride + i * u.stride + c), min(v.n - i, piece), width, v.stride, w.stride,
                 u.stride, tile
             )
 

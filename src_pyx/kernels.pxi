@@ -77,6 +77,7 @@ cdef struct Work:
     double* sums                # of dy
     Py_ssize_t rows             # to a unit of work
     Py_ssize_t tile             # columns to a unit of work
+    Py_ssize_t piece            # positions to a unit of what is done element by element down columns
     void* addend                # fusion: x is addend + residual
     void* residual
     void (*activate)(void* y, Py_ssize_t n) noexcept nogil
@@ -130,7 +131,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     elif w.primitive == AFFINE_GRAD:
         affine_grad_columns(
             x, dy, y, w.x, w.dy, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3],
-            w.lines, start, stop
+            w.lines, w.piece, start, stop
         )
     elif w.primitive == NORMALIZE_GRAD and w.segments == 1 and w.x.n <= SHORT_GRADIENT * lane_count(x):
         normalize_grad_short_rows(
@@ -154,7 +155,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     else:
         affine_columns(
             x, y, w.x, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
-            weight, bias, start, stop
+            weight, bias, w.piece, start, stop
         )
 
 
@@ -195,6 +196,9 @@ cdef inline void run(Work* w, int threads) noexcept:
         units = parts(units, w.rows)
     elif w.primitive == TRAIN or w.primitive == TRAIN_GRAD:
         units = parts(w.lines, w.rows)
+    elif w.x.inner > 1 and (w.primitive == AFFINE or w.primitive == AFFINE_GRAD):
+        w.piece = min(max(parts(units * w.x.n, 4 * threads), LEAST_PIECE), CHUNK_COLUMNS)
+        units *= parts(w.x.n, w.piece)
     elif w.primitive != NORMALIZE:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive != AFFINE and w.primitive != AFFINE_GRAD and w.x.inner > 1:

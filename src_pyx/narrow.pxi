@@ -54,7 +54,7 @@ cdef void run_bytes(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept n
     cdef const unsigned char* source = <const unsigned char*> w.x.data
     cdef float* target = <float*> w.y.data
     cdef Py_ssize_t i, k, p, length, place, n = w.x.n, inner = w.x.inner
-    cdef Py_ssize_t most = CHUNK if inner == 1 else CHUNK_COLUMNS, pieces = parts(n, most)
+    cdef Py_ssize_t most = CHUNK if inner == 1 else w.piece, pieces = parts(n, most)
     cdef Coefficients c
     cdef View v = w.x, u
     for k in range(start, stop):
@@ -80,7 +80,7 @@ cdef void run_bytes(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept n
             affine_columns(
                 <const lanes32*> desk, <lanes32*> (target + place + i * inner), v, u, w.coefficients[0],
                 w.coefficients[1], w.coefficients[2], w.coefficients[3], 1, <const lanes32*> NULL,
-                <const lanes32*> NULL, 0, 1
+                <const lanes32*> NULL, v.n, 0, 1
             )
 
 
@@ -406,13 +406,13 @@ cdef inline void narrow_column_pieces(Storage storage, const Work* w, Py_ssize_t
     cdef const bits16* x
     cdef const bits16* dy = NULL
     cdef bits16* y
-    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK_COLUMNS), most = WIDE * 32, k, o, c, i, j, p, q, width, count, first
+    cdef Py_ssize_t pieces = parts(w.x.n, w.piece), most = WIDE * 32, k, o, c, i, j, p, q, width, count, first
     cdef Py_ssize_t ahead_x, ahead_y
     cdef double nothing[32 * WIDE]
     cdef const double* addends
     memset(nothing, 0, sizeof(nothing))
     for k in range(start, stop):
-        o, first = k // chunks, k % chunks * CHUNK_COLUMNS
+        o, first = k // pieces, k % pieces * w.piece
         for c from 0 <= c < w.x.inner by most:
             width, p = min(w.x.inner - c, most), o % w.lines * w.x.inner + c
             ahead_x = parts(READ_AHEAD * 32, width) * w.x.stride
@@ -427,7 +427,7 @@ cdef inline void narrow_column_pieces(Storage storage, const Work* w, Py_ssize_t
                     &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE], width, w.coefficients[0] + p,
                     w.coefficients[1] + p, w.coefficients[2] + p, addends
                 )
-            for i in range(first, min(first + CHUNK_COLUMNS, w.x.n)):
+            for i in range(first, min(first + w.piece, w.x.n)):
                 x = <const bits16*> w.x.data + o * w.x.outer_stride + i * w.x.stride + c
                 y = <bits16*> w.y.data + o * w.y.outer_stride + i * w.y.stride + c
                 if w.weight:

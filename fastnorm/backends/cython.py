@@ -107,7 +107,7 @@ class Cython(Reference):
         return requested
 
     def _threads_for(self, x: Array) -> int:
-        return current().num_threads if x.size > tuning.SERIAL_ELEMENTS else 1
+        return tuning.threads_for(x.size, current().num_threads)
 
     def takes_narrow_lines(self, view: tuple[int, int, int], arrays: int) -> bool:
         return view[1] * (arrays if view[2] == 1 else NARROW_TILE) <= NARROW_DESK
