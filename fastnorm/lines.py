@@ -1,4 +1,4 @@
-"""Lines taken out of a canonical view, for what is done with them alone."""
+"""Lines taken out of an array, for what is done with them alone."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -39,3 +39,24 @@ class Lines:
     def coefficients(self, numbers: Array) -> Array:
         """Return those of the lines, (count, 1), from the coefficients of all, (lines, inner)."""
         return numbers[self.rows, self.columns][:, np.newaxis]
+
+
+def _kept_first(array: Array, axes: tuple[int, ...]) -> Array:
+    kept = (axis for axis in range(array.ndim) if axis not in axes)
+    return array.transpose(*kept, *axes)
+
+
+def _marked(mask: Array, axes: tuple[int, ...]) -> Array:
+    kept = _kept_first(mask, axes)
+    return kept.reshape(kept.shape[: kept.ndim - len(axes)])
+
+
+def lines_over(axes: tuple[int, ...], array: Array, mask: Array) -> Array:
+    """Return a copy of the lines over `axes` that a mask marks, in the shape of their statistics: (count, ...)."""
+    lines: Array = _kept_first(array, axes)[_marked(mask, axes)]
+    return lines
+
+
+def replace_lines_over(axes: tuple[int, ...], array: Array, mask: Array, values: Array) -> None:
+    """Put what `lines_over` returned, or what was made of it, in its place."""
+    _kept_first(array, axes)[_marked(mask, axes)] = values
