@@ -273,13 +273,13 @@ def clip_by_global_norm(
     except TypeError:
         raise TypeError(f"{function}: arrays must be an iterable of arrays, got {type(arrays).__name__}") from None
     taken = [calls.take(array, function, f"arrays[{i}]") for i, array in enumerate(given)]
-    targets = _targets(out, len(taken), function)
+    if out is not None:
+        calls.check_several(out, len(taken), f"one array for each of the {len(taken)} arrays", function)
+    targets: Sequence[Array | None] = [None] * len(taken) if out is None else out
     begun = [
         calls.begin(array, target, dtype, backend, function, tuple(taken[:i] + taken[i + 1 :]), narrow=True)
         for i, (array, target) in enumerate(zip(taken, targets, strict=True))
     ]
-    if out is not None and any(np.may_share_memory(a, b) for i, a in enumerate(out) for b in out[:i]):
-        raise ValueError(f"{function}: the arrays of out must not share memory")
     joined = _joined([_norm(call.x, tuple(range(call.x.ndim)), call.backend) for call in begun])
     norm = joined.value().item()
     if error_if_nonfinite and not np.isfinite(norm):
@@ -289,14 +289,3 @@ def clip_by_global_norm(
         _apply(call, tuple(range(call.x.ndim)), scale.reshaped(*(1,) * call.x.ndim))
     result = ClippedArrays([call.finish() for call in begun], norm)
     return (result, Stats(np.zeros(()), scale.value())) if return_stats else result
-
-
-def _targets(out: Sequence[Array] | None, count: int, function: str) -> Sequence[Array | None]:
-    """An `out` for each of `count` arrays."""
-    if out is None:
-        return [None] * count
-    if not isinstance(out, Sequence):
-        raise TypeError(f"{function}: out must be a sequence of numpy.ndarray, got {type(out).__name__}")
-    if len(out) != count:
-        raise ValueError(f"{function}: out must have one array for each of the {count} arrays, got {len(out)}")
-    return out
