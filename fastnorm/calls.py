@@ -1,5 +1,6 @@
 """Arrays in and arrays out: what a call takes from its caller, in which dtype it computes, where its result goes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -119,6 +120,25 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], function: 
         raise TypeError(f"{function}: out must have the dtype of the result, {dtype}, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError(f"{function}: out is read-only")
+
+
+def check_several(out: Any, count: int, parts: str, function: str) -> None:
+    """Check that `out` is a sequence for `count` results, `parts` in words; each is left to `check_out`.
+
+    Raises
+    ------
+    TypeError
+        It is not a sequence; an array is none.
+    ValueError
+        It has another length, or arrays that share memory.
+    """
+    if not isinstance(out, Sequence):
+        raise TypeError(f"{function}: out must be a sequence of numpy.ndarray, got {type(out).__name__}")
+    if len(out) != count:
+        raise ValueError(f"{function}: out must have {parts}, got {len(out)}")
+    arrays = [part for part in out if isinstance(part, np.ndarray)]
+    if any(np.may_share_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i]):
+        raise ValueError(f"{function}: the arrays of out must not share memory")
 
 
 def begin(

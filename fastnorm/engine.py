@@ -17,6 +17,7 @@ from fastnorm.backends.reference import Reference
 from fastnorm.calls import Call, as_compute, parameter, viewed
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT32, is_narrow
+from fastnorm.lines import Lines
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, fold, leaves_range, reciprocal_root
@@ -131,13 +132,13 @@ def _apply_lines(
     backend: Reference, x: Array, y: Array, coefficients: Affine, wide: Array, weight: Array | None, bias: Array | None
 ) -> None:
     """Apply with `wide` lines, (lines, inner), in float64; the others have the bits that they have without these."""
-    numbers = np.arange(len(x)) % len(wide)
-    blocks = np.flatnonzero(wide.max(axis=1)[numbers])
-    of_blocks = Affine(*(part[numbers[blocks]] for part in coefficients))
-    exact = np.empty((len(blocks), *y.shape[1:]), y.dtype)
-    registry.load("reference").affine(x[blocks], exact, of_blocks, weight, bias)  # first: y may be x
+    lines = Lines.marked(wide, len(x))
+    source = lines.read(x)  # first: y may be x
+    exact = np.empty(source.shape, y.dtype)
     backend.affine(x, y, coefficients, weight, bias)
-    y[blocks] = np.where(wide[numbers[blocks]][:, np.newaxis], exact, y[blocks])
+    of_lines = Affine(*(lines.coefficients(part) for part in coefficients))
+    registry.load("reference").affine(source, exact, of_lines, weight, bias)
+    lines.write(y, exact)
 
 
 def _enough_lines(view: tuple[int, int, int], call: Call) -> bool:

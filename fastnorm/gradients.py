@@ -21,6 +21,7 @@ from fastnorm.backends.reference import Reference
 from fastnorm.calls import Call
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT32, is_narrow, result_dtype, storage
+from fastnorm.lines import Lines
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
 from fastnorm.recipe import Moments, Rule, line_terms, reciprocal_root
@@ -127,10 +128,11 @@ def _compose_lines(call: Call, dy: Array, plan: Plan, rule: Rule, given: Given |
     x, upstream = calls.viewed(call.x, plan.view), calls.viewed(dy, plan.view)
     found = given or _recomputed(call.x, plan, rule, call.backend)
     mean, rstd = (part.reshape(outer, inner) for part in found)
-    backend = _backend_for(call, rstd)
-    sums, dots = backend.dots(x, upstream, mean)
+    outside = _outside(call, rstd, exponent=1)
+    sums, dots = _dots(call.backend, x, upstream, mean, outside)
     a, b = line_terms(rule, sums, dots * rstd, reduce, rstd)
-    backend.affine_grad(x, upstream, call.y.reshape(plan.view), mean, rstd, -rstd * rstd * b, -rstd * a)
+    coefficients = mean, rstd, -rstd * rstd * b, -rstd * a
+    _affine_grad(call.backend, x, upstream, call.y.reshape(plan.view), coefficients, outside)
 
 
 def _recomputed(x: Array, plan: Plan, rule: Rule, backend: Reference) -> Given:
@@ -139,20 +141,43 @@ def _recomputed(x: Array, plan: Plan, rule: Rule, backend: Reference) -> Given:
     return Given(stats.hi + stats.lo, reciprocal_root(stats.m2, plan.count, rule))
 
 
-def _backend_for(call: Call, rstd: Array) -> Reference:
-    """The backend of the call, or float64 where the coefficients would leave the range of float32."""
-    return _able(call, rstd, exponent=1)
-
-
-def _able(call: Call, *coefficients: Array, exponent: int) -> Reference:
+def _outside(call: Call, *coefficients: Array, exponent: int) -> Array | None:
+    """Which lines have coefficients that leave the range of float32 on the way; None if none has."""
     if call.compute != FLOAT32:
-        return call.backend
+        return None
     low, high = SMALLEST_RSTD**exponent, LARGEST_RSTD**exponent
+    outside = np.zeros(coefficients[0].shape, bool)
     for size in map(np.abs, coefficients):
         # What is 0 or infinite makes the same of any number in float32.
-        if (((size < low) & (size > 0)) | ((size > high) & (size < np.inf))).any():
-            return registry.load("reference")
-    return call.backend
+        outside |= ((size < low) & (size > 0)) | ((size > high) & (size < np.inf))
+    return outside if outside.any() else None
+
+
+def _dots(backend: Reference, x: Array, dy: Array, mean: Array, outside: Array | None) -> tuple[Array, Array]:
+    """`dots` of a backend; lines marked by `outside`, (lines, inner), are added up in float64, the others as ever."""
+    found = backend.dots(x, dy, mean)
+    if outside is not None:
+        lines = Lines.marked(outside, len(x))
+        exact = registry.load("reference").dots(lines.read(x), lines.read(dy), lines.coefficients(mean))
+        for part, of_lines in zip(found, exact, strict=True):
+            lines.write(part[:, np.newaxis], of_lines[:, np.newaxis])
+    return found
+
+
+def _affine_grad(
+    backend: Reference, x: Array, dy: Array, dx: Array, coefficients: tuple[Array, ...], outside: Array | None
+) -> None:
+    """`affine_grad` of a backend; lines marked by `outside`, (lines, inner), are computed in float64."""
+    if outside is not None and outside.all():
+        backend, outside = registry.load("reference"), None
+    backend.affine_grad(x, dy, dx, *coefficients)
+    if outside is not None:
+        lines = Lines.marked(outside, len(x))
+        source = lines.read(x)
+        exact = np.empty(source.shape, dx.dtype)
+        of_lines = (lines.coefficients(part) for part in coefficients)
+        registry.load("reference").affine_grad(source, lines.read(dy), exact, *of_lines)
+        lines.write(dx, exact)
 
 
 class ChannelSums(NamedTuple):
@@ -167,7 +192,8 @@ def channel_dots(call: Call, dy: Array, layout: ChannelLayout, mean: Array, rstd
     """Return the sums for statistics (items, C), where items is 1 or N."""
     view = layout.apply_view(len(mean))
     x, upstream = calls.viewed(call.x, view, layout.order), calls.viewed(dy, view, layout.order)
-    sums, dots = _backend_for(call, rstd).dots(x, upstream, mean.reshape(-1, view[2]))
+    outside = _outside(call, rstd.reshape(-1, view[2]), exponent=1)
+    sums, dots = _dots(call.backend, x, upstream, mean.reshape(-1, view[2]), outside)
     shape = -1, layout.channels
     sums, dots = sums.reshape(shape), dots.reshape(shape)
     if len(sums) > len(mean):
@@ -183,8 +209,9 @@ def apply_channels(
     x, upstream = calls.viewed(call.x, view, layout.order), calls.viewed(dy, view, layout.order)
     target = call.y if layout.order is None else call.y.transpose(layout.order)
     dx = target.reshape(view)
-    coefficients = (np.ascontiguousarray(part).reshape(-1, view[2]) for part in (mean, scale, slope, shift))
-    _able(call, scale, slope, exponent=2).affine_grad(x, upstream, dx, *coefficients)
+    coefficients = tuple(np.ascontiguousarray(part).reshape(-1, view[2]) for part in (mean, scale, slope, shift))
+    outside = _outside(call, *coefficients[1:3], exponent=2)
+    _affine_grad(call.backend, x, upstream, dx, coefficients, outside)
     if not np.may_share_memory(dx, call.y):  # the transposition could not be seen as a view
         np.copyto(target, dx.reshape(target.shape))
 

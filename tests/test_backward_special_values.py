@@ -139,6 +139,24 @@ def test_gradients_go_with_the_reciprocal_of_the_scale(name: str, scale: float, 
         np.testing.assert_allclose(actual, value, rtol=0, atol=unit * 3 * np.abs(value).max(), err_msg=part)
 
 
+@each_norm
+@pytest.mark.parametrize("scale", [2.0**100, 2.0**-100], ids=["1e30", "1e-30"])
+def test_a_line_near_the_ends_of_the_range_leaves_the_others_their_bits(name: str, scale: float, backend: str) -> None:
+    function, line, _ = BY_LINE[name]
+    dy, x = samples(np.float32)
+    clean = named(function(dy, x, eps=0, backend=backend))
+    others = np.ones(x.shape, bool)
+    others[line] = False
+    x[line] *= np.float32(scale)
+    found = named(function(dy, x, eps=0, backend=backend))
+    np.testing.assert_array_equal(found["dx"][others], clean["dx"][others])
+    # xhat does not depend on the scale, so neither do the parameters' gradients; roundings as in the test before.
+    unit = 2 * (140 / 32 + 23) * 2.0**-24
+    found["dx"] = np.where(others, found["dx"], found["dx"].astype(np.float64) * scale)
+    for part, value in clean.items():
+        np.testing.assert_allclose(found[part], value, rtol=0, atol=unit * 3 * np.abs(value).max(), err_msg=part)
+
+
 def test_local_response_norm_far_out(backend: str) -> None:
     """x^2 is beyond float32, and d^-beta hardly a number of it."""
     dy, x = samples(np.float32)

@@ -1,7 +1,7 @@
 """Bad arguments: a clear TypeError or ValueError that names function and argument, and nothing is changed."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -325,24 +325,24 @@ def test_out(function: str) -> None:
     refuse(function, ValueError, out=out)
 
 
+@pytest.mark.parametrize("sequence", [list, tuple])
 @pytest.mark.parametrize("function", SEVERAL_RESULTS)
-def test_out_of_several_results(function: str) -> None:
+def test_out_of_several_results(function: str, sequence: Callable[..., Any]) -> None:
     first, second = valid(function)["out"]
-    pair = type(valid(function)["out"])
-    refuse(function, TypeError, out=first)
-    refuse(function, ValueError if function == "clip_by_global_norm" else TypeError, out=pair([first]))
-    refuse(function, TypeError, out=pair([first, second.tolist()]))
-    refuse(function, TypeError, out=pair([first, second.astype(np.float64)]))
-    message = refuse(function, ValueError, out=pair([first, np.zeros((9, 2), np.float32)]))
+    call(function, valid(function) | {"out": sequence([first, second])})
+    assert "a sequence of numpy.ndarray, got ndarray" in refuse(function, TypeError, out=first)
+    refuse(function, TypeError, out=iter([first, second]))
+    assert "got 1" in refuse(function, ValueError, out=sequence([first]))
+    assert "got 3" in refuse(function, ValueError, out=sequence([first, second, second.copy()]))
+    refuse(function, TypeError, out=sequence([first, second.tolist()]))
+    refuse(function, TypeError, out=sequence([first, second.astype(np.float64)]))
+    message = refuse(function, ValueError, out=sequence([first, np.zeros((9, 2), np.float32)]))
     assert str(second.shape) in message
     assert "(9, 2)" in message
+    shared = first.ravel()[: second.size].reshape(second.shape)
+    assert "share memory" in refuse(function, ValueError, out=sequence([first, shared]))
     second.flags.writeable = False
-    refuse(function, ValueError, out=pair([first, second]))
-
-
-def test_out_arrays_of_clip_by_global_norm_that_share_memory() -> None:
-    out = np.full((4, 6, 5), 7, np.float32)
-    refuse("clip_by_global_norm", ValueError, out=[out, out[1]])
+    refuse(function, ValueError, out=sequence([first, second]))
 
 
 @pytest.mark.parametrize("function", having("dtype"))

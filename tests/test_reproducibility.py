@@ -120,6 +120,32 @@ def test_a_strange_line_does_not_change_a_bit_of_its_neighbours(
             np.testing.assert_array_equal(norm(changed)[neighbours], norm(x)[neighbours])
 
 
+@pytest.mark.parametrize("shape", [(67, 40), (1030, 7), (3, 5000), (2, 3, 70, 9), (9, 2, 66000)], ids=str)
+@pytest.mark.parametrize("strange", [np.nan, np.inf, 1e-39, 1e38])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_strange_line_does_not_change_a_bit_of_its_neighbours_gradients(
+    shape: tuple[int, ...], strange: float, threads: int, compiled: str, threads_for_all: None
+) -> None:
+    x, dy = data(shape, np.float32), data(shape, np.float32, 1)
+    last = len(shape) - 1
+    weight = np.linspace(0.5, 2.0, shape[1], dtype=np.float32)
+    norms: list[tuple[Norm, Any]] = [
+        (lambda x: fastnorm.layer_norm_backward(dy, x, eps=0).dx, (*[0] * last, slice(None))),
+        (lambda x: fastnorm.layer_norm_backward(dy, x, axis=0, eps=0).dx, (slice(None), *[1] * last)),
+        (lambda x: fastnorm.instance_norm_backward(dy[np.newaxis], x[np.newaxis], eps=0).dx[0], 1),
+        (lambda x: fastnorm.batch_norm_backward(dy, x, weight, training=True, eps=0).dx, (slice(None), 1)),
+        (lambda x: fastnorm.batch_norm_backward(dy, x, training=True, channel_axis=-1, eps=0).dx, (..., 1)),
+        (lambda x: fastnorm.pixel_norm_backward(dy, x, eps=0), (0, slice(None), *[0] * (last - 1))),
+    ]
+    with fastnorm.config(backend=compiled, num_threads=threads):
+        for norm, line in norms:
+            changed, neighbours = x.copy(), np.ones(shape, bool)
+            neighbours[line] = False
+            pattern = np.where(np.arange(changed[line].size) % 2, 1.0, 0.5).reshape(changed[line].shape)
+            changed[line] = pattern * np.float32(strange)
+            np.testing.assert_array_equal(norm(changed)[neighbours], norm(x)[neighbours])
+
+
 # Several callers at once
 
 

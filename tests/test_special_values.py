@@ -265,6 +265,32 @@ def test_nan_leaves_the_squares_of_other_pixels_in_range() -> None:
     np.testing.assert_array_equal(beside[..., 0], alone[..., 0])
 
 
+LRN: dict[str, float] = {"alpha": 1.0, "beta": 0.5, "k": 0.0}
+
+
+@pytest.mark.parametrize("value", [1e30, 1e-30, 3e37, 1e-44, np.inf, np.nan])
+@pytest.mark.parametrize("options", [LRN, {}, {"alpha": 0.0, "k": 2.0}, {**LRN, "beta": -1.0}], ids=str)
+@pytest.mark.parametrize("shape", [(2, 9, 5, 7), (3, 9), (1, 9, 40_000)], ids=str)
+def test_a_pixel_far_out_leaves_the_windows_without_it_their_bits(
+    value: float, options: dict[str, float], shape: tuple[int, ...]
+) -> None:
+    x = (np.random.default_rng(0).standard_normal(shape) + 3).astype(np.float32)
+    far = x.copy()
+    pixel = (0, slice(3, 6), *[1] * (len(shape) - 2))
+    far[pixel] = far[pixel] * np.float32(value) if np.isfinite(value) else value
+    expected, stats = fastnorm.local_response_norm(x, 3, return_stats=True, **options)
+    y, far_stats = fastnorm.local_response_norm(far, 3, return_stats=True, **options)
+    others = np.ones(shape, bool)
+    others[(0, slice(2, 7), *pixel[2:])] = False  # windows of 3 that reach into these channels
+    np.testing.assert_array_equal(y[others], expected[others])
+    np.testing.assert_array_equal(far_stats.rstd[others], stats.rstd[others])
+    truth = fastnorm.local_response_norm(far.astype(np.float64), 3, **options)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(y, truth.astype(np.float32), rtol=13 * 2.0**-24)
+    assert fastnorm.local_response_norm(far, 3, out=far, **options) is far
+    np.testing.assert_array_equal(far, y)
+
+
 def test_a_window_of_any_size_is_one_of_all_channels() -> None:
     x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
     y = fastnorm.local_response_norm(x, 10**18, alpha=10.0**18)

@@ -10,11 +10,20 @@ import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
 from fastnorm.backends.reference import Reference
+from fastnorm.calls import Call
+from fastnorm.dtypes import FLOAT64
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.lines import lines_over, replace_lines_over
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure
 
 Array = npt.NDArray[Any]
+
+# Between these no square that matters has left the range of float64, and no sum of them.
+SMALLEST_SQUARES = 2.0**-960
+LARGEST_SQUARES = 2.0**1020
+# A scale below has lost digits, or soon has.
+SMALLEST_SCALE = 2.0**-1000
 
 
 def clip_by_value(
@@ -74,15 +83,79 @@ def clip_by_value(
     return result, Stats(np.zeros(shape), np.ones(shape))
 
 
-def _root_of_squares(x: Array, axes: tuple[int, ...], backend: Reference) -> Array:
-    """The L2 norm over axes, float64, shaped to broadcast against x."""
+class _Numbers(NamedTuple):
+    """Numbers mantissa * 2 ** exponent, which float64 need not be able to hold."""
+
+    mantissa: Array
+    exponent: Array
+
+    def value(self) -> Array:
+        """Return them in float64, infinity or 0 for what it cannot hold."""
+        with np.errstate(over="ignore", under="ignore"):
+            value: Array = np.ldexp(self.mantissa, self.exponent)
+        return value
+
+    def reshaped(self, *shape: int) -> _Numbers:
+        """Return the same numbers in another shape."""
+        return _Numbers(self.mantissa.reshape(shape), self.exponent.reshape(shape))
+
+
+def _norm(x: Array, axes: tuple[int, ...], backend: Reference) -> _Numbers:
+    """The L2 norm over axes, shaped to broadcast against x."""
     plan = plan_reduction(x.shape, axes)
+    exponent = np.zeros(plan.stats, np.int32)
     if not x.size:
-        return np.zeros(plan.stats)
-    moments = engine.statistics(x, plan, Measure.SQUARES, backend)
+        return _Numbers(np.zeros(plan.stats), exponent)
+    squares = engine.statistics(x, plan, Measure.SQUARES, backend).m2.reshape(plan.stats)
     with np.errstate(invalid="ignore"):
-        root: Array = np.sqrt(moments.m2).reshape(plan.stats)
-    return root
+        root = np.sqrt(squares)
+    far = (squares < SMALLEST_SQUARES) | (squares > LARGEST_SQUARES)
+    if x.dtype == FLOAT64 and far.any():
+        lines = np.abs(lines_over(axes, x, far).reshape(np.count_nonzero(far), -1))
+        power = np.frexp(lines.max(axis=1))[1]
+        with np.errstate(under="ignore", over="ignore"):  # what is infinite has no exponent
+            root[far] = np.sqrt(np.square(np.ldexp(lines, -power[:, np.newaxis])).sum(axis=1))
+        exponent[far] = power
+    return _Numbers(root, exponent)
+
+
+def _joined(norms: list[_Numbers]) -> _Numbers:
+    """The L2 norm of several arrays together, from that of each."""
+    if not norms:
+        return _Numbers(np.zeros(()), np.zeros((), np.int32))
+    mantissa, power = np.frexp([norm.mantissa.item() for norm in norms])
+    power = power + [norm.exponent.item() for norm in norms]
+    top = max(power[mantissa != 0.0], default=0)
+    with np.errstate(under="ignore"):
+        parts = np.ldexp(mantissa, np.where(mantissa == 0.0, 0, power - top))
+    return _Numbers(np.array(np.linalg.norm(parts)), np.array(top))
+
+
+def _scale_down(norm: _Numbers, limit: float) -> _Numbers:
+    """1 where the norm is within the limit; NaN where it is NaN."""
+    mantissa, power = np.frexp(limit)
+    divisor, power_of_divisor = np.frexp(norm.mantissa)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        within = norm.value() <= limit
+        quotient, shift = mantissa / divisor, power - power_of_divisor - norm.exponent
+    return _Numbers(np.where(within, 1.0, quotient), np.where(within, 0, shift))
+
+
+def _apply(call: Call, axes: tuple[int, ...], scale: _Numbers) -> None:
+    """Write x * scale, one scale for each line over axes."""
+    if not call.x.size:
+        return
+    value = scale.value()
+    far = (value < SMALLEST_SCALE) & (scale.mantissa > 0)
+    apart = None
+    if call.x.dtype == FLOAT64 and far.any():
+        lines = lines_over(axes, call.x, far)  # read first: y may be x
+        each = _Numbers(scale.mantissa[far], scale.exponent[far]).reshaped(-1, *(1,) * len(axes))
+        with np.errstate(under="ignore"):
+            apart = np.ldexp(lines * each.mantissa, each.exponent)
+    engine.apply_scale(call, plan_reduction(call.x.shape, axes), value)
+    if apart is not None:
+        replace_lines_over(axes, call.y, far, apart)
 
 
 def clip_by_norm(
@@ -130,18 +203,13 @@ def clip_by_norm(
     axes = arguments.axis_indices(axis, array.ndim, function)
     limit = arguments.number(max_norm, function, "max_norm", minimum=0)
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
-    scale = _scale_down(_root_of_squares(call.x, axes, call.backend), limit)
-    if array.size:
-        engine.apply_scale(call, plan_reduction(array.shape, axes), scale)
+    scale = _scale_down(_norm(call.x, axes, call.backend), limit)
+    _apply(call, axes, scale)
     result = call.finish()
-    return (result, Stats(np.zeros_like(scale), scale)) if return_stats else result
-
-
-def _scale_down(norm: Array, limit: float) -> Array:
-    """1 where the norm is within the limit; NaN where it is NaN."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale: Array = np.where(norm <= limit, 1.0, limit / norm)
-    return scale
+    if not return_stats:
+        return result
+    rstd = scale.value()
+    return result, Stats(np.zeros_like(rstd), rstd)
 
 
 class ClippedArrays(NamedTuple):
@@ -205,31 +273,19 @@ def clip_by_global_norm(
     except TypeError:
         raise TypeError(f"{function}: arrays must be an iterable of arrays, got {type(arrays).__name__}") from None
     taken = [calls.take(array, function, f"arrays[{i}]") for i, array in enumerate(given)]
-    targets = _targets(out, len(taken), function)
+    if out is not None:
+        calls.check_several(out, len(taken), f"one array for each of the {len(taken)} arrays", function)
+    targets: Sequence[Array | None] = [None] * len(taken) if out is None else out
     begun = [
         calls.begin(array, target, dtype, backend, function, tuple(taken[:i] + taken[i + 1 :]), narrow=True)
         for i, (array, target) in enumerate(zip(taken, targets, strict=True))
     ]
-    if out is not None and any(np.may_share_memory(a, b) for i, a in enumerate(out) for b in out[:i]):
-        raise ValueError(f"{function}: the arrays of out must not share memory")
-    norms = [_root_of_squares(call.x, tuple(range(call.x.ndim)), call.backend).item() for call in begun]
-    norm = float(np.linalg.norm(norms)) if norms else 0.0
+    joined = _joined([_norm(call.x, tuple(range(call.x.ndim)), call.backend) for call in begun])
+    norm = joined.value().item()
     if error_if_nonfinite and not np.isfinite(norm):
         raise ValueError(f"{function}: the norm of the arrays must be finite with error_if_nonfinite, got {norm}")
-    scale = _scale_down(np.array(norm), limit)
+    scale = _scale_down(joined, limit)
     for call in begun:
-        if call.x.size:
-            engine.apply_scale(call, plan_reduction(call.x.shape, tuple(range(call.x.ndim))), scale)
+        _apply(call, tuple(range(call.x.ndim)), scale.reshaped(*(1,) * call.x.ndim))
     result = ClippedArrays([call.finish() for call in begun], norm)
-    return (result, Stats(np.zeros(()), scale)) if return_stats else result
-
-
-def _targets(out: Sequence[Array] | None, count: int, function: str) -> Sequence[Array | None]:
-    """An `out` for each of `count` arrays."""
-    if out is None:
-        return [None] * count
-    if not isinstance(out, Sequence):
-        raise TypeError(f"{function}: out must be a sequence of numpy.ndarray, got {type(out).__name__}")
-    if len(out) != count:
-        raise ValueError(f"{function}: out must have one array for each of the {count} arrays, got {len(out)}")
-    return out
+    return (result, Stats(np.zeros(()), scale.value())) if return_stats else result

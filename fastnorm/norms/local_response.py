@@ -9,12 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, gradients
+from fastnorm.dtypes import FLOAT32
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.lines import Lines
 
 Array = npt.NDArray[Any]
 
 # Elements worked on at a time: the temporaries of a block stay in the L2 cache.
 _BLOCK = 2**15
+
+# Between these a sum of float32 squares has lost nothing that matters, nor has its power.
+SMALLEST = 2.0**-100
+LARGEST = 2.0**126
 
 
 def local_response_norm(
@@ -85,15 +91,10 @@ def local_response_norm(
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             for block in _blocks(view):
                 part = source[block]
-                sums = _window_sums(np.square(part), window)
-                if np.fmax.reduce(sums, axis=None) == np.inf:  # squares beyond float32, whatever is NaN
-                    sums = _window_sums(np.square(part.astype(np.float64)), window)
-                sums *= slope
-                sums += offset
-                np.power(sums, exponent, out=sums)
+                divisors = _divisors(part, window, slope, offset, exponent)
                 if factors is not None:  # before the division, which may write over x
-                    np.divide(1.0, sums, out=factors[block])
-                np.divide(part, sums, out=target[block], casting="same_kind")
+                    np.divide(1.0, divisors, out=factors[block], dtype=np.float64)
+                np.divide(part, divisors, out=target[block], casting="same_kind")
     result = call.finish()
     return result if rstd is None else (result, Stats(np.zeros_like(rstd), rstd))
 
@@ -173,6 +174,39 @@ def local_response_norm_backward(
                 through = _window_sums(scaled * part / base, window, mirrored=True)
                 target[block] = scaled - 2.0 * slope * exponent * part * through
     return call.finish()
+
+
+def _divisors(part: Array, window: int, slope: float, offset: float, exponent: float) -> Array:
+    """Return what elements are divided by: in float64 for the pixels where float32 has not the range.
+
+    The others have the same numbers then, and the same quotients: to round one to float64 first does not show.
+    """
+    bases = _bases(part, window, slope, offset)
+    divisors = np.power(bases, exponent)
+    far = _outside(bases, divisors) if part.dtype == FLOAT32 else None
+    if far is None:
+        return divisors
+    pixels = Lines.marked(far.max(axis=1), len(part))
+    exact = np.power(_bases(pixels.read(part).astype(np.float64), window, slope, offset), exponent)
+    wide = divisors.astype(np.float64)
+    pixels.write(wide, np.where(pixels.read(far), exact, pixels.read(wide)))
+    return wide
+
+
+def _bases(part: Array, window: int, slope: float, offset: float) -> Array:
+    bases = _window_sums(np.square(part), window)
+    bases *= slope
+    bases += offset
+    return bases
+
+
+def _outside(*arrays: Array) -> Array | None:
+    """Where one of some numbers comes near the ends of float32's range, or is none; None if nowhere."""
+    if all(numbers.min() >= SMALLEST and numbers.max() <= LARGEST for numbers in arrays):
+        return None
+    sizes = [np.abs(numbers) for numbers in arrays]
+    outside: Array = ~np.logical_and.reduce([(size >= SMALLEST) & (size <= LARGEST) for size in sizes])
+    return outside
 
 
 def _view(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:

@@ -9,11 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
+from fastnorm.dtypes import FLOAT32
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.lines import lines_over, replace_lines_over
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Affine, Rule
 
 Array = npt.NDArray[Any]
+
+# Up to these the difference of two numbers, and what it is multiplied by, stay clear of the ends of the range.
+LARGEST_SINGLE_SPAN = 2.0**126
+LARGEST_SPAN = LARGEST_SCALE = 2.0**1000
+SMALLEST_SCALE = 2.0**-1000
 
 
 def standardize(
@@ -90,15 +97,40 @@ def scale_by_extrema(
     least, largest = (part.astype(np.float64) for part in engine.extrema(call.x, plan, call.backend))
     zero = np.zeros_like(least)
     if low is None:
-        span, centre, shift = np.maximum(np.abs(least), np.abs(largest)), zero, zero
+        least, largest = zero, np.maximum(np.abs(least), np.abs(largest))
         high, low = 1.0, 0.0
-    else:
-        with np.errstate(invalid="ignore"):
-            span, centre, shift = largest - least, least, np.full_like(least, low)
-    scale = (high - low) / np.where(span == 0.0, 1.0, span)
-    engine.apply_statistics(call, plan, Affine(centre, zero, scale, shift))
+    with np.errstate(invalid="ignore", over="ignore"):
+        span = largest - least
+        scale = (high - low) / np.where(span == 0.0, 1.0, span)
+    limit = LARGEST_SINGLE_SPAN if call.compute == FLOAT32 else LARGEST_SPAN
+    within = (span <= limit) & (scale >= SMALLEST_SCALE) & (scale <= LARGEST_SCALE)
+    far = ~within & np.isfinite(least) & np.isfinite(largest)
+    applied, apart, mask = scale, None, far.reshape(plan.stats)
+    if far.any():
+        lines = lines_over(axes, call.x, mask).astype(np.float64)  # read first: y may be x
+        apart, scale[far] = _scale_by_division(lines, least[far], largest[far], low, high)
+        applied = np.where(far, 1.0, scale)
+    engine.apply_statistics(call, plan, Affine(least, zero, applied, np.full_like(least, low)))
+    if apart is not None:
+        with np.errstate(over="ignore"):
+            replace_lines_over(axes, call.y, mask, apart.astype(call.compute))
     result = call.finish()
-    return (result, Stats(centre.reshape(plan.stats), scale.reshape(plan.stats))) if return_stats else result
+    return (result, Stats(least.reshape(plan.stats), scale.reshape(plan.stats))) if return_stats else result
+
+
+def _scale_by_division(lines: Array, least: Array, largest: Array, low: float, high: float) -> tuple[Array, Array]:
+    """Return lines, the first axis, scaled in float64 where a span or a scale is no number of it, and the scales."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = np.where(np.isinf(largest - least), 0.5, 1.0)
+        half_range = 0.5 if math.isinf(high - low) else 1.0
+        span = largest * half - least * half
+        span[span == 0.0] = 1.0
+        scale = (high * half_range - low * half_range) / span * (half / half_range)
+    of_line = -1, *(1,) * (lines.ndim - 1)
+    half, least, span = (part.reshape(of_line) for part in (half, least, span))
+    with np.errstate(under="ignore"):
+        share = (lines * half - least * half) / span
+        return low * (1.0 - share) + high * share, scale
 
 
 def min_max_scale(

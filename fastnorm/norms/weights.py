@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -269,7 +270,7 @@ def fold_batch_norm(
     *,
     eps: float = 1e-5,
     channel_axis: int = 0,
-    out: tuple[Array, Array] | None = None,
+    out: Sequence[Array] | None = None,
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
     backend: str | None = None,
@@ -293,8 +294,8 @@ def fold_batch_norm(
         As the BatchNorm's.
     channel_axis : int, default 0
         The axis of the output channels in `weight`: 0 for (out, in), 1 for (in, out).
-    out : (ndarray, ndarray), optional
-        Where to put the weight and the bias; the arguments themselves are allowed.
+    out : sequence of ndarray, optional
+        Where to put the results, one for the weight and one for the bias; the arguments themselves are allowed.
     dtype, return_stats, backend
         As in `layer_norm`; the statistics are the running mean and 1 / sqrt(running_var + eps), shaped to broadcast
         against the weight. NumPy folds: a compiled backend cannot serve this.
@@ -307,7 +308,7 @@ def fold_batch_norm(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, or out not a pair of arrays of the result's.
+        An array is not of a real number dtype, or out not a sequence of arrays of the result's.
     ValueError
         A shape, axis, out or eps that does not fit.
     RuntimeError
@@ -337,8 +338,7 @@ def fold_batch_norm(
     choose(array.size, backend, function)
     result = result_dtype(dtype, storage(array.dtype, function, "weight").result, function)
     if out is not None:
-        if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError(f"{function}: out must be a pair of numpy.ndarray, weight and bias, got {out!r}")
+        calls.check_several(out, 2, "two arrays, for weight and bias", function)
         calls.check_out(out[0], array.shape, result, function)
         calls.check_out(out[1], (channels,), result, function)
     shape = tuple(channels if a == axis else 1 for a in range(array.ndim))
