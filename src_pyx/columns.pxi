@@ -10,7 +10,7 @@ cdef enum:
     CHUNK_COLUMNS = 16 * BLOCK_COLUMNS
     TILE = 4                        # bundles: 128 float32 or 64 float64 lines
     MAX_LINES = 32 * TILE
-    LEAST_PIECE = 64                # positions: with fewer, coefficients would cost `affine` more than another thread saves
+    LEAST_PIECE = 64                # positions: with fewer, coefficients cost `affine` more than another thread saves
     WIDE = 16                       # bundles: what `affine` takes at a time; its coefficients, 8 KiB, stay in L1
 
 
