@@ -3,7 +3,8 @@
 Callgrind counts them in a process of its own for each variant that Valgrind knows (base and avx2), on one thread. The
 cases are calls of public functions; counted is what the kernel modules do in them, from their entry points on. Two runs
 of one installation agree to the instruction, however busy the machine is, and two installations of the same sources to
-0.03 %: a change of half a percent means something.
+0.03 %: a change of half a percent means something. Kernels allocate their outputs, so that a case shows by up to 0.3 %
+what came before it: where cases are added or taken away, all are to be stored anew.
 
     python bench/instructions.py [--update]
 
