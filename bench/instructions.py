@@ -3,7 +3,8 @@
 Callgrind counts them in a process of its own for each variant that Valgrind knows (base and avx2), on one thread. The
 cases are calls of public functions; counted is what the kernel modules do in them, from their entry points on. Two runs
 of one installation agree to the instruction, however busy the machine is, and two installations of the same sources to
-0.03 %: a change of half a percent means something.
+0.03 %: a change of half a percent means something. Kernels allocate their outputs, so that a case shows by up to 0.3 %
+what came before it: where cases are added or taken away, all are to be stored anew.
 
     python bench/instructions.py [--update]
 
@@ -46,10 +47,10 @@ class CountingError(Exception):
     """Nothing could be counted; the message says why."""
 
 
-def values(shape: tuple[int, ...], dtype: str) -> Array:
-    """Return data in [-1, 1) that are the same everywhere, in memory that begins at a cache line."""
+def values(shape: tuple[int, ...], dtype: str, first: int = 1) -> Array:
+    """Return data in [-1, 1) that are the same everywhere, in memory that begins at a cache line; `first` is a seed."""
     size = int(np.prod(shape))
-    bits = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
+    bits = np.arange(first, first + size, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
     memory = np.empty(size * np.dtype(dtype).itemsize + 64, np.uint8)
     start = -memory.ctypes.data % 64
     x: Array = memory[start : memory.size - 64 + start].view(dtype).reshape(shape)
@@ -64,13 +65,20 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
         def case(
             op: str, shape: tuple[int, ...], parameters: int = 0, note: str = "", dtype: str = dtype, **options: Any
         ) -> tuple[str, Callable[[], object]]:
-            """A call with so many arrays of parameters; they stand in the order weight, bias, mean, variance."""
+            """A call with so many arrays of parameters; they stand in the order weight, bias, mean, variance.
+
+            A backward pass is given the statistics of its forward pass.
+            """
             function, x = getattr(fastnorm, op), values(shape, dtype)
             channels = shape[options.get("channel_axis", 1 if len(shape) == 4 else -1)]
             names = ("weight", "bias", "running_mean", "running_var")[:parameters]
             options.update({name: values((channels,), dtype) + 1.5 for name in names})
             name = " ".join(filter(None, (op, "x".join(map(str, shape)), dtype, note)))
-            return name, lambda: function(x, **options)
+            if not op.endswith("_backward"):
+                return name, lambda: function(x, **options)
+            _, stats = getattr(fastnorm, op.removesuffix("_backward"))(x, return_stats=True, **options)
+            dy = values(shape, dtype, first=x.size)
+            return name, lambda: function(dy, x, mean=stats.mean, rstd=stats.rstd, **options)
 
         # Rows: short, of a few bundles, of several blocks and a rest, of several chunks.
         yield case("layer_norm", (128, 64), 2)
@@ -99,6 +107,15 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
         yield case("moments", (70001,))
         yield case("extrema", (16, 768), note="last axis", axis=-1)
         yield case("extrema", (512, 64), note="axis 0", axis=0)
+        # Backward: rows, short and of a few bundles; by steps, sums and then dx; channels as above.
+        yield case("layer_norm_backward", (128, 64), 1)
+        yield case("layer_norm_backward", (128, 768), 1)
+        yield case("rms_norm_backward", (16, 768), 1)
+        yield case("l2_normalize_backward", (128, 64))
+        yield case("layer_norm_backward", (64, 768), note="axis 0", axis=0)
+        yield case("group_norm_backward", (2, 32, 8, 8), 1, num_groups=8)
+        yield case("batch_norm_backward", (2, 32, 14, 14), 1, "training", training=True)
+        yield case("batch_norm_backward", (2, 14, 14, 32), 1, "training, channels last", training=True, channel_axis=-1)
 
 
 def work() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 BACKENDS = ("auto", "reference", "cython", "numba", "cuda")
+MOST_THREADS = 2**31 - 1  # kernels count threads in a C int
 
 
 @dataclass(slots=True)
@@ -30,8 +31,8 @@ def _threads_from(name: str) -> int | None:
     text = os.environ.get(name, "")
     if not text:
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{name} must be a positive integer, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
+        raise ValueError(f"{name} must be a positive integer of at most {MOST_THREADS}, got {text!r}")
     return int(text)
 
 
@@ -61,6 +62,8 @@ def _check_threads(num_threads: int, function: str) -> int:
         raise TypeError(f"{function}: num_threads must be an int, got {type(num_threads).__name__}")
     if num_threads < 1:
         raise ValueError(f"{function}: num_threads must be at least 1, got {num_threads}")
+    if num_threads > MOST_THREADS:
+        raise ValueError(f"{function}: num_threads must be at most {MOST_THREADS}, got {num_threads}")
     return num_threads
 
 
@@ -78,7 +81,7 @@ def set_num_threads(num_threads: int) -> None:
     TypeError
         `num_threads` is not an int.
     ValueError
-        `num_threads` is below 1.
+        `num_threads` is below 1, or more than a C int holds.
 
     Examples
     --------

@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from processes import output, python
 
+import fastnorm
 from fastnorm import tuning
 from fastnorm.backends import registry
 from fastnorm.cli import tune
@@ -87,6 +89,25 @@ def test_what_is_measured_is_kept_and_read_by_new_processes(
     assert main(["tune", "--reset"]) == 0
     assert not tuning.tuned_file().exists()
     assert json.loads(output(code, FASTNORM_CACHE_DIR=str(cache))) == json.loads(json.dumps(tuning.Tuned()._asdict()))
+
+
+def test_one_thread_is_compared_with_two_however_many_there_are(
+    cache: Path, briefly: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`tuning.threads_for` gives calls just above the threshold two."""
+    call, asked = tune._call, []
+
+    def recorded(elements: int, backend: str, num_threads: int) -> Callable[[], object]:
+        asked.append((elements, num_threads))
+        return call(elements, backend, num_threads)
+
+    monkeypatch.setattr(tune, "_call", recorded)
+    for threads, most in ((8, 2), (1, 1)):
+        with fastnorm.config(num_threads=threads):
+            assert main(["tune", "--dry-run"]) == 0
+        assert f"{most} threads" in capsys.readouterr().out
+        assert asked[:4] == [(1024, 1), (1024, most), (2048, 1), (2048, most)]
+        asked.clear()
 
 
 def test_a_dry_run_keeps_nothing(cache: Path, briefly: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ PAIR = [0.5] * 3, [0.5] * 3
         ("Welford", (0, "nonsense"), {}, TypeError, "dtype must be a floating dtype, got nonsense"),
         ("set_num_threads", ("2",), {}, TypeError, "num_threads must be an int, got str"),
         ("set_num_threads", (0,), {}, ValueError, "num_threads must be at least 1, got 0"),
+        ("set_num_threads", (2**31,), {}, ValueError, "num_threads must be at most 2147483647, got 2147483648"),
     ],
 )  # fmt: skip
 def test_the_message_names_function_and_argument(

@@ -105,6 +105,17 @@ def test_a_limit_far_below_the_norm(backend: str) -> None:
     assert not fastnorm.clip_by_norm(x * 1e100, 0.0, backend=backend).any()
 
 
+@pytest.mark.parametrize("limit", [0.5, 0.9, 1.9, 1e-300])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_clips_reach_the_largest_numbers(count: int, limit: float, backend: str) -> None:
+    """Whatever the digits of limit and norm, nothing on the way from the largest number to the result is infinite."""
+    x = np.full(count, np.finfo(np.float64).max)
+    expected = np.full(count, limit / np.sqrt(count))
+    np.testing.assert_allclose(fastnorm.clip_by_norm(x, limit, backend=backend), expected, rtol=8 * ROUNDING)
+    clipped = fastnorm.clip_by_global_norm(np.split(x, count), limit, backend=backend).arrays
+    np.testing.assert_allclose(np.concatenate(clipped), expected, rtol=8 * ROUNDING)
+
+
 @each_far
 @each_axis
 @pytest.mark.parametrize("name", ["min_max_scale", "max_abs_scale", "clip_by_norm"])

@@ -25,7 +25,7 @@ from fastnorm.memory import empty
 
 __all__ = ["add_arguments", "run"]
 
-# What one thread and all of them take, from 4,096 elements to 2**20, in rows of 256.
+# What one thread and two take, from 4,096 elements to 2**20, in rows of 256: `tuning.threads_for` begins with two.
 SIZES = tuple(2**k for k in range(12, 21))
 ROW = 256
 # A second thread, or another backend, has to be so much faster to be worth it: less is noise.
@@ -47,7 +47,7 @@ class Measured:
 
     threads: int
     one_thread: dict[int, float]
-    all_threads: dict[int, float]
+    two_threads: dict[int, float]
     backends: dict[str, dict[int, float]]
     fresh: dict[int, float]
     recycled: dict[int, float]
@@ -171,15 +171,15 @@ def measure(progress: Progress) -> Measured:
     first = registry.load_first(tuning.Tuned().small).name
     total, done = len(SIZES) + len(SMALL + LARGE) + len(BLOCKS) + len(OUTPUTS) + len(names), 0
     one: dict[int, float] = {}
-    every: dict[int, float] = {}
+    two: dict[int, float] = {}
     backends: dict[str, dict[int, float]] = {name: {} for name in names}
     fresh: dict[int, float] = {}
     recycled: dict[int, float] = {}
     with _threshold("SERIAL_ELEMENTS", 0):
         for size in SIZES:
             progress(done, total, f"threads, {size:,} elements")
-            found = _microseconds({"one": _call(size, first, 1), "all": _call(size, first, threads)})
-            one[size], every[size] = found["one"], found["all"]
+            found = _microseconds({"one": _call(size, first, 1), "two": _call(size, first, min(2, threads))})
+            one[size], two[size] = found["one"], found["two"]
             done += 1
     for size in SMALL + LARGE:
         progress(done, total, f"backends, {size:,} elements")
@@ -204,7 +204,7 @@ def measure(progress: Progress) -> Measured:
         first_calls[name] = _first_calls(name)
         done += 1
     progress(total, total, "")
-    serial = _last_without_gain(one, every, MARGIN) if threads > 1 else tuning.Tuned().serial_elements
+    serial = _last_without_gain(one, two, MARGIN) if threads > 1 else tuning.Tuned().serial_elements
     # Blocks of up to `quick` bytes come from the C library as fast as from the pool.
     quick = max((size for size in BLOCKS if fresh[size] <= SLOW * recycled[size]), default=BLOCKS[0] // 2)
     # Beyond all that was measured where this processor has no such stores, or none was faster.
@@ -213,16 +213,16 @@ def measure(progress: Progress) -> Measured:
     thresholds = tuning.Tuned(
         serial, _order(backends, SMALL), _order(backends, LARGE), 2 * quick, max(stream, min(OUTPUTS))
     )
-    return Measured(threads, one, every, backends, fresh, recycled, stored, streamed, first_calls, thresholds)
+    return Measured(threads, one, two, backends, fresh, recycled, stored, streamed, first_calls, thresholds)
 
 
 def _print(found: Measured) -> None:
     print(f"{tuning.cpu_model()}; microseconds of a call, medians of interleaved rounds\n")
     cells = [
-        [f"{size:,}", f"{one:.1f}", f"{found.all_threads[size]:.1f}", f"{one / found.all_threads[size]:.2f}"]
+        [f"{size:,}", f"{one:.1f}", f"{found.two_threads[size]:.1f}", f"{one / found.two_threads[size]:.2f}"]
         for size, one in found.one_thread.items()
     ]
-    print_table(["elements", "one thread", f"{found.threads} threads", "gain"], cells, text_columns=())
+    print_table(["elements", "one thread", f"{min(2, found.threads)} threads", "gain"], cells, text_columns=())
     print()
     cells = [[f"{size:,}", *(f"{times[size]:.1f}" for times in found.backends.values())] for size in SMALL + LARGE]
     print_table(["elements", *found.backends], cells, text_columns=())

@@ -137,7 +137,8 @@ def _scale_down(norm: _Numbers, limit: float) -> _Numbers:
     divisor, power_of_divisor = np.frexp(norm.mantissa)
     with np.errstate(invalid="ignore", divide="ignore"):
         within = norm.value() <= limit
-        quotient, shift = mantissa / divisor, power - power_of_divisor - norm.exponent
+        # At most 1, since it multiplies numbers that may be the largest.
+        quotient, shift = mantissa / divisor / 2, power - power_of_divisor - norm.exponent + 1
     return _Numbers(np.where(within, 1.0, quotient), np.where(within, 0, shift))
 
 

@@ -12,6 +12,7 @@ from fastnorm.backends.cuda import machine
 from fastnorm.backends.cuda.compat import Integer, Kernel, Pointer, cuda, device_function
 from fastnorm.backends.cuda.lanes import place
 from fastnorm.backends.cuda.merging import part_of
+from fastnorm.backends.cuda.rows import chunk_of
 from fastnorm.backends.cuda.shapes import LaneShape, RowShape, Step
 
 
@@ -39,17 +40,14 @@ def extrema_rows(shape: RowShape, storage: str, real: Any) -> Kernel:
     def kernel(x: Pointer, lows: Pointer, highs: Pointer, lines: Integer, length: Integer, chunks: Integer):
         scratch = make_scratch()
         held = cuda.local.array(vector, real)
-        number = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)  # line * chunks + chunk
-        inside = number < lines * chunks
-        line = number // chunks if inside else np.int64(0)
-        begin = (number % chunks) * capacity if inside else np.int64(0)
-        rest = min(length - begin, np.int64(capacity))
+        number = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)
+        inside, row, begin, rest = chunk_of(number, lines, length, chunks, np.int64(capacity))
         lane = np.int64(cuda.threadIdx.x) * vector
         low = real(np.inf)
         high = real(-np.inf)
         for j in range(slots):
             if lane + j * stride < rest:
-                load_x(x, line * length + begin + lane + j * stride, held, np.int64(0))
+                load_x(x, row * length + begin + lane + j * stride, held, np.int64(0))
                 for e in range(vector):
                     low = lesser(low, held[e])
                     high = larger(high, held[e])

@@ -10,6 +10,7 @@ import numpy as np
 from fastnorm.backends.cuda import machine
 from fastnorm.backends.cuda.compat import Integer, Kernel, Pointer, Real, cuda, device_function
 from fastnorm.backends.cuda.forms import GradientForm, parameter_reader, statistics_reader
+from fastnorm.backends.cuda.rows import chunk_of
 from fastnorm.backends.cuda.shapes import RowShape
 from fastnorm.backends.cuda.statistics import normalizer, reciprocal_root, row_statistics
 
@@ -236,10 +237,7 @@ def dots_rows(shape: RowShape, form: GradientForm) -> Kernel:
         scale_of = cuda.local.array(vector, real)
         statistic = cuda.local.array(1, np.float64)
         number = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)
-        inside = number < lines * chunks
-        row = number // chunks if inside else np.int64(0)
-        begin = (number % chunks) * capacity if inside else np.int64(0)
-        rest = min(length - begin, np.int64(capacity))
+        inside, row, begin, rest = chunk_of(number, lines, length, chunks, np.int64(capacity))
         lane = np.int64(cuda.threadIdx.x) * vector
         source = row // block * length if by_position else row // block * channels + row % channels
         coefficients = read_statistics(means, rests, rstds, source, eps, statistic)

@@ -9,10 +9,23 @@ from typing import Any
 import numpy as np
 
 from fastnorm.backends.cuda import machine
-from fastnorm.backends.cuda.compat import Integer, Kernel, Pointer, Real, cuda
+from fastnorm.backends.cuda.compat import Integer, Kernel, Pointer, Real, cuda, device_function
 from fastnorm.backends.cuda.forms import Form, finisher, parameter_reader, statistics_reader
 from fastnorm.backends.cuda.shapes import RowShape
 from fastnorm.backends.cuda.statistics import normalizer, reciprocal_root, row_statistics
+
+
+@device_function
+def chunk_of(number, lines, length, chunks, capacity):
+    """(whether there is a chunk of this number, its row, where in the row it begins, its length).
+
+    The number is row * chunks + chunk. Past the last it stands for the first: threads without a chunk must take part in
+    sums.
+    """
+    inside = number < lines * chunks
+    number = number if inside else np.int64(0)
+    begin = number % chunks * capacity
+    return inside, number // chunks, begin, min(length - begin, capacity)
 
 
 @lru_cache(maxsize=256)
@@ -109,13 +122,10 @@ def moments_rows(shape: RowShape, storage: str, real: Any, centred: bool) -> Ker
         scratch = make_scratch()
         wide_scratch = make_wide_scratch()
         held = cuda.local.array(elements, real)
-        number = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)  # line * chunks + chunk
-        inside = number < lines * chunks
-        line = number // chunks if inside else np.int64(0)
-        begin = (number % chunks) * capacity if inside else np.int64(0)
-        rest = min(length - begin, np.int64(capacity))
+        number = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)
+        inside, row, begin, rest = chunk_of(number, lines, length, chunks, np.int64(capacity))
         lane = np.int64(cuda.threadIdx.x) * vector
-        start = line * length + begin
+        start = row * length + begin
         load_first(x, start, held, np.int64(0))
         first = held[0]
         for j in range(slots):
@@ -160,10 +170,8 @@ def affine_rows(shape: RowShape, form: Form) -> Kernel:
         shift_of = cuda.local.array(vector, real)
         statistic = cuda.local.array(1, np.float64)
         number = np.int64(cuda.blockIdx.x) * rows_of_block + np.int64(cuda.threadIdx.y)
-        if number < lines * chunks:
-            row = number // chunks
-            begin = (number % chunks) * capacity
-            rest = min(length - begin, np.int64(capacity))
+        inside, row, begin, rest = chunk_of(number, lines, length, chunks, np.int64(capacity))
+        if inside:
             lane = np.int64(cuda.threadIdx.x) * vector
             start = row * length + begin
             for j in range(slots):
