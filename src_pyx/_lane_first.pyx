@@ -90,6 +90,9 @@ cdef class LaneFirst:
         return self if instance is None else MethodType(self, instance)
 
 
+cdef PyObject* missing = <PyObject*> inspect.Parameter.empty     # the default of a parameter without one
+
+
 cdef bint sort_out(LaneFirst self, Arguments given, Py_ssize_t count, PyObject* names, PyObject** values) noexcept:
     """Find the value of each parameter; False if the call is not plain, or wrong."""
     cdef PyObject* parameters = <PyObject*> self.parameters
@@ -108,7 +111,7 @@ cdef bint sort_out(LaneFirst self, Arguments given, Py_ssize_t count, PyObject* 
             return False
         values[p] = given[count + k]
     for p in range(size):
-        if self.unknown[p] and values[p] != PyTuple_GET_ITEM(defaults, p):
+        if values[p] == missing or (self.unknown[p] and values[p] != PyTuple_GET_ITEM(defaults, p)):
             return False
     return True
 

@@ -123,9 +123,10 @@ def test_what_the_lane_does_not_know_is_for_the_body() -> None:
     ],
 )
 def test_wrong_calls_are_refused_as_by_the_body(arguments: Any, keywords: Any, message: str) -> None:
-    function, _ = make(None)
+    function, lanes = make("served")
     with pytest.raises(TypeError, match=message):
         function(*arguments, **keywords)
+    assert not lanes.calls
 
 
 def test_an_error_of_the_lane_is_raised() -> None:

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm import tuning
 from fastnorm.activations import FORMULAS, Activation, Scalar
 from fastnorm.backends import (
     numba_activations,
@@ -70,8 +71,9 @@ def is_short(x: Array) -> bool:
 
 
 def _share(serial: Callable[..., None], parallel: Callable[..., None], units: int, arguments: tuple[Any, ...]) -> None:
-    """Run a kernel over `units` units of work, by several threads where that is allowed and worth it."""
-    tasks = min(units, current().num_threads, numba.config.NUMBA_NUM_THREADS)
+    """Run a kernel on its first argument, in `units` units, by several threads where that is allowed and worth it."""
+    wanted = tuning.threads_for(arguments[0].size, current().num_threads)
+    tasks = min(units, wanted, numba.config.NUMBA_NUM_THREADS)
     if tasks > 1 and not _in_forked_child:
         reentrant = threading_layer() in _REENTRANT_LAYERS
         if reentrant or _parallel_region.acquire(blocking=False):
