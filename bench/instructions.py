@@ -1,10 +1,9 @@
 """How many instructions the Cython kernels execute, beside the numbers in bench/instructions.json.
 
 Callgrind counts them in a process of its own for each variant that Valgrind knows (base and avx2), on one thread. The
-cases are calls of public functions; counted is what the kernel modules do in them, from their entry points on. Two runs
-of one installation agree to the instruction, however busy the machine is, and two installations of the same sources to
-0.03 %: a change of half a percent means something. Kernels allocate their outputs, so that a case shows by up to 0.3 %
-what came before it: where cases are added or taken away, all are to be stored anew.
+cases are calls of public functions; counted is what the kernel modules do in them, from their entry points on, without the
+search for memory, which takes more or fewer instructions with all that was freed before, even with the length of a path.
+Two runs of one installation agree to the instruction, however busy the machine is: a change of half a percent means something.
 
     python bench/instructions.py [--update]
 
@@ -39,6 +38,9 @@ THRESHOLD = 0.005
 VARIANTS = ("base", "avx2")  # Valgrind has no AVX-512
 # A function of the C library that nothing else here calls: at each call Callgrind writes down what it has counted.
 MARKER = "getsid"
+
+# Functions of the C library, Python and NumPy that find memory and give it back; no kernel is named like one.
+ALLOCATION = re.compile(r"alloc|free|unlink_chunk|systrim|tcache|mmap|munmap|brk", re.IGNORECASE)
 
 Array = npt.NDArray[Any]
 
@@ -151,6 +153,26 @@ def entry_points(variant: str, module: Path) -> list[str]:
     return symbols
 
 
+def total(dump: str) -> int:
+    """Return the instructions in a file of Callgrind's, without those of functions that allocate."""
+    names: dict[str, str] = {}  # a name stands beside its number once
+    instructions, counted, inclusive = 0, False, False
+    for line in dump.splitlines():
+        kind, _, rest = line.partition("=")
+        if kind in ("fn", "cfn"):
+            number, _, name = rest.partition(" ")
+            names.setdefault(number, name)
+            if kind == "fn":
+                counted = not ALLOCATION.search(names[number])
+        elif kind == "calls":
+            inclusive = True  # the next line is what the called function took
+        elif line[:1] in tuple("0123456789+-*"):
+            if counted and not inclusive:
+                instructions += int(line.split()[1])
+            inclusive = False
+    return instructions
+
+
 def count(variant: str, module: Path) -> dict[str, int]:
     """Return the instructions of each case in one variant of the kernels."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FASTNORM_", "NUMBA_"))}
@@ -174,11 +196,7 @@ def count(variant: str, module: Path) -> dict[str, int]:
         names: list[str] = json.loads(finished.stdout.splitlines()[-1])
         totals = []
         for number in range(2, 2 * len(names) + 1, 2):  # the odd ones end what came before a counted call
-            text = Path(folder, f"counts.{number}").read_text(encoding="utf-8")
-            found = re.search(r"^totals: (\d+)", text, re.MULTILINE)
-            if found is None:
-                raise CountingError(f"counts.{number} of {variant} names no total")
-            totals.append(int(found[1]))
+            totals.append(total(Path(folder, f"counts.{number}").read_text(encoding="utf-8")))
     counts = dict(zip(names, totals, strict=True))
     if not all(counts.values()):
         nothing = [name for name, total in counts.items() if not total]
