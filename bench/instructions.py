@@ -1,9 +1,10 @@
 """How many instructions the Cython kernels execute, beside the numbers in bench/instructions.json.
 
 Callgrind counts them in a process of its own for each variant that Valgrind knows (base and avx2), on one thread. The
-cases are calls of public functions; counted is what the kernel modules do in them, from their entry points on, without the
-search for memory, which takes more or fewer instructions with all that was freed before, even with the length of a path.
-Two runs of one installation agree to the instruction, however busy the machine is: a change of half a percent means something.
+cases are calls of public functions; counted is what the kernel modules do in them, from their entry points on, without
+the search for memory, which takes more or fewer instructions with all that was freed before, even with the length of a
+path. Two runs of one installation agree to the instruction, however busy the machine is, and two installations of the
+same sources nearly so: a change of half a percent means something.
 
     python bench/instructions.py [--update]
 
@@ -194,9 +195,10 @@ def count(variant: str, module: Path) -> dict[str, int]:
         if finished.returncode:
             raise CountingError(f"counting {variant} failed:\n{finished.stderr}")
         names: list[str] = json.loads(finished.stdout.splitlines()[-1])
-        totals = []
-        for number in range(2, 2 * len(names) + 1, 2):  # the odd ones end what came before a counted call
-            totals.append(total(Path(folder, f"counts.{number}").read_text(encoding="utf-8")))
+        totals = [  # the odd files end what came before a counted call
+            total(Path(folder, f"counts.{number}").read_text(encoding="utf-8"))
+            for number in range(2, 2 * len(names) + 1, 2)
+        ]
     counts = dict(zip(names, totals, strict=True))
     if not all(counts.values()):
         nothing = [name for name, total in counts.items() if not total]
