@@ -154,7 +154,7 @@ def entry_points(variant: str, module: Path) -> list[str]:
     return symbols
 
 
-def total(dump: str) -> int:
+def instructions_in(dump: str) -> int:
     """Return the instructions in a file of Callgrind's, without those of functions that allocate."""
     names: dict[str, str] = {}  # a name stands beside its number once
     instructions, counted, inclusive = 0, False, False
@@ -196,7 +196,7 @@ def count(variant: str, module: Path) -> dict[str, int]:
             raise CountingError(f"counting {variant} failed:\n{finished.stderr}")
         names: list[str] = json.loads(finished.stdout.splitlines()[-1])
         totals = [  # the odd files end what came before a counted call
-            total(Path(folder, f"counts.{number}").read_text(encoding="utf-8"))
+            instructions_in(Path(folder, f"counts.{number}").read_text(encoding="utf-8"))
             for number in range(2, 2 * len(names) + 1, 2)
         ]
     counts = dict(zip(names, totals, strict=True))
