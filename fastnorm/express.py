@@ -18,11 +18,6 @@ from fastnorm.backends.cython import Cython
 from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow
 from fastnorm.recipe import Measure
 
-try:
-    from fastnorm.backends._lane_first import LaneFirst
-except ImportError:  # nothing is compiled
-    LaneFirst = None  # type: ignore[assignment, misc]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # The numbers of `recipe.Measure`: an enumeration's member costs more to hand over than an int.
@@ -118,11 +113,15 @@ def plain_calls_by(name: str, *arguments: Any) -> Callable[[Function], Function]
     Returns
     -------
     decorator
-        Of the function, whose body serves whatever the lane does not.
+        Of the function, whose body serves whatever the lane does not: everything, where nothing is compiled.
     """
 
     def decorate(function: Function) -> Function:
-        return function if LaneFirst is None else cast(Function, LaneFirst(function, lane, name, arguments))
+        try:
+            from fastnorm.backends._lane_first import LaneFirst
+        except ImportError:
+            return function
+        return cast(Function, LaneFirst(function, lane, name, arguments))
 
     return decorate
 

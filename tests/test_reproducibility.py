@@ -91,6 +91,15 @@ def test_stores_past_the_caches_do_not_show(
         assert (out[aligned + x.size :] == 7).all()
 
 
+def assert_neighbours_keep_their_bits(norm: Norm, x: Array, line: Any, strange: float) -> None:
+    """All but a line of x give the same with that line strange as without."""
+    changed, neighbours = x.copy(), np.ones(x.shape, bool)
+    neighbours[line] = False
+    pattern = np.where(np.arange(changed[line].size) % 2, 1.0, 0.5).reshape(changed[line].shape)
+    changed[line] = pattern * np.float32(strange)
+    np.testing.assert_array_equal(norm(changed)[neighbours], norm(x)[neighbours])
+
+
 @pytest.mark.parametrize("shape", [(67, 40), (1030, 7), (3, 5000), (2, 3, 70, 9)], ids=str)
 @pytest.mark.parametrize("strange", [np.nan, np.inf, 1e-39, 1e38])
 @pytest.mark.parametrize("threads", [1, 2, 4])
@@ -113,11 +122,7 @@ def test_a_strange_line_does_not_change_a_bit_of_its_neighbours(
     ]
     with fastnorm.config(backend=compiled, num_threads=threads):
         for norm, line in norms:
-            changed, neighbours = x.copy(), np.ones(shape, bool)
-            neighbours[line] = False
-            pattern = np.where(np.arange(changed[line].size) % 2, 1.0, 0.5).reshape(changed[line].shape)
-            changed[line] = pattern * np.float32(strange)
-            np.testing.assert_array_equal(norm(changed)[neighbours], norm(x)[neighbours])
+            assert_neighbours_keep_their_bits(norm, x, line, strange)
 
 
 @pytest.mark.parametrize("shape", [(67, 40), (1030, 7), (3, 5000), (2, 3, 70, 9), (9, 2, 66000)], ids=str)
@@ -139,11 +144,7 @@ def test_a_strange_line_does_not_change_a_bit_of_its_neighbours_gradients(
     ]
     with fastnorm.config(backend=compiled, num_threads=threads):
         for norm, line in norms:
-            changed, neighbours = x.copy(), np.ones(shape, bool)
-            neighbours[line] = False
-            pattern = np.where(np.arange(changed[line].size) % 2, 1.0, 0.5).reshape(changed[line].shape)
-            changed[line] = pattern * np.float32(strange)
-            np.testing.assert_array_equal(norm(changed)[neighbours], norm(x)[neighbours])
+            assert_neighbours_keep_their_bits(norm, x, line, strange)
 
 
 # Several callers at once
