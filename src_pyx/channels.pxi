@@ -157,7 +157,7 @@ cdef void train_channels_backward(
     """Sums and dx of the units `start` to `stop`; `strange` where float32 could not hold the coefficients."""
     cdef Py_ssize_t items = w.x.outer // w.lines, chunks = parts(w.x.n, CHUNK), unit, b, c, row
     cdef Channels n = w.channels
-    cdef View v = w.x
+    cdef View v = w.x, u = w.y
     for unit in range(start, stop):
         c = unit * w.rows
         v.outer = min(w.rows, w.lines - c)
@@ -187,6 +187,6 @@ cdef void train_channels_backward(
         for b in range(items):
             row = (b * w.lines + c) * v.n
             affine_grad_rows(
-                <const lanes*> at(x, row), <const lanes*> at(dy, row), at(dx, row), v, v, v, n.mean + c, n.scale + c,
+                <const lanes*> at(x, row), <const lanes*> at(dy, row), at(dx, row), v, v, u, n.mean + c, n.scale + c,
                 n.slope + c, n.shift + c, v.outer, 0, v.outer * chunks
             )

@@ -325,6 +325,11 @@ cdef inline void set_lines(
         set_element(addend, j, c.shift)
 
 
+cdef inline bint aligned_rows(const lanes* y, Py_ssize_t stride) noexcept nogil:
+    """Whether every row begins where `stream` may write."""
+    return before_aligned(y) == 0 and before_aligned(<const lanes*> at(y, stride)) == 0
+
+
 cdef void apply_columns(
     const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
     const lanes* centre, const lanes* scale, const lanes* scale_rest, const lanes* addend, const lanes* weight,
@@ -333,7 +338,7 @@ cdef void apply_columns(
     """y = (x - centre) * scale + shift down columns; with weight, times it, plus bias, which go with the position."""
     cdef Py_ssize_t i, c, k, step = lane_count(x)
     cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * y_stride
-    cdef bint aligned = streamed and before_aligned(y) == 0 and before_aligned(<const lanes*> at(y, y_stride)) == 0
+    cdef bint aligned = streamed and aligned_rows(y, y_stride)
     cdef lanes v, w, b
     for i in range(n):
         k = 0

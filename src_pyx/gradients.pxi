@@ -126,7 +126,25 @@ cdef inline void line_dots(
 
 
 cdef inline void slope_run(
-    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, bint weighted, Py_ssize_t n, Slope c
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, bint weighted, Py_ssize_t n, Slope c,
+    bint streamed
+) noexcept nogil:
+    """dx of a run whose coefficients the storage type can hold; without `weighted`, weight is not read."""
+    cdef Py_ssize_t before
+    if streams(dx, n, streamed):
+        before = before_aligned(dx)
+        slope_part(x, dy, dx, weight, weighted, before, c, False)
+        slope_part(
+            <const lanes*> at(x, before), <const lanes*> at(dy, before), at(dx, before),
+            <const lanes*> at(weight, before), weighted, n - before, c, True
+        )
+    else:
+        slope_part(x, dy, dx, weight, weighted, n, c, False)
+
+
+cdef inline void slope_part(
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, bint weighted, Py_ssize_t n, Slope c,
+    bint streamed
 ) noexcept nogil:
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
@@ -135,7 +153,7 @@ cdef inline void slope_run(
         g = load(dy, i)
         if weighted:
             g = multiply(g, load(weight, i))
-        put(dx, i, fused(g, scale, fused(subtract(load(x, i), centre), slope, shift)), False)
+        put(dx, i, fused(g, scale, fused(subtract(load(x, i), centre), slope, shift)), streamed)
     if rest:
         g = load_partial(dy, whole, rest, 0.0)
         if weighted:
@@ -155,7 +173,8 @@ cdef inline Slope slope_of(
 
 
 cdef inline void apply_slope(
-    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, Slope c, bint narrow_range
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, Slope c, bint narrow_range,
+    bint streamed
 ) noexcept nogil:
     """dx of a line, or a part of it; NULL for a weight of 1."""
     cdef Py_ssize_t i
@@ -166,9 +185,9 @@ cdef inline void apply_slope(
                 + (c.slope * (element(x, i) - c.centre) + c.shift)
             )
     elif weight:
-        slope_run(x, dy, dx, weight, True, n, c)
+        slope_run(x, dy, dx, weight, True, n, c, streamed)
     else:
-        slope_run(x, dy, dx, x, False, n, c)
+        slope_run(x, dy, dx, x, False, n, c, streamed)
 
 
 cdef void dots_rows(
@@ -226,7 +245,7 @@ cdef void affine_grad_rows(
         slope_run(
             <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
             at(dx, o * u.outer_stride + i), x, False, min(v.n - i, CHUNK),
-            slope_of(x, mean[p], scale[p], slope[p], shift[p], True)
+            slope_of(x, mean[p], scale[p], slope[p], shift[p], True), u.streamed
         )
 
 
@@ -248,17 +267,25 @@ cdef inline void set_slopes(
 
 cdef inline void slope_columns(
     const lanes* x, const lanes* dy, lanes* dx, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t x_stride,
-    Py_ssize_t dy_stride, Py_ssize_t dx_stride, const lanes* tile
+    Py_ssize_t dy_stride, Py_ssize_t dx_stride, const lanes* tile, bint streamed
 ) noexcept nogil:
     cdef Py_ssize_t i, j, q, step = lane_count(x)
+    cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * dx_stride
+    cdef bint aligned = streamed and aligned_rows(dx, dx_stride)
     cdef lanes d, g
     for i in range(rows):
         q = 0
         for j from 0 <= j < width by step:
+            if not aligned:
+                prefetch(dx, i * dx_stride + j + ahead)
             d = load_columns(x, i * x_stride + j, width - j, 0.0)
             g = load_columns(dy, i * dy_stride + j, width - j, 0.0)
             d = fused(subtract(d, tile[q]), tile[2 * WIDE + q], tile[3 * WIDE + q])
-            store_columns(dx, i * dx_stride + j, width - j, fused(g, tile[WIDE + q], d))
+            d = fused(g, tile[WIDE + q], d)
+            if aligned and width - j >= step:
+                stream(dx, i * dx_stride + j, d)
+            else:
+                store_columns(dx, i * dx_stride + j, width - j, d)
             q += 1
 
 
@@ -279,7 +306,7 @@ cdef void affine_grad_columns(
                 <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
                 <const lanes*> at(dy, o * w.outer_stride + i * w.stride + c),
                 at(dx, o * u.outer_stride + i * u.stride + c), min(v.n - i, piece), width, v.stride, w.stride,
-                u.stride, tile
+                u.stride, tile, u.streamed
             )
 
 
@@ -333,13 +360,14 @@ cdef void normalize_grad_rows(
                 if per_position:
                     position_row(
                         <const lanes*> at(x, o * v.outer_stride), <const lanes*> at(dy, o * w.outer_stride),
-                        at(dx, o * u.outer_stride), weight, v.n, rule, centre[r], inverse_root[r]
+                        at(dx, o * u.outer_stride), weight, v.n, rule, centre[r], inverse_root[r],
+                        u.streamed
                     )
                 else:
                     segmented_row(
                         <const lanes*> at(x, o * v.outer_stride), <const lanes*> at(dy, o * w.outer_stride),
                         at(dx, o * u.outer_stride), weight, o * segments, parameters, segments, v.n, rule, centre[r],
-                        inverse_root[r], products, sums
+                        inverse_root[r], products, sums, u.streamed
                     )
             if per_position and sums:
                 j = unit * v.n
@@ -352,7 +380,7 @@ cdef void normalize_grad_rows(
 
 cdef inline void position_row(
     const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, const Rule* rule, double mean,
-    double rstd
+    double rstd, bint streamed
 ) noexcept nogil:
     """dx of a row with a weight for each position."""
     cdef double found[2]
@@ -361,13 +389,14 @@ cdef inline void position_row(
     line_dots(x, dy, weight, n, mean, narrow_range, found)
     line_terms(rule, found[0], found[1] * rstd, n, rstd, &slope, &shift)
     apply_slope(
-        x, dy, dx, weight, n, slope_of(x, mean, rstd, slope, shift, narrow_range), narrow_range
+        x, dy, dx, weight, n, slope_of(x, mean, rstd, slope, shift, narrow_range), narrow_range, streamed
     )
 
 
 cdef inline void segmented_row(
     const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t number, Py_ssize_t parameters,
-    Py_ssize_t segments, Py_ssize_t n, const Rule* rule, double mean, double rstd, double* products, double* sums
+    Py_ssize_t segments, Py_ssize_t n, const Rule* rule, double mean, double rstd, double* products, double* sums,
+    bint streamed
 ) noexcept nogil:
     """dx of a row whose run j has the weight (number + j) % parameters, and the run's sums as number + j."""
     cdef Py_ssize_t j, i, length = n // segments
@@ -392,5 +421,5 @@ cdef inline void segmented_row(
         narrow_range = has_range(x, rstd, scale)
         apply_slope(
             <const lanes*> at(x, i), <const lanes*> at(dy, i), at(dx, i), <const lanes*> NULL, length,
-            slope_of(x, mean, scale, slope, shift, narrow_range), narrow_range
+            slope_of(x, mean, scale, slope, shift, narrow_range), narrow_range, streamed
         )

@@ -185,7 +185,7 @@ cdef inline bint may_stream(const Work* w) noexcept:
     """Whether y is written once, and by this primitive past the caches if it is large."""
     if w.storage == HALF or w.storage == BFLOAT or w.residual or w.activate or w.quantized:
         return False
-    return w.primitive == NORMALIZE or w.primitive == AFFINE or w.primitive == TRAIN
+    return w.primitive not in (MOMENTS, EXTREMA, DOTS, ACTIVATE)
 
 
 cdef inline void run(Work* w, int threads) noexcept:

@@ -139,7 +139,8 @@ cdef void normalize_grad_short_rows(
         for k in range(count):
             apply_slope(
                 <const lanes*> at(source, k * v.outer_stride), <const lanes*> at(upstream, k * w.outer_stride),
-                at(target, k * u.outer_stride), weight if per_position else NULL, v.n, f.slopes[k], f.ordinary[k]
+                at(target, k * u.outer_stride), weight if per_position else NULL, v.n, f.slopes[k], f.ordinary[k],
+                u.streamed
             )
             if sums and not per_position:
                 sums[o + k], products[o + k] = f.sums[k], f.products[k]
