@@ -403,12 +403,12 @@ cdef void normalize_columns(
             )
             absorb_columns(&all_chunks, width, chunk.count, chunk.hi, chunk.lo, chunk.m2)
         inverses(rule, all_chunks.m2, rstd, width)
-        for j in range(width):
-            factor[j] = rstd[j]
+        memcpy(factor, rstd, width * sizeof(double))
         if not per_position:
+            read_cycle(weight, parameters, o * v.inner + c, width, factor)
+            read_cycle(bias, parameters, o * v.inner + c, width, shift)
             for j in range(width):
-                p = (o * v.inner + c + j) % parameters
-                factor[j], shift[j] = rstd[j] * element(weight, p), element(bias, p)
+                factor[j] = rstd[j] * factor[j]
         strange = 0
         for j in range(width):
             strange += is_wide(x, rstd[j], factor[j])

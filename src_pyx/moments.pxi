@@ -28,6 +28,19 @@ cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
     return (n + size - 1) // size
 
 
+cdef inline void read_cycle(
+    const lanes* numbers, Py_ssize_t length, Py_ssize_t first, Py_ssize_t count, double* read
+) noexcept nogil:
+    """`count` elements from number `first` on of a vector that begins anew at its end; no division for each."""
+    cdef Py_ssize_t done = 0, p = first % length, i, run
+    while done < count:
+        run = min(count - done, length - p)
+        for i in range(run):
+            read[done + i] = element(numbers, p + i)
+        done += run
+        p = 0
+
+
 cdef struct Moments:
     double count
     double hi       # the mean is hi + lo; hi is exact in the storage type

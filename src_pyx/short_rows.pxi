@@ -137,9 +137,8 @@ cdef inline void fly(
         count = min(ROWS, stop - o)
         stage_sums(x, v, measure, o, count, &f)
         if not per_position:
-            for k in range(count):
-                f.weight[k] = element(weight, (o + k) % parameters)
-                f.bias[k] = element(bias, (o + k) % parameters)
+            read_cycle(weight, parameters, o, count, f.weight)
+            read_cycle(bias, parameters, o, count, f.bias)
         ordinary = algebra(x, &f, count, v.n, measure, rule)
         for k in range(count):
             source, target = <const lanes*> at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
