@@ -70,11 +70,11 @@ cdef inline bint is_bytes(object a) noexcept:
     )
 
 
-cdef inline void repeat(double* numbers, Py_ssize_t length, Py_ssize_t times) noexcept:
-    """Write numbers (length,) again and again behind themselves, `times` in all."""
+cdef inline void repeat(const double* numbers, Py_ssize_t length, double* target, Py_ssize_t times) noexcept:
+    """Write numbers (length,) `times` times, one after the other."""
     cdef Py_ssize_t i
-    for i in range(1, times):
-        memcpy(numbers + i * length, numbers, length * sizeof(double))
+    for i in range(times):
+        memcpy(target + i * length, numbers, length * sizeof(double))
 
 
 cdef object with_statistics(
@@ -125,7 +125,7 @@ cdef object with_statistics(
     if not coefficients:
         raise MemoryError
     try:
-        folded = coefficients + 4 * width
+        folded = coefficients if together == 1 else coefficients + 4 * width
         if not fold(folded, channels, w.storage != DOUBLE, eps, mean, var, weight, bias):
             return None
         y = output_like(x, out, weight, bias)
@@ -133,8 +133,8 @@ cdef object with_statistics(
             return None
         for c in range(4):
             w.coefficients[c] = coefficients + c * width
-            memcpy(w.coefficients[c], folded + c * channels, channels * sizeof(double))
-            repeat(w.coefficients[c], channels, together)
+            if together > 1:
+                repeat(folded + c * channels, channels, w.coefficients[c], together)
         w.y = w.x
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
         w.lines = channels if w.x.inner == 1 else 1
