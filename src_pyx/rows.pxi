@@ -49,9 +49,13 @@ cdef inline double head_mean(
     const lanes* x, Py_ssize_t n, Measure measure, bint rescaled, double before
 ) noexcept nogil:
     """The mean of the first two bundles, in the storage type; 0 where no mean is wanted."""
+    cdef double sum_of_head
     if measure != VARIANCE:
         return 0.0
-    return rounded(x, total(head(x, n, rescaled, before)) / min(n, 2 * lane_count(x))) / before
+    sum_of_head = total(head(x, n, rescaled, before))
+    if n >= 2 * lane_count(x):  # a power of two: a product has the same bits, sooner
+        return rounded(x, sum_of_head * (0.5 / lane_count(x))) / before
+    return rounded(x, sum_of_head / n) / before
 
 
 cdef inline lanes head(const lanes* x, Py_ssize_t n, bint rescaled, double before) noexcept nogil:
@@ -80,13 +84,11 @@ cdef inline void sums_of(
 
 
 cdef double corrected(
-    const lanes* x, Py_ssize_t n, Measure measure, double shift, bint rescaled, double before, double after,
-    double* sums
+    const lanes* x, Py_ssize_t n, double shift, bint rescaled, double before, double after, double* sums
 ) noexcept nogil:
-    """The sums again about the mean of the block, where the shift was far from it; return the shift that was taken."""
-    if measure == VARIANCE and is_far(sums[0], sums[1], n):
-        shift = rounded(x, shift + sums[0] / n)
-        deviation_sums(x, n, measure, shift, rescaled, before, after, &sums[0], &sums[1])
+    """The sums again about the mean of the block, from which the shift was far; return the shift that was taken."""
+    shift = rounded(x, shift + sums[0] / n)
+    deviation_sums(x, n, VARIANCE, shift, rescaled, before, after, &sums[0], &sums[1])
     return shift
 
 
@@ -101,7 +103,9 @@ cdef double rescaled_sums(
         before = 1.0 / RESCALE
         shift = head_mean(x, n, measure, True, before)
     deviation_sums(x, n, measure, shift, True, before, after, &sums[0], &sums[1])
-    return corrected(x, n, measure, shift, True, before, after, sums)
+    if measure == VARIANCE and is_far(sums[0], sums[1], n):
+        shift = corrected(x, n, shift, True, before, after, sums)
+    return shift
 
 
 cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, Measure measure) noexcept nogil:
@@ -114,7 +118,8 @@ cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, Measu
     cdef double sums[2]
     cdef double shift = head_mean(x, n, measure, False, 1.0)
     sums_of(x, n, measure, shift, sums)
-    shift = corrected(x, n, measure, shift, False, 1.0, 1.0, sums)
+    if measure == VARIANCE and is_far(sums[0], sums[1], n):
+        shift = corrected(x, n, shift, False, 1.0, 1.0, sums)
     if out_of_range(x, sums[1], measure):
         shift = rescaled_sums(x, n, measure, shift, sums)
     if measure == VARIANCE:
