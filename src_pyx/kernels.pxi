@@ -4,6 +4,7 @@ include "lanes.pxi"
 include "moments.pxi"
 include "rows.pxi"
 include "short_rows.pxi"
+include "column_statistics.pxi"
 include "columns.pxi"
 include "gradients.pxi"
 include "short_gradients.pxi"
@@ -159,6 +160,11 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         )
 
 
+cdef inline bint is_fused(const Work* w) noexcept nogil:
+    """Whether something is done before or after: a residual added, an activation, int8."""
+    return w.residual or w.activate or w.quantized
+
+
 include "fusion.pxi"
 include "narrow.pxi"
 include "channels.pxi"
@@ -166,7 +172,7 @@ include "channels.pxi"
 
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     cdef Work* w = <Work*> work
-    cdef bint fused = w.residual or w.activate or w.quantized
+    cdef bint fused = is_fused(w)
     if w.storage == DOUBLE and fused:
         run_fused(<const lanes64*> w.x.data, w, start, stop)
     elif w.storage == DOUBLE:
@@ -183,7 +189,7 @@ cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogi
 
 cdef inline bint may_stream(const Work* w) noexcept:
     """Whether y is written once, and by this primitive past the caches if it is large."""
-    if w.storage == HALF or w.storage == BFLOAT or w.residual or w.activate or w.quantized:
+    if w.storage == HALF or w.storage == BFLOAT or is_fused(w):
         return False
     return w.primitive not in (MOMENTS, EXTREMA, DOTS, ACTIVATE)
 

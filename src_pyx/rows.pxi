@@ -109,15 +109,22 @@ cdef double rescaled_sums(
 
 
 cdef inline void absorb_block(Moments* line, const lanes* x, Py_ssize_t n, Measure measure) noexcept nogil:
-    """The moments of a block join those of the line.
-
-    From the mean of the first two bundles, one pass over the block is enough. Where that proves to be further than half
-    a standard deviation from the mean of the block (a trend, an outlier in front), the pass is repeated about the mean:
-    the corrected two-pass algorithm.
-    """
+    """The moments of a block join those of the line."""
     cdef double sums[2]
     cdef double shift = head_mean(x, n, measure, False, 1.0)
     sums_of(x, n, measure, shift, sums)
+    absorb_sums(line, x, n, measure, shift, sums)
+
+
+cdef inline void absorb_sums(
+    Moments* line, const lanes* x, Py_ssize_t n, Measure measure, double shift, double* sums
+) noexcept nogil:
+    """The same, given the sums of deviations from the mean of the first two bundles.
+
+    From there, one pass over the block is enough. Where that proves to be further than half a standard deviation from
+    the mean of the block (a trend, an outlier in front), the pass is repeated about the mean: the corrected two-pass
+    algorithm.
+    """
     if measure == VARIANCE and is_far(sums[0], sums[1], n):
         shift = corrected(x, n, shift, False, 1.0, 1.0, sums)
     if out_of_range(x, sums[1], measure):

@@ -1,7 +1,7 @@
 """Moments and extrema in the lane form: neighbours in memory belong to different lines (inner > 1).
 
-Each lane of a bundle is a line. The Numba side of the statistics in ``src_pyx/columns.pxi``, operation for operation,
-over a range of work units.
+Each lane of a bundle is a line. The Numba side of ``src_pyx/column_statistics.pxi``, operation for operation, over a
+range of work units.
 """
 
 import numba

@@ -1,6 +1,6 @@
 """Results in the lane form: statistics and result of lines side by side, or the result alone.
 
-The Numba side of the rest of ``src_pyx/columns.pxi``, operation for operation, over a range of work units.
+The Numba side of ``src_pyx/columns.pxi``, operation for operation, over a range of work units.
 """
 
 import numba

@@ -1,0 +1,316 @@
+# The lane form: neighbours in memory belong to different lines (inner > 1), and each lane of a bundle is a line.
+#
+# A line is cut into chunks of CHUNK_COLUMNS positions, these into blocks of BLOCK_COLUMNS. In a block, GROUP rows are
+# added as a tree and the groups in order: first for the means, then for the deviations from them. Work is tiled, TILE
+# bundles of lines at a time, so that a block of a tile stays in L1 for its second pass.
+
+cdef enum:
+    GROUP = 8                       # rows that are added as a tree, read as 8 streams
+    BLOCK_COLUMNS = 8 * GROUP       # rows summed in the storage type: 8 additions in a chain
+    CHUNK_COLUMNS = 16 * BLOCK_COLUMNS
+    TILE = 4                        # bundles: 128 float32 or 64 float64 lines
+    MAX_LINES = 32 * TILE
+
+
+cdef struct Columns:
+    # The moments of the lines of a tile.
+    double count
+    double hi[MAX_LINES]
+    double lo[MAX_LINES]
+    double m2[MAX_LINES]
+
+
+cdef inline lanes load_columns(const lanes* x, Py_ssize_t i, Py_ssize_t width, double fill) noexcept nogil:
+    """A bundle of lines, of which `width` exist."""
+    if width >= lane_count(x):
+        return load(x, i)
+    return load_partial(x, i, width, fill)
+
+
+cdef inline void store_columns(lanes* y, Py_ssize_t i, Py_ssize_t width, lanes value) noexcept nogil:
+    if width >= lane_count(y):
+        store(y, i, value)
+    else:
+        store_partial(y, i, width, value)
+
+
+cdef inline lanes tree(lanes* d) noexcept nogil:
+    return add(add(add(d[0], d[1]), add(d[2], d[3])), add(add(d[4], d[5]), add(d[6], d[7])))
+
+
+cdef inline lanes two_rows(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
+    return add(load_columns(x, 0, width, 0.0), load_columns(x, stride, width, 0.0))
+
+
+cdef inline lanes four_rows(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
+    return add(two_rows(x, stride, width), two_rows(<const lanes*> at(x, 2 * stride), stride, width))
+
+
+cdef inline lanes group_sum(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
+    """`tree` of GROUP rows, written so that they need no memory of their own."""
+    return add(four_rows(x, stride, width), four_rows(<const lanes*> at(x, 4 * stride), stride, width))
+
+
+cdef inline void column_means(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, bint rescaled, double before, lanes* means
+) noexcept nogil:
+    """The means down the bundles that hold `width` columns, times `before` if rescaled."""
+    cdef Py_ssize_t i, r, k, c, step = lane_count(x), whole = 0 if rescaled else n - n % GROUP
+    cdef lanes b = splat(x, before), share = splat(x, 1.0 / n)
+    cdef lanes d[GROUP]
+    cdef const lanes* row
+    for k in range(parts(width, step)):
+        means[k] = splat(x, 0.0)
+    for i from 0 <= i < whole by GROUP:
+        k = 0
+        for c from 0 <= c < width by step:
+            row = <const lanes*> at(x, i * stride + c)
+            if width - c >= step:
+                means[k] = add(means[k], group_sum(row, stride, step))
+            else:
+                means[k] = add(means[k], group_sum(row, stride, width - c))
+            k += 1
+    for i from whole <= i < n by GROUP:
+        k = 0
+        for c from 0 <= c < width by step:
+            for r in range(GROUP):
+                d[r] = splat(x, 0.0)
+                if i + r < n:
+                    d[r] = load_columns(x, (i + r) * stride + c, width - c, 0.0)
+                if rescaled:
+                    d[r] = multiply(d[r], b)
+            means[k] = add(means[k], tree(d))
+            k += 1
+    for k in range(parts(width, step)):
+        means[k] = multiply(means[k], share)
+
+
+cdef inline lanes power(lanes d, Measure measure) noexcept nogil:
+    """What q adds up: |d| or d * d."""
+    return magnitude(d) if measure == MAGNITUDES else multiply(d, d)
+
+
+cdef inline void add_group(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t width, Measure measure, lanes shift, lanes* e, lanes* q
+) noexcept nogil:
+    """Add the deviations of GROUP rows, and what q adds up, each as a tree."""
+    cdef lanes a, b, e_half, q_half, e_quarter, q_quarter
+    # Two halves of two pairs of rows each; the trees grow with them, and everything stays in registers.
+    a = subtract(load_columns(x, 0, width, 0.0), shift)
+    b = subtract(load_columns(x, stride, width, 0.0), shift)
+    e_quarter, q_quarter = add(a, b), add(power(a, measure), power(b, measure))
+    a = subtract(load_columns(x, 2 * stride, width, 0.0), shift)
+    b = subtract(load_columns(x, 3 * stride, width, 0.0), shift)
+    e_half = add(e_quarter, add(a, b))
+    q_half = add(q_quarter, add(power(a, measure), power(b, measure)))
+    a = subtract(load_columns(x, 4 * stride, width, 0.0), shift)
+    b = subtract(load_columns(x, 5 * stride, width, 0.0), shift)
+    e_quarter, q_quarter = add(a, b), add(power(a, measure), power(b, measure))
+    a = subtract(load_columns(x, 6 * stride, width, 0.0), shift)
+    b = subtract(load_columns(x, 7 * stride, width, 0.0), shift)
+    e[0] = add(e[0], add(e_half, add(e_quarter, add(a, b))))
+    q[0] = add(q[0], add(q_half, add(q_quarter, add(power(a, measure), power(b, measure)))))
+
+
+cdef inline void column_sums(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, const lanes* shift,
+    bint rescaled, double before, double after, Py_ssize_t next, lanes* e, lanes* q
+) noexcept nogil:
+    """e = sum of d, q = sum of d * d (or of |d|), for d = x - shift, down the bundles that hold `width` columns.
+
+    `next` is how many elements further the block begins that will be read from memory after this one, which is in L1.
+    """
+    cdef Py_ssize_t i, r, k, c, step = lane_count(x)
+    cdef lanes b = splat(x, before), a = splat(x, after)
+    cdef lanes d[GROUP]
+    cdef const lanes* row
+    for k in range(0, (width + step - 1) // step):
+        e[k] = splat(x, 0.0)
+        q[k] = splat(x, 0.0)
+    for i from 0 <= i < n - n % GROUP by GROUP:
+        k = 0
+        for c from 0 <= c < width by step:
+            row = <const lanes*> at(x, i * stride + c)
+            for r in range(GROUP):
+                prefetch(x, next + (i + r) * stride + c)
+            if not rescaled and width - c >= step:
+                add_group(row, stride, step, measure, shift[k], &e[k], &q[k])
+            elif not rescaled:
+                add_group(row, stride, width - c, measure, shift[k], &e[k], &q[k])
+            else:
+                for r in range(GROUP):
+                    d[r] = deviation(load_columns(row, r * stride, width - c, 0.0), shift[k], b, a, True)
+                e[k] = add(e[k], tree(d))
+                for r in range(GROUP):
+                    d[r] = power(d[r], measure)
+                q[k] = add(q[k], tree(d))
+            k += 1
+    for i in range(n - n % GROUP, n):
+        k = 0
+        for c from 0 <= c < width by step:
+            d[0] = deviation(load_columns(x, i * stride + c, width - c, 0.0), shift[k], b, a, rescaled)
+            e[k] = add(e[k], d[0])
+            if measure == MAGNITUDES:
+                q[k] = add(q[k], magnitude(d[0]))
+            else:
+                q[k] = fused(d[0], d[0], q[k])
+            k += 1
+
+
+cdef inline bint is_always(const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t j, double value) noexcept nogil:
+    """Whether line j has this value alone."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if element(x, i * stride + j) != value:
+            return False
+    return True
+
+
+cdef void mend_column(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Py_ssize_t j, Measure measure,
+    double* shift, double* e, double* q
+) noexcept nogil:
+    """Line j of a bundle again, from a better shift or with rescaled squares. Seldom needed, so a bundle for a line."""
+    cdef double before = 1.0, after = 1.0
+    cdef lanes s = splat(x, shift[0]), sums_e, sums_q
+    cdef Py_ssize_t attempt
+    cdef bint rescaled
+    if q[0] == 0.0 and is_always(x, stride, n, j, element(x, j) if measure == VARIANCE else 0.0):
+        shift[0], e[0] = element(x, j), 0.0
+        return
+    width = min(width, lane_count(x))
+    for attempt in range(2):
+        rescaled = attempt == 1
+        if rescaled:
+            if not out_of_range(x, q[0], measure):
+                return
+            if q[0] < SMALLEST_SQUARES:
+                after = RESCALE
+            else:
+                before = 1.0 / RESCALE
+                s = splat(x, 0.0)
+                if measure == VARIANCE:
+                    column_means(x, stride, n, width, True, before, &s)
+            column_sums(x, stride, n, width, measure, &s, True, before, after, 0, &sums_e, &sums_q)
+            shift[0] = element(&s, j) / before
+            e[0] = element(&sums_e, j) / (before * after)
+            q[0] = unscaled(element(&sums_q, j), measure, before * after)
+        if measure == VARIANCE and is_far(e[0], q[0], n):
+            shift[0] = rounded(x, shift[0] + e[0] / n)
+            s = splat(x, shift[0] * before)
+            column_sums(x, stride, n, width, measure, &s, rescaled, before, after, 0, &sums_e, &sums_q)
+            e[0] = element(&sums_e, j) / (before * after)
+            q[0] = unscaled(element(&sums_q, j), measure, before * after)
+
+
+cdef struct Block:
+    # What the sums of a block say of each line of a tile.
+    double hi[MAX_LINES]
+    double lo[MAX_LINES]
+    double m2[MAX_LINES]
+
+
+cdef inline void absorb_columns(
+    Columns* a, Py_ssize_t width, double count, const double* hi, const double* lo, const double* m2
+) noexcept nogil:
+    """`absorb` for the lines of a tile, which all have the same count."""
+    cdef Py_ssize_t j
+    cdef double delta, joined = a.count + count, share = count / joined, product = a.count * count / joined
+    if a.count == 0.0:
+        for j in range(width):
+            a.hi[j], a.lo[j], a.m2[j] = hi[j], lo[j], m2[j]
+    else:
+        for j in range(width):
+            delta = (hi[j] - a.hi[j]) + (lo[j] - a.lo[j])
+            a.lo[j] = a.lo[j] + delta * share
+            a.m2[j] = a.m2[j] + (m2[j] + delta * delta * product)
+    a.count = joined
+
+
+cdef inline void absorb_column_block(
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
+    Py_ssize_t next
+) noexcept nogil:
+    cdef Py_ssize_t k, j, c, step = lane_count(x)
+    cdef lanes shift[TILE]
+    cdef lanes sums_e[TILE]
+    cdef lanes sums_q[TILE]
+    cdef Block block
+    cdef double s, e, q, count = n
+    cdef Py_ssize_t strange = 0
+    for k in range(TILE):
+        shift[k] = splat(x, 0.0)
+    if measure == VARIANCE:
+        column_means(x, stride, n, width, False, 1.0, shift)
+    column_sums(x, stride, n, width, measure, shift, False, 1.0, 1.0, next, sums_e, sums_q)
+    for j in range(width):
+        e = element(sums_e, j) if measure == VARIANCE else 0.0
+        q = element(sums_q, j)
+        block.hi[j], block.lo[j], block.m2[j] = element(shift, j), e / count, q - e * (e / count)
+    for j in range(width):
+        e, q = element(sums_e, j), element(sums_q, j)
+        strange += ((measure == VARIANCE) & is_far(e, q, count)) | out_of_range(x, q, measure)
+    if strange:
+        for j in range(width):
+            s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
+            if (measure == VARIANCE and is_far(e, q, count)) or out_of_range(x, q, measure):
+                c = j - j % step
+                mend_column(<const lanes*> at(x, c), stride, n, width - c, j - c, measure, &s, &e, &q)
+                if measure != VARIANCE:
+                    e = 0.0
+                block.hi[j], block.lo[j], block.m2[j] = s, e / count, q - e * (e / count)
+    absorb_columns(lines, width, count, block.hi, block.lo, block.m2)
+
+
+cdef void column_chunk(
+    Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
+    Py_ssize_t next
+) noexcept nogil:
+    """The moments of a chunk of a tile; `next` is how many elements further the chunk begins that comes after it."""
+    cdef Py_ssize_t i
+    chunk.count = 0.0
+    for i from 0 <= i < n by BLOCK_COLUMNS:
+        absorb_column_block(
+            chunk, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, measure,
+            BLOCK_COLUMNS * stride if i + BLOCK_COLUMNS < n else next - i * stride
+        )
+
+
+cdef void moments_columns(
+    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The moments of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
+    cdef Py_ssize_t o, i, c, j, k, p, width, tile = TILE * lane_count(x)
+    cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
+    cdef Columns chunk
+    for k in range(start, stop):
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
+        p, width = k // tiles * v.inner + c, min(v.inner - c, tile)
+        column_chunk(
+            &chunk, <const lanes*> at(x, o * v.outer_stride + i * v.stride + c), v.stride,
+            min(v.n - i, CHUNK_COLUMNS), width, measure, tile
+        )
+        for j in range(width):
+            hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
+
+
+cdef void extrema_columns(
+    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The least and the largest element of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
+    cdef Py_ssize_t o, i, j, r, c, k, p, width, step = lane_count(x), tile = TILE * step
+    cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
+    cdef const lanes* source
+    cdef lanes low, high, values
+    for k in range(start, stop):
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
+        source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
+        p, width = k // tiles * v.inner + c, min(v.inner - c, tile)
+        for j from 0 <= j < width by step:
+            low = load_columns(source, j, width - j, 0.0)
+            high = low
+            for r in range(1, min(v.n - i, CHUNK_COLUMNS)):
+                values = load_columns(source, r * v.stride + j, width - j, 0.0)
+                low, high = minimum(low, values), maximum(high, values)
+            store_columns(lows, p + j, width - j, low)
+            store_columns(highs, p + j, width - j, high)
