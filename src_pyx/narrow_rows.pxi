@@ -153,7 +153,9 @@ cdef void narrow_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcep
     cdef bint backward = w.primitive == NORMALIZE_GRAD
     cdef Py_ssize_t n = w.x.n, arrays = 3 if backward else 2 if w.residual else 1
     cdef Py_ssize_t most = max(DESK // (arrays * n), 1), first, count, last = stop, o
-    if most > LEAST_ROWS:
+    if most > LEAST_ROWS and backward and w.per_position:
+        most = max(PIECE // n // LEAST_ROWS, 1) * LEAST_ROWS  # sums of positions are made from so many rows together
+    elif most > LEAST_ROWS:
         most = max(PIECE // n, LEAST_ROWS if n <= LONGEST_LAGGED else 1)  # rather a part of it, at home in L1
     if arrays > 1:
         second = desk + most * n
