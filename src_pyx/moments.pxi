@@ -33,6 +33,10 @@ cdef inline void read_cycle(
 ) noexcept nogil:
     """`count` elements from number `first` on of a vector that begins anew at its end; no division for each."""
     cdef Py_ssize_t done = 0, p = first % length, i, run
+    if length == 1:
+        for i in range(count):
+            read[i] = element(numbers, 0)
+        return
     while done < count:
         run = min(count - done, length - p)
         for i in range(run):
