@@ -10,7 +10,7 @@ cdef extern from "activations.h" nogil:
     void quantize_double(const double* y, signed char* target, Py_ssize_t n, float* scale)
 
 cdef enum:
-    FUSED_BLOCK = 8192      # elements: x, residual, sum and result of a block are in L2 together
+    FUSED_BLOCK = 2048      # elements: x, residual, sum and result of a block are in L1 together
     LEAST_ADDRESS = 4096    # of a function; below are numbers of the table
 
 
