@@ -156,8 +156,7 @@ def _stores(op: str, size: int, storage_size: int, backend: str) -> str:
     memory = "recycled memory" if size >= tuning.POOL_SMALLEST_BYTES else "fresh memory"
     if backend == "reference" or op in BY_NUMPY:
         return f"NumPy's; {memory}"
-    kernel_streams = not op.endswith("_backward") or op == "batch_norm_backward"  # there dx is dy, normalised
-    streamed = kernel_streams and backend == "cython" and storage_size > 2 and size >= tuning.STREAM_BYTES
+    streamed = backend == "cython" and storage_size > 2 and size >= tuning.STREAM_BYTES
     return f"{'non-temporal, past the caches' if streamed else 'ordinary'}; {memory}"
 
 

@@ -91,6 +91,40 @@ def test_stores_past_the_caches_do_not_show(
         assert (out[aligned + x.size :] == 7).all()
 
 
+BACKWARD: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "layer_norm": (lambda dy, x, w, **k: fastnorm.layer_norm_backward(dy, x, w, **k), (1030, 1031)),
+    "layer_norm, short rows": (lambda dy, x, w, **k: fastnorm.layer_norm_backward(dy, x, w, **k), (17_000, 64)),
+    "layer_norm, lanes": (lambda dy, x, w, **k: fastnorm.layer_norm_backward(dy, x, axis=0, **k), (1030, 1031)),
+    "group_norm": (lambda dy, x, w, **k: fastnorm.group_norm_backward(dy, x, 2, w, **k), (2, 6, 90, 1000)),
+    "batch_norm": (lambda dy, x, w, **k: fastnorm.batch_norm_backward(dy, x, w, training=True, **k), (2, 6, 90, 1000)),
+    "batch_norm, last": (
+        lambda dy, x, w, **k: fastnorm.batch_norm_backward(dy, x, w, training=True, channel_axis=-1, **k),
+        (2, 90, 100, 64),
+    ),
+}
+
+
+@each_dtype
+@pytest.mark.parametrize("name", BACKWARD)
+def test_gradients_written_past_the_caches_do_not_show(
+    name: str, dtype: Any, compiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward, shape = BACKWARD[name]
+    x, dy = data(shape, dtype), data(shape, dtype, 1)
+    weight = data((shape[1 if name in ("group_norm", "batch_norm") else -1],), dtype, 2)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 2**62)
+    expected = backward(dy, x, weight, backend=compiled)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
+    for elements in (0, 1, 5):
+        out = np.full(x.size + 64, 7, dtype)
+        aligned = -out.ctypes.data % 64 // out.itemsize + elements
+        within = out[aligned : aligned + x.size].reshape(shape)
+        for gradient, wanted in zip(backward(dy, x, weight, out=within, backend=compiled), expected, strict=True):
+            np.testing.assert_array_equal(gradient, wanted)
+        assert (out[:aligned] == 7).all()
+        assert (out[aligned + x.size :] == 7).all()
+
+
 def assert_neighbours_keep_their_bits(norm: Norm, x: Array, line: Any, strange: float) -> None:
     """All but a line of x give the same with that line strange as without."""
     changed, neighbours = x.copy(), np.ones(x.shape, bool)
