@@ -25,7 +25,7 @@ from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
 
-# Lines side by side are worked on, and shared by threads, in tiles of so many bytes; see src_pyx/columns.pxi.
+# Lines side by side are worked on, and shared by threads, in tiles of so many bytes; see column_statistics.pxi.
 TILE_BYTES = 512
 
 # What a norm returns: an array, or with `return_stats` (array, Stats). Any, so that nobody must narrow it.

@@ -64,7 +64,7 @@ def ops() -> list[type[Operator]]:
     ]
 
 
-class Evaluator(ReferenceEvaluator):  # type: ignore[misc]  # as `Operator` in base.py
+class Evaluator(ReferenceEvaluator):  # type: ignore[misc]  # a base of type Any: mypy skips onnx, see base.py
     """``onnx.reference.ReferenceEvaluator`` with fastnorm's norms, also inside the model's local functions.
 
     Onnx hands `new_ops` on to the bodies of If, Loop and Scan, but not to functions, whose evaluators it makes of the
