@@ -1,5 +1,5 @@
 # Narrow types: elements are converted to float32 as they are read, or a few thousand at a time onto a desk in L1 or L2.
-# 16-bit floats are rounded once on their way out, bytes become float32. Blocks are those of float32, and so are the bits.
+# 16-bit floats are rounded once on their way out, bytes become float32. Blocks and bits are those of float32.
 
 cdef extern from "half.h" nogil:
     ctypedef unsigned short bits16 "uint16_t"
