@@ -4,7 +4,8 @@
  * lane j takes lane j + 16, then j + 8, 4, 2, 1.  Every variant of the kernels (SSE2, AVX2, AVX-512, and the
  * Numba kernels, which use LLVM's <32 x float>) keeps this order. A product and a sum are one rounding where the
  * source says `fused` and two where it does not, and the compiler may not choose, so all of them give the same bits.
- * (The base variant calls the C library for `fused`: right on every processor, slow on those without FMA.)
+ * (The base variant makes `fused` of float from double, and calls the C library for that of double: right on every
+ * processor, and slow.)
  *
  * GCC lowers a vector that is wider than the instruction set badly, so a bundle is an array of native vectors.
  * A compiler without vector extensions gets an array of scalars: the same lanes, slower.
@@ -144,18 +145,50 @@ INLINE __m256i first_elements(ptrdiff_t n, int width) {
     return _mm256_loadu_si256((const __m256i *)(ones_then_zeros + 8 - words));
 }
 INLINE float_part float_load_some(const float *p, ptrdiff_t n, float_part rest) {
+    if (n >= 8) return (float_part)_mm256_loadu_ps(p);
+    if (n <= 0) return rest;
     __m256i mask = first_elements(n, 8);
     return (float_part)_mm256_blendv_ps((__m256)rest, _mm256_maskload_ps(p, mask), _mm256_castsi256_ps(mask));
 }
 INLINE double_part double_load_some(const double *p, ptrdiff_t n, double_part rest) {
+    if (n >= 4) return (double_part)_mm256_loadu_pd(p);
+    if (n <= 0) return rest;
     __m256i mask = first_elements(n, 4);
     return (double_part)_mm256_blendv_pd((__m256d)rest, _mm256_maskload_pd(p, mask), _mm256_castsi256_pd(mask));
 }
+/* By halves: a masked store is forty operations on AMD's processors before Zen 5. */
 INLINE void float_store_some(float *p, ptrdiff_t n, float_part v) {
-    _mm256_maskstore_ps(p, first_elements(n, 8), (__m256)v);
+    __m128 half = _mm256_castps256_ps128((__m256)v);
+    if (n >= 8) {
+        _mm256_storeu_ps(p, (__m256)v);
+        return;
+    }
+    if (n <= 0) return;
+    if (n & 4) {
+        _mm_storeu_ps(p, half);
+        p += 4;
+        half = _mm256_extractf128_ps((__m256)v, 1);
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)p, half);
+        p += 2;
+        half = _mm_movehl_ps(half, half);
+    }
+    if (n & 1) _mm_store_ss(p, half);
 }
 INLINE void double_store_some(double *p, ptrdiff_t n, double_part v) {
-    _mm256_maskstore_pd(p, first_elements(n, 4), (__m256d)v);
+    __m128d half = _mm256_castpd256_pd128((__m256d)v);
+    if (n >= 4) {
+        _mm256_storeu_pd(p, (__m256d)v);
+        return;
+    }
+    if (n <= 0) return;
+    if (n & 2) {
+        _mm_storeu_pd(p, half);
+        p += 2;
+        half = _mm256_extractf128_pd((__m256d)v, 1);
+    }
+    if (n & 1) _mm_store_sd(p, half);
 }
 INLINE float_part float_fused(float_part a, float_part b, float_part c) {
     return (float_part)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
@@ -164,8 +197,14 @@ INLINE double_part double_fused(double_part a, double_part b, double_part c) {
     return (double_part)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 }
 #else
+/* Called, since inline they would be most of this variant, and of the time to compile it. */
+#  if defined(__GNUC__)
+#    define OUT_OF_LINE static __attribute__((noinline))
+#  else
+#    define OUT_OF_LINE static
+#  endif
 #  define DEFINE_SOME(scalar)                                                                             \
-    INLINE scalar##_part scalar##_load_some(const scalar *p, ptrdiff_t n, scalar##_part rest) {           \
+    OUT_OF_LINE scalar##_part scalar##_load_some(const scalar *p, ptrdiff_t n, scalar##_part rest) {      \
         scalar buffer[sizeof rest / sizeof(scalar)];                                                      \
         ptrdiff_t width = sizeof rest / sizeof(scalar);                                                   \
         memcpy(buffer, &rest, sizeof rest);                                                               \
@@ -173,13 +212,14 @@ INLINE double_part double_fused(double_part a, double_part b, double_part c) {
         memcpy(&rest, buffer, sizeof rest);                                                               \
         return rest;                                                                                      \
     }                                                                                                     \
-    INLINE void scalar##_store_some(scalar *p, ptrdiff_t n, scalar##_part v) {                            \
+    OUT_OF_LINE void scalar##_store_some(scalar *p, ptrdiff_t n, scalar##_part v) {                       \
         scalar buffer[sizeof v / sizeof(scalar)];                                                         \
         ptrdiff_t width = sizeof v / sizeof(scalar);                                                      \
         memcpy(buffer, &v, sizeof v);                                                                     \
         for (ptrdiff_t k = 0; k < width && k < n; k++) p[k] = buffer[k];                                  \
-    }                                                                                                     \
-    INLINE scalar##_part scalar##_fused(scalar##_part a, scalar##_part b, scalar##_part c) {              \
+    }
+#  define DEFINE_FUSED(scalar)                                                                            \
+    OUT_OF_LINE scalar##_part scalar##_fused(scalar##_part a, scalar##_part b, scalar##_part c) {         \
         scalar x[sizeof a / sizeof(scalar)], y[sizeof a / sizeof(scalar)], z[sizeof a / sizeof(scalar)];  \
         memcpy(x, &a, sizeof a); memcpy(y, &b, sizeof a); memcpy(z, &c, sizeof a);                        \
         for (size_t k = 0; k < sizeof a / sizeof(scalar); k++) z[k] = scalar##_fma(x[k], y[k], z[k]);     \
@@ -188,6 +228,30 @@ INLINE double_part double_fused(double_part a, double_part b, double_part c) {
     }
 DEFINE_SOME(float)
 DEFINE_SOME(double)
+DEFINE_FUSED(double)
+#  if defined(__GNUC__) && defined(__SSE2__)
+#    include <emmintrin.h>
+/* The product is exact in double; the sum is rounded to odd there (towards 0, and the last bit set if anything was lost),
+ * so that the rounding to float that follows is the only one that shows (Boldo and Melquiond, 2008). */
+INLINE __m128d rounded_to_odd(__m128d product, __m128d c) {
+    __m128d sum = _mm_add_pd(product, c), part = _mm_sub_pd(sum, product);
+    __m128d lost = _mm_add_pd(_mm_sub_pd(product, _mm_sub_pd(sum, part)), _mm_sub_pd(c, part));
+    __m128i bits = _mm_castpd_si128(sum), zero = _mm_setzero_si128();
+    __m128i inexact = _mm_castpd_si128(_mm_or_pd(
+        _mm_cmplt_pd(lost, _mm_castsi128_pd(zero)), _mm_cmpgt_pd(lost, _mm_castsi128_pd(zero))));
+    __m128i away = _mm_srli_epi64(_mm_and_si128(inexact, _mm_xor_si128(bits, _mm_castpd_si128(lost))), 63);
+    return _mm_castsi128_pd(_mm_or_si128(_mm_sub_epi64(bits, away), _mm_srli_epi64(inexact, 63)));
+}
+OUT_OF_LINE float_part float_fused(float_part a, float_part b, float_part c) {
+    __m128 x = (__m128)a, y = (__m128)b, z = (__m128)c;
+    __m128d low = rounded_to_odd(_mm_mul_pd(_mm_cvtps_pd(x), _mm_cvtps_pd(y)), _mm_cvtps_pd(z));
+    x = _mm_movehl_ps(x, x), y = _mm_movehl_ps(y, y), z = _mm_movehl_ps(z, z);
+    __m128d high = rounded_to_odd(_mm_mul_pd(_mm_cvtps_pd(x), _mm_cvtps_pd(y)), _mm_cvtps_pd(z));
+    return (float_part)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+}
+#  else
+DEFINE_FUSED(float)
+#  endif
 #endif
 
 /* The smaller and the larger of two; NaN, once met in `b`, stays (as in numpy.min). Written out: of a choice
