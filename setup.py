@@ -2,12 +2,16 @@
 
 import os
 import platform
+import sys
 
 from Cython.Build import cythonize
 from numpy import get_include
 from setuptools import Extension, setup
 
 REQUIRED = os.environ.get("FASTNORM_REQUIRE_EXT", "0") not in ("", "0")
+
+# At once, since each takes a minute or more. Elsewhere processes begin by running this file anew.
+PROCESSES = (os.cpu_count() or 1) if sys.platform == "linux" else 0
 
 # Instruction sets above the ABI's floor, one variant of the same source each; elsewhere the base alone.
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -53,6 +57,7 @@ extensions += [
 extensions = cythonize(
     extensions,
     build_dir="build",
+    nthreads=PROCESSES,
     compiler_directives={
         "language_level": 3,
         "boundscheck": False,
@@ -65,4 +70,4 @@ extensions = cythonize(
 for extension in extensions:  # cythonize() drops `optional`
     extension.optional = not REQUIRED
 
-setup(ext_modules=extensions)
+setup(ext_modules=extensions, options={"build_ext": {"parallel": PROCESSES or None}})
