@@ -29,6 +29,15 @@ def tuned_file() -> Path:
     return cache_directory() / "tuned" / f"{name}-{usable_cpus()}.json"
 
 
+def last_level_cache(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:
+    """Return the bytes of the largest cache that this processor reads through, as Linux describes it, or None."""
+    try:
+        sizes = [path.read_text(encoding="ascii").strip() for path in folder.glob("index*/size")]
+        return max((int(size.removesuffix("K")) * 2**10 for size in sizes), default=None)
+    except (OSError, ValueError):
+        return None
+
+
 class Tuned(NamedTuple):
     """What ``fastnorm tune`` measures."""
 
@@ -42,9 +51,11 @@ class Tuned(NamedTuple):
     # first, np.empty of 3 MiB costs 4 microseconds with its page faults, of 31 MiB 44, but of 40 MiB 2,053 (glibc 2.36,
     # which maps each block above 32 MiB anew).
     pool_smallest_bytes: int = 2**24
-    # Outputs of at least so many bytes are written past the caches: what leaves them anyhow need not be read first.
-    # layer_norm 65536x768 12.8 -> 9.0 ms, 8192x4096 9.3 -> 6.0, 64x262144 4.4 -> 3.2, but of 32 MiB 1.20 -> 1.36.
-    stream_bytes: int = 2**26
+    # Outputs of at least so many bytes are written past the caches: what leaves them anyhow need not be read first. A
+    # quarter of the last cache, since x is in it too, and whoever reads the result brings an output of its own; at most
+    # 64 MiB. layer_norm followed by rms_norm with 32 MiB of cache (Zen 3) takes 0.83 of the time at 8 MiB and 0.70 at
+    # 16, but 1.23 at 4; with 260 MiB (Emerald Rapids) 1.1 at 32 MiB and 0.79 at 96.
+    stream_bytes: int = min((last_level_cache() or 2**28) // 4, 2**26)
 
 
 def _tuned() -> Tuned:

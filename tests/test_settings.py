@@ -4,6 +4,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from processes import output
 from variants import why_not
 
 import fastnorm
+from fastnorm import tuning
 from fastnorm.inspection import configuration
 
 
@@ -162,3 +164,13 @@ def test_more_threads_than_processors_or_work_are_no_error() -> None:
         for name in ("cython", "numba"):
             if why_not("cython-base" if name == "cython" else name) is None:
                 assert output(code, FASTNORM_NUM_THREADS=threads, FASTNORM_BACKEND=name) == "False"
+
+
+def test_the_last_cache_is_the_largest_that_the_system_names(tmp_path: Path) -> None:
+    for index, size in enumerate(("32K", "512K\n", "32768K\n")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(size)
+    assert tuning.last_level_cache(tmp_path) == 2**25
+    (tmp_path / "index2" / "size").write_text("unknown")
+    assert tuning.last_level_cache(tmp_path) is None
+    assert tuning.last_level_cache(tmp_path / "missing") is None
