@@ -42,6 +42,7 @@ extensions += [
         [f"src_pyx/_kernels_{name}.pyx"],
         depends=[
             "src_pyx/activations.h",
+            "src_pyx/column_sums.h",
             "src_pyx/gradients.h",
             "src_pyx/half.h",
             "src_pyx/images.h",

@@ -12,6 +12,19 @@ cdef enum:
     MAX_LINES = 32 * TILE
 
 
+cdef extern from "column_sums.h" nogil:
+    lanes32 lanes32_sum_of_rows(const lanes32* base, Py_ssize_t stride, Py_ssize_t count)
+    lanes64 lanes64_sum_of_rows(const lanes64* base, Py_ssize_t stride, Py_ssize_t count)
+    void lanes32_add_deviations(
+        const lanes32* base, Py_ssize_t stride, Py_ssize_t count, const lanes32* shift, bint magnitudes, lanes32* sums,
+        lanes32* powers
+    )
+    void lanes64_add_deviations(
+        const lanes64* base, Py_ssize_t stride, Py_ssize_t count, const lanes64* shift, bint magnitudes, lanes64* sums,
+        lanes64* powers
+    )
+
+
 cdef struct Columns:
     # The moments of the lines of a tile.
     double count
@@ -38,17 +51,22 @@ cdef inline lanes tree(lanes* d) noexcept nogil:
     return add(add(add(d[0], d[1]), add(d[2], d[3])), add(add(d[4], d[5]), add(d[6], d[7])))
 
 
-cdef inline lanes two_rows(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
-    return add(load_columns(x, 0, width, 0.0), load_columns(x, stride, width, 0.0))
-
-
-cdef inline lanes four_rows(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
-    return add(two_rows(x, stride, width), two_rows(<const lanes*> at(x, 2 * stride), stride, width))
-
-
 cdef inline lanes group_sum(const lanes* x, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
-    """`tree` of GROUP rows, written so that they need no memory of their own."""
-    return add(four_rows(x, stride, width), four_rows(<const lanes*> at(x, 4 * stride), stride, width))
+    """`tree` of GROUP rows."""
+    if lanes is lanes32:
+        return lanes32_sum_of_rows(x, stride, width)
+    else:
+        return lanes64_sum_of_rows(x, stride, width)
+
+
+cdef inline void add_group(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t width, Measure measure, const lanes* shift, lanes* e, lanes* q
+) noexcept nogil:
+    """Add the deviations of GROUP rows, and what q adds up, each as a `tree`."""
+    if lanes is lanes32:
+        lanes32_add_deviations(x, stride, width, shift, measure == MAGNITUDES, e, q)
+    else:
+        lanes64_add_deviations(x, stride, width, shift, measure == MAGNITUDES, e, q)
 
 
 cdef inline void column_means(
@@ -90,28 +108,6 @@ cdef inline lanes power(lanes d, Measure measure) noexcept nogil:
     return magnitude(d) if measure == MAGNITUDES else multiply(d, d)
 
 
-cdef inline void add_group(
-    const lanes* x, Py_ssize_t stride, Py_ssize_t width, Measure measure, lanes shift, lanes* e, lanes* q
-) noexcept nogil:
-    """Add the deviations of GROUP rows, and what q adds up, each as a tree."""
-    cdef lanes a, b, e_half, q_half, e_quarter, q_quarter
-    # Two halves of two pairs of rows each; the trees grow with them, and everything stays in registers.
-    a = subtract(load_columns(x, 0, width, 0.0), shift)
-    b = subtract(load_columns(x, stride, width, 0.0), shift)
-    e_quarter, q_quarter = add(a, b), add(power(a, measure), power(b, measure))
-    a = subtract(load_columns(x, 2 * stride, width, 0.0), shift)
-    b = subtract(load_columns(x, 3 * stride, width, 0.0), shift)
-    e_half = add(e_quarter, add(a, b))
-    q_half = add(q_quarter, add(power(a, measure), power(b, measure)))
-    a = subtract(load_columns(x, 4 * stride, width, 0.0), shift)
-    b = subtract(load_columns(x, 5 * stride, width, 0.0), shift)
-    e_quarter, q_quarter = add(a, b), add(power(a, measure), power(b, measure))
-    a = subtract(load_columns(x, 6 * stride, width, 0.0), shift)
-    b = subtract(load_columns(x, 7 * stride, width, 0.0), shift)
-    e[0] = add(e[0], add(e_half, add(e_quarter, add(a, b))))
-    q[0] = add(q[0], add(q_half, add(q_quarter, add(power(a, measure), power(b, measure)))))
-
-
 cdef inline void column_sums(
     const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, const lanes* shift,
     bint rescaled, double before, double after, Py_ssize_t next, lanes* e, lanes* q
@@ -134,9 +130,9 @@ cdef inline void column_sums(
             for r in range(GROUP):
                 prefetch(x, next + (i + r) * stride + c)
             if not rescaled and width - c >= step:
-                add_group(row, stride, step, measure, shift[k], &e[k], &q[k])
+                add_group(row, stride, step, measure, &shift[k], &e[k], &q[k])
             elif not rescaled:
-                add_group(row, stride, width - c, measure, shift[k], &e[k], &q[k])
+                add_group(row, stride, width - c, measure, &shift[k], &e[k], &q[k])
             else:
                 for r in range(GROUP):
                     d[r] = deviation(load_columns(row, r * stride, width - c, 0.0), shift[k], b, a, True)

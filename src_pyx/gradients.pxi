@@ -195,15 +195,17 @@ cdef void dots_rows(
     double* sums, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The sums of dy and of dy * (x - mean) over the chunks `start` to `stop`, counted over (outer, chunks)."""
-    cdef Py_ssize_t i, k, o, chunks = parts(v.n, CHUNK)
+    cdef Py_ssize_t i, k, chunks = parts(v.n, CHUNK)
+    cdef Place place = place_of(start, chunks, lines)
     cdef double found[2]
     for k in range(start, stop):
-        o, i = k // chunks, k % chunks * CHUNK
+        i = place.piece * CHUNK
         line_dots(
-            <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
-            <const lanes*> NULL, min(v.n - i, CHUNK), mean[o % lines], True, found
+            <const lanes*> at(x, place.line * v.outer_stride + i), <const lanes*> at(dy, place.line * w.outer_stride + i),
+            <const lanes*> NULL, min(v.n - i, CHUNK), mean[place.number], True, found
         )
         sums[k], products[k] = found[0], found[1]
+        advance(&place, chunks, lines)
 
 
 cdef void dots_columns(
@@ -239,14 +241,15 @@ cdef void affine_grad_rows(
 ) noexcept nogil:
     """dx = scale * dy + slope * (x - mean) + shift for the pieces `start` to `stop`, counted over (outer, chunks)."""
     cdef Py_ssize_t o, i, k, p, pieces = parts(v.n, CHUNK)
+    cdef Place place = place_of(start, pieces, lines)
     for k in range(start, stop):
-        o, i = k // pieces, k % pieces * CHUNK
-        p = o % lines
+        o, i, p = place.line, place.piece * CHUNK, place.number
         slope_run(
             <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
             at(dx, o * u.outer_stride + i), x, False, min(v.n - i, CHUNK),
             slope_of(x, mean[p], scale[p], slope[p], shift[p], True), u.streamed
         )
+        advance(&place, pieces, lines)
 
 
 cdef inline void set_slopes(
@@ -399,7 +402,7 @@ cdef inline void segmented_row(
     bint streamed
 ) noexcept nogil:
     """dx of a row whose run j has the weight (number + j) % parameters, and the run's sums as number + j."""
-    cdef Py_ssize_t j, i, length = n // segments
+    cdef Py_ssize_t j, i, p = number % parameters, length = n // segments
     cdef double found[2]
     cdef double slope, shift, scale, sum_g = 0.0, sum_gx = 0.0
     cdef bint narrow_range = has_range(x, rstd, rstd)
@@ -409,15 +412,18 @@ cdef inline void segmented_row(
             <const lanes*> at(x, i), <const lanes*> at(dy, i), <const lanes*> NULL, length, mean, narrow_range, found
         )
         found[1] = found[1] * rstd
-        scale = element(weight, (number + j) % parameters)
+        scale = element(weight, p)
+        p = following(p, parameters)
         sum_g += scale * found[0]
         sum_gx += scale * found[1]
         if sums:
             sums[number + j], products[number + j] = found[0], found[1]
     line_terms(rule, sum_g, sum_gx, n, rstd, &slope, &shift)
+    p = number % parameters
     for j in range(segments):
         i = j * length
-        scale = rstd * element(weight, (number + j) % parameters)
+        scale = rstd * element(weight, p)
+        p = following(p, parameters)
         narrow_range = has_range(x, rstd, scale)
         apply_slope(
             <const lanes*> at(x, i), <const lanes*> at(dy, i), at(dx, i), <const lanes*> NULL, length,

@@ -28,6 +28,32 @@ cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
     return (n + size - 1) // size
 
 
+cdef struct Place:
+    # Where a loop over the pieces of lines is, kept by counting: three divisions cost as much as a row of 49 elements.
+    Py_ssize_t line
+    Py_ssize_t piece
+    Py_ssize_t number       # of the line's coefficients, which begin anew after `lines`
+
+
+cdef inline Place place_of(Py_ssize_t k, Py_ssize_t pieces, Py_ssize_t lines) noexcept nogil:
+    """The place of unit k, counted over (outer, pieces)."""
+    return Place(k // pieces, k % pieces, k // pieces % lines)
+
+
+cdef inline void advance(Place* place, Py_ssize_t pieces, Py_ssize_t lines) noexcept nogil:
+    """Go on to the next unit."""
+    place.piece += 1
+    if place.piece == pieces:
+        place.piece = 0
+        place.line += 1
+        place.number = following(place.number, lines)
+
+
+cdef inline Py_ssize_t following(Py_ssize_t number, Py_ssize_t count) noexcept nogil:
+    """The number after this one, of 0 to count - 1 in a circle."""
+    return number + 1 if number + 1 < count else 0
+
+
 cdef inline void read_cycle(
     const lanes* numbers, Py_ssize_t length, Py_ssize_t first, Py_ssize_t count, double* read
 ) noexcept nogil:

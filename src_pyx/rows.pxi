@@ -253,11 +253,13 @@ cdef void moments_rows(
 ) noexcept nogil:
     """The moments of the chunks `start` to `stop`, counted over (outer, chunks)."""
     cdef Py_ssize_t i, k, chunks = parts(v.n, CHUNK)
+    cdef Place place = place_of(start, chunks, 1)
     cdef Moments chunk
     for k in range(start, stop):
-        i = k % chunks * CHUNK
-        chunk = chunk_moments(<const lanes*> at(x, k // chunks * v.outer_stride + i), min(v.n - i, CHUNK), measure)
+        i = place.piece * CHUNK
+        chunk = chunk_moments(<const lanes*> at(x, place.line * v.outer_stride + i), min(v.n - i, CHUNK), measure)
         hi[k], lo[k], m2[k] = chunk.hi, chunk.lo, chunk.m2
+        advance(&place, chunks, 1)
 
 
 cdef void normalize_rows(
@@ -293,13 +295,14 @@ cdef void normalize_rows(
         if per_position:
             apply_positions(source, target, v.n, &e, weight, bias, u.streamed)
         else:
+            p = row * segments % parameters
             for j in range(segments):
-                p = (row * segments + j) % parameters
                 e.scale, e.shift = rstd * element(weight, p), element(bias, p)
                 e.wide = is_wide(x, rstd, e.scale)
                 apply_scalar(
                     <const lanes*> at(source, j * length), at(target, j * length), length, &e, u.streamed
                 )
+                p = following(p, parameters)
         if mean:
             mean[row], m2[row] = line.hi + line.lo, line.m2
 
@@ -313,14 +316,15 @@ cdef void affine_rows(
     Line o has the coefficients o % lines. With weight and bias, which go with the position: times it, plus that, and
     no shift.
     """
-    cdef Py_ssize_t o, i, k, p, length, pieces = parts(v.n, CHUNK)
+    cdef Py_ssize_t i, k, p, length, pieces = parts(v.n, CHUNK)
+    cdef Place place = place_of(start, pieces, lines)
     cdef Exact e
     cdef const lanes* source
     cdef lanes* target
     for k in range(start, stop):
-        o, i = k // pieces, k % pieces * CHUNK
-        p, length = o % lines, min(v.n - i, CHUNK)
-        source, target = <const lanes*> at(x, o * v.outer_stride + i), at(y, o * u.outer_stride + i)
+        i, p = place.piece * CHUNK, place.number
+        length = min(v.n - i, CHUNK)
+        source, target = <const lanes*> at(x, place.line * v.outer_stride + i), at(y, place.line * u.outer_stride + i)
         e = Exact(hi[p], lo[p], scale[p], 0.0 if weight else shift[p], False)
         if weight:
             apply_positions(
@@ -329,6 +333,7 @@ cdef void affine_rows(
             )
         else:
             apply_scalar(source, target, length, &e, u.streamed)
+        advance(&place, pieces, lines)
 
 
 cdef void extrema_rows(
@@ -336,11 +341,12 @@ cdef void extrema_rows(
 ) noexcept nogil:
     """The least and the largest element of the chunks `start` to `stop`, counted over (outer, chunks)."""
     cdef Py_ssize_t i, j, k, length, rest, step = lane_count(x), chunks = parts(v.n, CHUNK)
+    cdef Place place = place_of(start, chunks, 1)
     cdef const lanes* source
     cdef lanes low, high, values
     for k in range(start, stop):
-        i = k % chunks * CHUNK
-        source = <const lanes*> at(x, k // chunks * v.outer_stride + i)
+        i = place.piece * CHUNK
+        source = <const lanes*> at(x, place.line * v.outer_stride + i)
         length = min(v.n - i, CHUNK)
         rest = length % step
         low = splat(x, element(source, 0))
@@ -354,3 +360,4 @@ cdef void extrema_rows(
             low, high = minimum(low, values), maximum(high, values)
         set_element(lows, k, least(low))
         set_element(highs, k, largest(high))
+        advance(&place, chunks, 1)
