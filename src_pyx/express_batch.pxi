@@ -6,51 +6,17 @@ cdef inline double number_at(cnp.ndarray a, Py_ssize_t i) noexcept:
     return (<double*> cnp.PyArray_DATA(a))[i]
 
 
+cdef inline Vector vector_of(object a) noexcept:
+    """A plain vector, or None, as kernels read it."""
+    if a is None:
+        return Vector(NULL, False)
+    return Vector(cnp.PyArray_DATA(<cnp.ndarray> a), cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_FLOAT32)
+
+
 cdef inline void read_numbers(object a, double value, double* numbers, Py_ssize_t length) noexcept:
     """The elements of a vector as float64; `value` everywhere if it is None."""
-    cdef Py_ssize_t c
-    cdef const float* singles
-    if a is None:
-        for c in range(length):
-            numbers[c] = value
-    elif cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_FLOAT32:
-        singles = <const float*> cnp.PyArray_DATA(<cnp.ndarray> a)
-        for c in range(length):
-            numbers[c] = singles[c]
-    else:
-        memcpy(numbers, cnp.PyArray_DATA(<cnp.ndarray> a), length * sizeof(double))
-
-
-cdef inline bint scale_by(
-    double* rstd, double* shift, Py_ssize_t channels, bint single, object weight, object bias
-) noexcept:
-    """Turn rstd into the scale, rstd * weight, and write the shift; return whether float32 can apply them."""
-    cdef double scale
-    cdef Py_ssize_t c, strange = 0
-    read_numbers(weight, 1.0, shift, channels)
-    for c in range(channels):
-        scale = rstd[c] * shift[c]
-        strange += not (
-            (rstd[c] >= SMALLEST_RSTD) & (rstd[c] <= LARGEST_RSTD) & (scale >= -LARGEST_RSTD) & (scale <= LARGEST_RSTD)
-        )
-        rstd[c] = scale
-    read_numbers(bias, 0.0, shift, channels)
-    return not single or strange == 0
-
-
-cdef inline bint fold(
-    double* coefficients, Py_ssize_t channels, bint single, double eps, object mean, object var, object weight,
-    object bias
-) noexcept:
-    """Write hi, lo, scale and shift of each channel; return whether float32 can apply them."""
-    cdef double* rstd = coefficients + 2 * channels
-    cdef Py_ssize_t c
-    read_numbers(mean, 0.0, coefficients, channels)
-    read_numbers(None, 0.0, coefficients + channels, channels)
-    read_numbers(var, 0.0, rstd, channels)
-    for c in range(channels):
-        rstd[c] = 1.0 / sqrt(rstd[c] + eps)
-    return scale_by(rstd, rstd + channels, channels, single, weight, bias)
+    cdef Vector vector = vector_of(a)
+    read_vector(&vector, 0, value, numbers, length)
 
 
 cdef object from_list(object numbers):
@@ -75,6 +41,15 @@ cdef inline void repeat(const double* numbers, Py_ssize_t length, double* target
     cdef Py_ssize_t i
     for i in range(times):
         memcpy(target + i * length, numbers, length * sizeof(double))
+
+
+cdef inline bint overlaps_any(object out, object x, object mean, object var) noexcept:
+    """Whether `out` holds what is read after other parts of it are written, or again where a channel is refused."""
+    if out is None or not cnp.PyArray_CheckExact(out):
+        return False
+    return (
+        overlaps(<cnp.ndarray> out, x) or overlaps(<cnp.ndarray> out, mean) or overlaps(<cnp.ndarray> out, var)
+    )
 
 
 cdef object with_statistics(
@@ -121,12 +96,30 @@ cdef object with_statistics(
     threads = threads_for(size, size)
     if threads == 0:
         return None
+    w.rule.eps = eps
+    w.vectors[0], w.vectors[1] = vector_of(mean), vector_of(var)
+    w.vectors[2], w.vectors[3] = vector_of(weight), vector_of(bias)
+    if (
+        last and together == 1 and w.x.n <= INFER_ROWS and not fused and (w.storage == SINGLE or w.storage == DOUBLE)
+        and not overlaps_any(out, x, mean, var)
+    ):
+        w.primitive = INFER
+        y = output_like(x, out, weight, bias)
+        if y is None:
+            return None
+        w.y = w.x
+        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        run(&w, threads)
+        return None if w.strange else y
     coefficients = <double*> PyMem_Malloc(4 * (channels + width) * sizeof(double))
     if not coefficients:
         raise MemoryError
     try:
         folded = coefficients if together == 1 else coefficients + 4 * width
-        if not fold(folded, channels, w.storage != DOUBLE, eps, mean, var, weight, bias):
+        if not fold(
+            w.vectors, 0, channels, w.storage != DOUBLE, eps, folded, folded + channels, folded + 2 * channels,
+            folded + 3 * channels
+        ):
             return None
         y = output_like(x, out, weight, bias)
         if y is None or not residual_survives(y, residual):

@@ -195,13 +195,13 @@ cdef void dots_rows(
     double* sums, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The sums of dy and of dy * (x - mean) over the chunks `start` to `stop`, counted over (outer, chunks)."""
-    cdef Py_ssize_t i, k, chunks = parts(v.n, CHUNK)
+    cdef Py_ssize_t o, i, k, chunks = parts(v.n, CHUNK)
     cdef Place place = place_of(start, chunks, lines)
     cdef double found[2]
     for k in range(start, stop):
-        i = place.piece * CHUNK
+        o, i = place.line, place.piece * CHUNK
         line_dots(
-            <const lanes*> at(x, place.line * v.outer_stride + i), <const lanes*> at(dy, place.line * w.outer_stride + i),
+            <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
             <const lanes*> NULL, min(v.n - i, CHUNK), mean[place.number], True, found
         )
         sums[k], products[k] = found[0], found[1]

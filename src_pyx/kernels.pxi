@@ -29,6 +29,7 @@ cdef enum Primitive:
     NORMALIZE_GRAD
     TRAIN
     TRAIN_GRAD
+    INFER
     ACTIVATE
 
 
@@ -51,6 +52,11 @@ cdef struct Channels:
     double* sums            # backward: of dy
     double* products        # of dy * xhat
     double* slope
+
+
+cdef struct Vector:
+    void* data              # NULL if it is missing
+    bint single             # float32; otherwise float64
 
 
 cdef struct Work:
@@ -82,6 +88,7 @@ cdef struct Work:
     void* addend                # fusion: x is addend + residual
     void* residual
     void (*activate)(void* y, Py_ssize_t n) noexcept nogil
+    Vector vectors[4]           # inference: mean, variance, weight and bias as they were given
     Channels channels           # training on (N, C, S), `lines` channels, `rows` to a unit of work
     bint given                  # backward: with statistics
     bint strange                # set where float32 cannot serve a channel
@@ -148,6 +155,8 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         train_channels(x, y, w, start, stop)
     elif w.primitive == TRAIN_GRAD:
         train_channels_backward(x, dy, y, w, start, stop)
+    elif w.primitive == INFER:
+        infer_columns(x, y, w, start, stop)
     elif rows:
         affine_rows(
             x, y, w.x, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
@@ -168,6 +177,7 @@ cdef inline bint is_fused(const Work* w) noexcept nogil:
 include "fusion.pxi"
 include "narrow.pxi"
 include "channels.pxi"
+include "inference.pxi"
 
 
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -202,12 +212,15 @@ cdef inline void run(Work* w, int threads) noexcept:
         units = parts(units, w.rows)
     elif w.primitive == TRAIN or w.primitive == TRAIN_GRAD:
         units = parts(w.lines, w.rows)
+    elif w.primitive == INFER:
+        w.tile = min(parts(parts(w.x.inner, threads), tile // TILE) * (tile // TILE), WIDE * (tile // TILE))
+        units = parts(w.x.inner, w.tile)
     elif w.x.inner > 1 and (w.primitive == AFFINE or w.primitive == AFFINE_GRAD):
         w.piece = min(max(parts(units * w.x.n, 4 * threads), LEAST_PIECE), CHUNK_COLUMNS)
         units *= parts(w.x.n, w.piece)
     elif w.primitive != NORMALIZE:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
-    if w.primitive != AFFINE and w.primitive != AFFINE_GRAD and w.x.inner > 1:
+    if w.primitive not in (AFFINE, AFFINE_GRAD, INFER) and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
     if w.primitive == DOTS and w.x.inner > 1:
         w.tile = tile // TILE * DOTS_TILE  # rows had better be read as a whole

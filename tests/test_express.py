@@ -198,6 +198,44 @@ def test_pixels_of_bytes_and_few_channels(
             fastnorm.normalize(x, wrong, var, channel_axis=axis)
 
 
+# Rows on both sides of where threads share the channels instead, channels on both sides of what they take at once.
+@pytest.mark.parametrize("shape", [(1, 25), (2, 512), (64, 513), (128, 1000), (129, 1000), (3, 5000)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "parameters"), [(np.float32, np.float32), (np.float32, np.float64), (np.float64, np.float32)]
+)
+def test_channels_of_few_rows(
+    shape: tuple[int, int], dtype: Any, parameters: Any, kernels: str, calls: list[bool]
+) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(shape).astype(dtype)
+    mean, var, weight, bias = (rng.uniform(0.1, 2.0, shape[1]).astype(parameters) for _ in range(4))
+    for vectors in ((weight, bias), (weight, None), (None, None)):
+        general = fastnorm.batch_norm(x, mean, var, *vectors, backend="cython")
+        calls.clear()
+        for threads in (1, 2, 5):
+            with fastnorm.config(num_threads=threads):
+                assert fastnorm.batch_norm(x, mean, var, *vectors).tobytes() == general.tobytes()
+        assert all(calls)
+
+
+def test_a_channel_of_few_rows_beyond_the_range_of_float32(kernels: str) -> None:
+    x, var = sample(8, 700), np.ones(700)
+    var[600] = 1e-90
+    for threads in (1, 2):
+        with fastnorm.config(num_threads=threads):
+            y = fastnorm.batch_norm(x, np.zeros(700), var, eps=0.0)
+        np.testing.assert_array_equal(np.delete(y, 600, 1), np.delete(x, 600, 1))
+        np.testing.assert_array_equal(y[:, 600], np.copysign(np.float32(np.inf), x[:, 600]))
+
+
+def test_the_result_may_lie_over_the_statistics(kernels: str) -> None:
+    out = np.abs(sample(8, 700, dtype=np.float64))
+    # Channels that one thread takes have their statistics where another's results go.
+    x, mean, var = sample(8, 700, dtype=np.float64), out.ravel()[600:1300], out.ravel()[2700:3400]
+    expected = fastnorm.batch_norm(x, mean.copy(), var.copy())
+    np.testing.assert_array_equal(fastnorm.batch_norm(x, mean, var, out=out), expected)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-20, 5e4])
 def test_every_16_bit_number_is_read_and_rounded_as_numpy_does(

@@ -1,0 +1,64 @@
+# batch_norm with given statistics: from mean, variance, weight and bias to coefficients, for all channels at once or,
+# where the channels are last and have few rows, by the thread that applies them.
+
+cdef enum:
+    INFER_ROWS = 128        # positions: with more, coefficients that are made once are a small part of the work
+
+
+cdef inline void read_vector(
+    const Vector* a, Py_ssize_t first, double value, double* numbers, Py_ssize_t length
+) noexcept nogil:
+    """The elements from number `first` on as float64; `value` everywhere if the vector is missing."""
+    cdef Py_ssize_t c
+    cdef const float* singles = <const float*> a.data + first
+    if a.data == NULL:
+        for c in range(length):
+            numbers[c] = value
+    elif a.single:
+        for c in range(length):
+            numbers[c] = singles[c]
+    else:
+        memcpy(numbers, <const double*> a.data + first, length * sizeof(double))
+
+
+cdef inline bint fold(
+    const Vector* vectors, Py_ssize_t first, Py_ssize_t channels, bint single, double eps, double* hi, double* lo,
+    double* scale, double* shift
+) noexcept nogil:
+    """Write the coefficients of some channels; return whether float32 can apply them."""
+    cdef double factor, rstd
+    cdef Py_ssize_t c, strange = 0
+    read_vector(&vectors[0], first, 0.0, hi, channels)
+    memset(lo, 0, channels * sizeof(double))
+    read_vector(&vectors[1], first, 0.0, scale, channels)
+    read_vector(&vectors[2], first, 1.0, shift, channels)
+    for c in range(channels):
+        rstd = 1.0 / sqrt(scale[c] + eps)
+        factor = rstd * shift[c]
+        strange += not (
+            (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (factor >= -LARGEST_RSTD) & (factor <= LARGEST_RSTD)
+        )
+        scale[c] = factor
+    read_vector(&vectors[3], first, 0.0, shift, channels)
+    return not single or strange == 0
+
+
+cdef void infer_columns(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The result of the tiles `start` to `stop`, (n, tile); `strange` where float32 could not apply them."""
+    cdef double hi[32 * WIDE]
+    cdef double lo[32 * WIDE]
+    cdef double scale[32 * WIDE]
+    cdef double shift[32 * WIDE]
+    cdef lanes tile[4 * WIDE]
+    cdef Py_ssize_t k, c, width
+    for k in range(start, stop):
+        c = k * w.tile
+        width = min(w.x.inner - c, w.tile)
+        if not fold(w.vectors, c, width, lanes is lanes32, w.rule.eps, hi, lo, scale, shift):
+            w.strange = True
+            continue
+        set_lines(&tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE], width, hi, lo, scale, shift)
+        apply_columns(
+            <const lanes*> at(x, c), at(y, c), w.x.n, width, w.x.stride, w.y.stride, &tile[0], &tile[WIDE],
+            &tile[2 * WIDE], &tile[3 * WIDE], <const lanes*> NULL, <const lanes*> NULL, w.y.streamed
+        )
