@@ -12,6 +12,10 @@ cdef enum:
     MAX_LINES = 32 * TILE
 
 
+cdef extern from *:
+    bint likely(bint condition) noexcept nogil  # so that registers are those of the whole bundles
+
+
 cdef extern from "column_sums.h" nogil:
     lanes32 lanes32_sum_of_rows(const lanes32* base, Py_ssize_t stride, Py_ssize_t count)
     lanes64 lanes64_sum_of_rows(const lanes64* base, Py_ssize_t stride, Py_ssize_t count)
@@ -35,13 +39,13 @@ cdef struct Columns:
 
 cdef inline lanes load_columns(const lanes* x, Py_ssize_t i, Py_ssize_t width, double fill) noexcept nogil:
     """A bundle of lines, of which `width` exist."""
-    if width >= lane_count(x):
+    if likely(width >= lane_count(x)):
         return load(x, i)
     return load_partial(x, i, width, fill)
 
 
 cdef inline void store_columns(lanes* y, Py_ssize_t i, Py_ssize_t width, lanes value) noexcept nogil:
-    if width >= lane_count(y):
+    if likely(width >= lane_count(y)):
         store(y, i, value)
     else:
         store_partial(y, i, width, value)

@@ -195,29 +195,36 @@ INLINE double_part double_fused(double_part a, double_part b, double_part c) {
     return (double_part)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 }
 #else
-/* Called, since inline they would be most of this variant, and of the time to compile it. */
+/* A part in which some elements exist and some do not is called for: inline it would be most of this variant. */
 #  if defined(__GNUC__)
 #    define OUT_OF_LINE static __attribute__((noinline))
 #  else
 #    define OUT_OF_LINE static
 #  endif
 #  define DEFINE_SOME(scalar)                                                                             \
-    OUT_OF_LINE scalar##_part scalar##_load_some(const scalar *p, ptrdiff_t n, scalar##_part rest) {      \
+    OUT_OF_LINE scalar##_part scalar##_load_few(const scalar *p, ptrdiff_t n, scalar##_part rest) {       \
         scalar buffer[sizeof rest / sizeof(scalar)];                                                      \
-        ptrdiff_t width = sizeof rest / sizeof(scalar);                                                   \
         memcpy(buffer, &rest, sizeof rest);                                                               \
-        for (ptrdiff_t k = 0; k < width && k < n; k++) buffer[k] = p[k];                                  \
+        for (ptrdiff_t k = 0; k < n; k++) buffer[k] = p[k];                                               \
         memcpy(&rest, buffer, sizeof rest);                                                               \
         return rest;                                                                                      \
     }                                                                                                     \
-    OUT_OF_LINE void scalar##_store_some(scalar *p, ptrdiff_t n, scalar##_part v) {                       \
+    OUT_OF_LINE void scalar##_store_few(scalar *p, ptrdiff_t n, scalar##_part v) {                        \
         scalar buffer[sizeof v / sizeof(scalar)];                                                         \
-        ptrdiff_t width = sizeof v / sizeof(scalar);                                                      \
         memcpy(buffer, &v, sizeof v);                                                                     \
-        for (ptrdiff_t k = 0; k < width && k < n; k++) p[k] = buffer[k];                                  \
+        for (ptrdiff_t k = 0; k < n; k++) p[k] = buffer[k];                                               \
+    }                                                                                                     \
+    INLINE scalar##_part scalar##_load_some(const scalar *p, ptrdiff_t n, scalar##_part rest) {           \
+        if (n >= (ptrdiff_t)(sizeof rest / sizeof(scalar))) memcpy(&rest, p, sizeof rest);                \
+        else if (n > 0) rest = scalar##_load_few(p, n, rest);                                             \
+        return rest;                                                                                      \
+    }                                                                                                     \
+    INLINE void scalar##_store_some(scalar *p, ptrdiff_t n, scalar##_part v) {                            \
+        if (n >= (ptrdiff_t)(sizeof v / sizeof(scalar))) memcpy(p, &v, sizeof v);                         \
+        else if (n > 0) scalar##_store_few(p, n, v);                                                      \
     }
 #  define DEFINE_FUSED(scalar)                                                                            \
-    OUT_OF_LINE scalar##_part scalar##_fused(scalar##_part a, scalar##_part b, scalar##_part c) {         \
+    INLINE scalar##_part scalar##_fused(scalar##_part a, scalar##_part b, scalar##_part c) {         \
         scalar x[sizeof a / sizeof(scalar)], y[sizeof a / sizeof(scalar)], z[sizeof a / sizeof(scalar)];  \
         memcpy(x, &a, sizeof a); memcpy(y, &b, sizeof a); memcpy(z, &c, sizeof a);                        \
         for (size_t k = 0; k < sizeof a / sizeof(scalar); k++) z[k] = scalar##_fma(x[k], y[k], z[k]);     \
@@ -280,6 +287,18 @@ DEFINE_MAGNITUDE(double)
             _mm512_max_##suffix((vector)b, (vector)a),                                                    \
             _mm512_cmp_##suffix##_mask((vector)b, (vector)b, _CMP_UNORD_Q), (vector)b);                   \
     }
+#elif defined(__GNUC__) && defined(__AVX2__)
+#  define DEFINE_EXTREMES(scalar, suffix, vector)                                                         \
+    INLINE scalar##_part scalar##_smaller(scalar##_part a, scalar##_part b) {                             \
+        return (scalar##_part)_mm256_blendv_##suffix(                                                     \
+            _mm256_min_##suffix((vector)b, (vector)a), (vector)b,                                         \
+            _mm256_cmp_##suffix((vector)b, (vector)b, _CMP_UNORD_Q));                                     \
+    }                                                                                                     \
+    INLINE scalar##_part scalar##_larger(scalar##_part a, scalar##_part b) {                              \
+        return (scalar##_part)_mm256_blendv_##suffix(                                                     \
+            _mm256_max_##suffix((vector)b, (vector)a), (vector)b,                                         \
+            _mm256_cmp_##suffix((vector)b, (vector)b, _CMP_UNORD_Q));                                     \
+    }
 #elif defined(__GNUC__)
 #  define CHOSEN(part, taken, a, b) ((part)((taken & (__typeof__(taken))b) | (~taken & (__typeof__(taken))a)))
 #  define DEFINE_EXTREMES(scalar, suffix, vector)                                                                         \
@@ -296,8 +315,13 @@ DEFINE_MAGNITUDE(double)
     INLINE scalar scalar##_smaller(scalar a, scalar b) { return (b < a) | (b != b) ? b : a; }             \
     INLINE scalar scalar##_larger(scalar a, scalar b) { return (b > a) | (b != b) ? b : a; }
 #endif
+#if defined(__AVX512F__)
 DEFINE_EXTREMES(float, ps, __m512)
 DEFINE_EXTREMES(double, pd, __m512d)
+#else
+DEFINE_EXTREMES(float, ps, __m256)
+DEFINE_EXTREMES(double, pd, __m256d)
+#endif
 
 /* Stores that go past the caches, into addresses that are multiples of a part's size; FENCE before others may read. */
 #if defined(__GNUC__) && defined(__AVX512F__)
