@@ -70,8 +70,9 @@ def _start(path: str, library: str, threads: int) -> "subprocess.Popen[str]":
     environment = os.environ | dict.fromkeys(names, count)
     folder = os.path.dirname(os.path.abspath(__file__))
     code = f"import sys; sys.path.insert(0, {folder!r}); import race; race._work({path!r}, {library!r})"
+    # -P: the library that is installed, not the sources that may lie in this folder, which have no compiled kernels.
     return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
