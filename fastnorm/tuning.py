@@ -101,7 +101,7 @@ def _prefetch() -> int:
     return int(choice)
 
 
-# Whether compiled loops ask for memory ahead: 1, 0, or -1, by the maker of the processor (see src_pyx/lanes.h).
+# Whether compiled loops ask for memory ahead: 1, 0, or -1, by the processor (see src_pyx/lanes.h).
 PREFETCH = _prefetch()
 
 

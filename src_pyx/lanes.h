@@ -224,7 +224,7 @@ INLINE double_part double_fused(double_part a, double_part b, double_part c) {
         else if (n > 0) scalar##_store_few(p, n, v);                                                      \
     }
 #  define DEFINE_FUSED(scalar)                                                                            \
-    INLINE scalar##_part scalar##_fused(scalar##_part a, scalar##_part b, scalar##_part c) {         \
+    INLINE scalar##_part scalar##_fused(scalar##_part a, scalar##_part b, scalar##_part c) {              \
         scalar x[sizeof a / sizeof(scalar)], y[sizeof a / sizeof(scalar)], z[sizeof a / sizeof(scalar)];  \
         memcpy(x, &a, sizeof a); memcpy(y, &b, sizeof a); memcpy(z, &c, sizeof a);                        \
         for (size_t k = 0; k < sizeof a / sizeof(scalar); k++) z[k] = scalar##_fma(x[k], y[k], z[k]);     \
@@ -347,7 +347,7 @@ INLINE void double_stream(double *p, double_part v) { memcpy(p, &v, sizeof v); }
  * on AMD's Zen 4 calls take 4 % less without, up to 20 %; on Intel (Sapphire Rapids) up to twice as long, and on Zen 3
  * 2 % more, up to 70 (rows of 64). */
 static int prefetching = 1;
-/* 1: yes; 0: no; -1: by the maker of the processor. */
+/* 1: yes; 0: no; -1: by the processor. */
 INLINE void choose_prefetching(int choice) {
     prefetching = choice != 0;
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
