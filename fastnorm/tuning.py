@@ -53,7 +53,7 @@ class Tuned(NamedTuple):
     pool_smallest_bytes: int = 2**24
     # Outputs of at least so many bytes are written past the caches: what leaves them anyhow need not be read first. A
     # quarter of the last cache, since x is in it too, and whoever reads the result brings an output of its own; at most
-    # 64 MiB. layer_norm followed by rms_norm with 32 MiB of cache (Zen 3) takes 0.83 of the time at 8 MiB and 0.70 at
+    # 64 MiB. layer_norm followed by rms_norm with 32 MiB of cache (Zen 3) takes 0.83 of the time at 8 MiB and 0.71 at
     # 16, but 1.23 at 4; with 260 MiB (Emerald Rapids) 1.1 at 32 MiB and 0.79 at 96.
     stream_bytes: int = min((last_level_cache() or 2**28) // 4, 2**26)
 
