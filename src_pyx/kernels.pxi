@@ -2,6 +2,7 @@
 # are read through their C struct: acquiring typed memoryviews would cost more than a small norm does.
 include "lanes.pxi"
 include "moments.pxi"
+include "fusion.pxi"
 include "rows.pxi"
 include "short_rows.pxi"
 include "column_statistics.pxi"
@@ -85,15 +86,11 @@ cdef struct Work:
     Py_ssize_t rows             # to a unit of work
     Py_ssize_t tile             # columns to a unit of work
     Py_ssize_t piece            # positions to a unit of what is done element by element down columns
-    void* addend                # fusion: x is addend + residual
-    void* residual
-    void (*activate)(void* y, Py_ssize_t n) noexcept nogil
+    Fusion fusion
     Vector vectors[4]           # inference: mean, variance, weight and bias as they were given
     Channels channels           # training on (N, C, S), `lines` channels, `rows` to a unit of work
     bint given                  # backward: with statistics
     bint strange                # set where float32 cannot serve a channel
-    signed char* quantized      # int8 lines of y, and the scale of each
-    float* scales
 
 
 cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -102,6 +99,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     cdef const lanes* weight = <const lanes*> w.weight
     cdef const lanes* bias = <const lanes*> w.bias
     cdef const lanes* dy = <const lanes*> w.dy.data
+    cdef const Fusion* fusion = &w.fusion if has_steps(&w.fusion) else NULL
     cdef bint rows = w.x.inner == 1
     if w.primitive == MOMENTS and rows and w.x.n <= SHORT * lane_count(x):
         moments_short_rows(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)
@@ -115,11 +113,12 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         extrema_columns(x, w.x, <lanes*> w.lows, <lanes*> w.highs, start, stop)
     elif w.primitive == NORMALIZE and rows and w.segments == 1 and w.x.n <= SHORT * lane_count(x) and stop - start > 1:
         normalize_short_rows(
-            x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, &w.rule, w.mean, w.m2, start, stop
+            x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, &w.rule, w.mean, w.m2, fusion, start, stop
         )
     elif w.primitive == NORMALIZE and rows:
         normalize_rows(
-            x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, w.segments, &w.rule, w.mean, w.m2, start, stop
+            x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, w.segments, &w.rule, w.mean, w.m2, fusion, start,
+            stop
         )
     elif w.primitive == NORMALIZE:
         normalize_columns(
@@ -169,12 +168,7 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         )
 
 
-cdef inline bint is_fused(const Work* w) noexcept nogil:
-    """Whether something is done before or after: a residual added, an activation, int8."""
-    return w.residual or w.activate or w.quantized
-
-
-include "fusion.pxi"
+include "fused_pieces.pxi"
 include "narrow.pxi"
 include "channels.pxi"
 include "inference.pxi"
@@ -182,13 +176,13 @@ include "inference.pxi"
 
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     cdef Work* w = <Work*> work
-    cdef bint fused = is_fused(w)
-    if w.storage == DOUBLE and fused:
-        run_fused(<const lanes64*> w.x.data, w, start, stop)
+    cdef bint in_pieces = w.primitive != NORMALIZE and has_steps(&w.fusion)
+    if w.storage == DOUBLE and in_pieces:
+        run_fused_pieces(<const lanes64*> w.x.data, w, start, stop)
     elif w.storage == DOUBLE:
         run_typed(<const lanes64*> w.x.data, w, start, stop)
-    elif w.storage == SINGLE and fused:
-        run_fused(<const lanes32*> w.x.data, w, start, stop)
+    elif w.storage == SINGLE and in_pieces:
+        run_fused_pieces(<const lanes32*> w.x.data, w, start, stop)
     elif w.storage == SINGLE:
         run_typed(<const lanes32*> w.x.data, w, start, stop)
     else:
@@ -199,7 +193,7 @@ cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogi
 
 cdef inline bint may_stream(const Work* w) noexcept:
     """Whether y is written once, and by this primitive past the caches if it is large."""
-    if w.storage == HALF or w.storage == BFLOAT or is_fused(w):
+    if w.storage == HALF or w.storage == BFLOAT or has_steps(&w.fusion):
         return False
     return w.primitive not in (MOMENTS, EXTREMA, DOTS, ACTIVATE)
 

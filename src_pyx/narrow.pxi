@@ -108,7 +108,7 @@ cdef void run_narrow(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept 
     cdef bint rows = w.x.inner == 1
     if w.storage == BYTE:
         run_bytes(w, start, stop)
-    elif w.primitive == NORMALIZE and rows and w.x.n > SHORT * 32 and not is_fused(w):
+    elif w.primitive == NORMALIZE and rows and w.x.n > SHORT * 32 and not has_steps(&w.fusion):
         if w.storage == HALF:  # once for each type: loops need not ask
             normalize_narrow_rows(HALF, w, start, stop)
         else:

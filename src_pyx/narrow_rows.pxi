@@ -151,7 +151,7 @@ cdef void narrow_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcep
     cdef float* result = desk
     cdef Work part
     cdef bint backward = w.primitive == NORMALIZE_GRAD
-    cdef Py_ssize_t n = w.x.n, arrays = 3 if backward else 2 if w.residual else 1
+    cdef Py_ssize_t n = w.x.n, arrays = 3 if backward else 2 if w.fusion.residual else 1
     cdef Py_ssize_t most = max(DESK // (arrays * n), 1), first, count, last = stop, o
     if most > LEAST_ROWS and backward and w.per_position:
         most = max(PIECE // n // LEAST_ROWS, 1) * LEAST_ROWS  # sums of positions are made from so many rows together
@@ -185,20 +185,18 @@ cdef void narrow_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcep
         else:
             if w.mean:
                 part.m2 = w.m2 + first
-            if w.residual:
-                widen(w.storage, <const bits16*> w.addend + first * n, desk, count * n)
-                widen(w.storage, <const bits16*> w.residual + first * n, second, count * n)
+            if w.fusion.residual:
+                widen(w.storage, <const bits16*> w.fusion.addend + first * n, desk, count * n)
+                widen(w.storage, <const bits16*> w.fusion.residual + first * n, second, count * n)
                 add_arrays(<const lanes32*> desk, <const lanes32*> second, <lanes32*> desk, count * n)
                 if w.x.data != w.y.data:  # the sum is wanted
                     scatter(w.storage, desk, &w.x, first * n, count, n, n)
+                part.fusion.residual = NULL
             else:
                 gather(w.storage, &w.x, first * w.x.outer_stride, count, n, w.x.outer_stride, desk)
+            if w.fusion.quantized:
+                part.fusion.quantized, part.fusion.scales = w.fusion.quantized + first * n, w.fusion.scales + first
             run_typed(<const lanes32*> desk, &part, 0, count)
-            if w.activate:
-                w.activate(desk, count * n)
-            if w.quantized:
-                for o in range(count):
-                    quantize_float(desk + o * n, w.quantized + (first + o) * n, n, w.scales + first + o)
         scatter(w.storage, result, &w.y, first * w.y.outer_stride, count, n, w.y.outer_stride)
         first += count
 

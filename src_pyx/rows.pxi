@@ -264,10 +264,10 @@ cdef void moments_rows(
 
 cdef void normalize_rows(
     const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, Py_ssize_t segments, const Rule* rule, double* mean, double* m2,
+    bint per_position, Py_ssize_t segments, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
     Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """Statistics and result of the lines `start` to `stop`, each while it is in cache.
+    """Statistics and result of the lines `start` to `stop`, each while it is in cache, with what is fused, if not NULL.
 
     Per position, weight and bias have n elements. Otherwise a line is `segments` runs of n // segments elements, and
     run j of line o has the weight and the bias (o * segments + j) % parameters.
@@ -283,6 +283,8 @@ cdef void normalize_rows(
         # A short row's result waits for divisions and a root: the next row's sums are made meanwhile.
         line, rstd, row = next_line, next_rstd, o - lag
         if o < stop:
+            if fusion:
+                before_part(x, fusion, o * v.n, v.n)
             next_line = line_moments(<const lanes*> at(x, o * v.outer_stride), v.n, rule.measure)
             next_rstd = inverse(rule, next_line.m2)
         if row < start:
@@ -303,6 +305,8 @@ cdef void normalize_rows(
                     <const lanes*> at(source, j * length), at(target, j * length), length, &e, u.streamed
                 )
                 p = following(p, parameters)
+        if fusion:
+            after_lines(<const lanes*> y, fusion, row, 1, v.n)
         if mean:
             mean[row], m2[row] = line.hi + line.lo, line.m2
 

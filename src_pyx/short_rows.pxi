@@ -122,7 +122,8 @@ cdef inline bint is_ordinary(
 
 cdef inline void fly(
     const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, Measure measure, const Rule* rule, double* mean, double* m2, Py_ssize_t start, Py_ssize_t stop
+    bint per_position, Measure measure, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
+    Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     cdef Py_ssize_t o, k, count
     cdef bint ordinary
@@ -135,6 +136,8 @@ cdef inline void fly(
         f.weight[k], f.bias[k] = 1.0, 0.0
     for o from start <= o < stop by ROWS:
         count = min(ROWS, stop - o)
+        if fusion:
+            before_part(x, fusion, o * v.n, count * v.n)
         stage_sums(x, v, measure, o, count, &f)
         if not per_position:
             read_cycle(weight, parameters, o, count, f.weight)
@@ -144,7 +147,7 @@ cdef inline void fly(
             source, target = <const lanes*> at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
             if not ordinary and not is_ordinary(x, &f, k, v.n, measure):
                 normalize_rows(
-                    x, y, v, u, weight, bias, parameters, per_position, 1, rule, mean, m2, o + k, o + k + 1
+                    x, y, v, u, weight, bias, parameters, per_position, 1, rule, mean, m2, NULL, o + k, o + k + 1
                 )
                 continue
             c = Coefficients(
@@ -157,20 +160,23 @@ cdef inline void fly(
                 apply_scalar_within(source, target, v.n, c, u.streamed)
             if mean:
                 mean[o + k], m2[o + k] = element(<const lanes*> f.shift, k) + f.lo[k], f.m2[k]
+        if fusion:
+            after_lines(<const lanes*> y, fusion, o, count, v.n)
 
 
 cdef void normalize_short_rows(
     const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, const Rule* rule, double* mean, double* m2, Py_ssize_t start, Py_ssize_t stop
+    bint per_position, const Rule* rule, double* mean, double* m2, const Fusion* fusion, Py_ssize_t start,
+    Py_ssize_t stop
 ) noexcept nogil:
     """Statistics and result of the lines `start` to `stop`; as normalize_rows with one segment."""
     # Once for each measure, so that loops need not ask.
     if rule.measure == VARIANCE:
-        fly(x, y, v, u, weight, bias, parameters, per_position, VARIANCE, rule, mean, m2, start, stop)
+        fly(x, y, v, u, weight, bias, parameters, per_position, VARIANCE, rule, mean, m2, fusion, start, stop)
     elif rule.measure == SQUARES:
-        fly(x, y, v, u, weight, bias, parameters, per_position, SQUARES, rule, mean, m2, start, stop)
+        fly(x, y, v, u, weight, bias, parameters, per_position, SQUARES, rule, mean, m2, fusion, start, stop)
     else:
-        fly(x, y, v, u, weight, bias, parameters, per_position, MAGNITUDES, rule, mean, m2, start, stop)
+        fly(x, y, v, u, weight, bias, parameters, per_position, MAGNITUDES, rule, mean, m2, fusion, start, stop)
 
 
 cdef inline void fly_moments(

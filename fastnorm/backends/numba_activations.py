@@ -1,4 +1,4 @@
-"""Activations, in place: float32 by polynomials whose products and sums are rounded one by one, float64 by libm.
+"""Activations, in place: float32 by polynomials, float64 by libm.
 
 The Numba side of ``src_pyx/activations.h``, operation for operation, over a range of work units; that file says where
 the formulas come from.
@@ -12,6 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from fastnorm.backends.numba_jit import HELPER, helper, kernel, parallel_kernel
+from fastnorm.backends.numba_lowering import call_fma
 
 # Elements to a unit of work.
 BLOCK = 8192
@@ -32,8 +33,14 @@ def constant(typing_context, like, value):
 
 
 @intrinsic
+def fused(typing_context, a, b, c):
+    """a * b + c, rounded once, of numbers of one type."""
+    return a(a, b, c), lambda context, builder, sig, args: call_fma(builder, *args)
+
+
+@intrinsic
 def power_of_two(typing_context, shifted):
-    """2^k, float32, for the integer k in the low bits of k + TO_INTEGER."""
+    """2^k, float32, for the integer k in the low bits of k + TO_INTEGER; 0 for -127."""
 
     def generate(context, builder, sig, args):
         word = ir.IntType(32)
@@ -68,61 +75,94 @@ tanh_double = _libm("tanh")
 
 
 @helper
+def at_least(x, bound):
+    """The larger of the two; NaN stays."""
+    return constant(x, bound) if x < constant(x, bound) else x
+
+
+@helper
+def at_most(x, bound):
+    """The smaller of the two; NaN stays."""
+    return constant(x, bound) if x > constant(x, bound) else x
+
+
+@helper
 def expm1_parts(x):
     """(q, 2^k) with expm1(x) = 2^k * q + (2^k - 1)."""
-    x = np.float32(-87.0) if x < np.float32(-87.0) else x
-    x = np.float32(88.0) if x > np.float32(88.0) else x
-    shifted = x * np.float32(1.44269504) + TO_INTEGER
+    x = at_most(at_least(x, -88.0), 88.0)
+    shifted = fused(x, np.float32(1.44269504), TO_INTEGER)
     k = shifted - TO_INTEGER
-    r = (x - k * np.float32(0.693359375)) - k * np.float32(-2.12194440e-4)
+    r = fused(k, np.float32(-0.69314718), x)
+    r = fused(k, np.float32(1.90465430e-9), r)
     p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    return r + (r * r) * p, power_of_two(shifted)
+    p = fused(p, r, np.float32(1.3981999507e-3))
+    p = fused(p, r, np.float32(8.3334519073e-3))
+    p = fused(p, r, np.float32(4.1665795894e-2))
+    p = fused(p, r, np.float32(1.6666665459e-1))
+    p = fused(p, r, np.float32(5.0000001201e-1))
+    return fused(r * r, p, r), power_of_two(shifted)
 
 
+@helper
+def exp_single(x):
+    """0 from -88 down, finite from 88 up."""
+    q, power = expm1_parts(x)
+    return fused(power, q, power)
+
+
+@helper
 def sigmoid_single(x):
-    q, power = expm1_parts(-x)
-    s = np.float32(1.0) / (np.float32(1.0) + (power + power * q))
-    return np.float32(0.0) if x < np.float32(-87.0) else s
+    e = exp_single(x)
+    return e / (e + np.float32(1.0))
 
 
 def tanh_single(x):
-    size = -x if x < np.float32(0.0) else x
-    q, power = expm1_parts(np.float32(2.0) * size)
-    e = power * q + (power - np.float32(1.0))
-    t = e / (e + np.float32(2.0))
-    t = np.float32(1.0) if size > np.float32(9.0) else t
-    return -t if x < np.float32(0.0) else t
+    q, power = expm1_parts(at_most(at_least(x, -10.0), 10.0) * np.float32(2.0))
+    e = fused(power, q, power - np.float32(1.0))
+    return e / (e + np.float32(2.0))
 
 
-def normal_single(x):
-    z = (-x if x < np.float32(0.0) else x) * np.float32(0.70710678)
-    t = np.float32(1.0) / (np.float32(1.0) + np.float32(0.5) * z)
+def gelu_single(x):
+    size = abs(x)
+    t = np.float32(1.0) / fused(size, np.float32(0.35355339), np.float32(1.0))
     p = np.float32(0.17087277)
-    p = p * t + np.float32(-0.82215223)
-    p = p * t + np.float32(1.48851587)
-    p = p * t + np.float32(-1.13520398)
-    p = p * t + np.float32(0.27886807)
-    p = p * t + np.float32(-0.18628806)
-    p = p * t + np.float32(0.09678418)
-    p = p * t + np.float32(0.37409196)
-    p = p * t + np.float32(1.00002368)
-    p = p * t + np.float32(-1.26551223)
-    q, power = expm1_parts(p - z * z)
-    tail = (np.float32(0.5) * t) * (power + power * q)
-    return tail if x < np.float32(0.0) else np.float32(1.0) - tail
+    p = fused(p, t, np.float32(-0.82215223))
+    p = fused(p, t, np.float32(1.48851587))
+    p = fused(p, t, np.float32(-1.13520398))
+    p = fused(p, t, np.float32(0.27886807))
+    p = fused(p, t, np.float32(-0.18628806))
+    p = fused(p, t, np.float32(0.09678418))
+    p = fused(p, t, np.float32(0.37409196))
+    p = fused(p, t, np.float32(1.00002368))
+    p = fused(p, t, np.float32(-1.26551223))
+    e = exp_single(fused(size * np.float32(-0.5), size, p))
+    return fused(at_most(size, 200.0) * np.float32(-0.5), t * e, at_least(x, 0.0))
 
 
+def gelu_tanh_single(x):
+    cubic = fused((x * x) * np.float32(0.044715), x, x)
+    return at_least(x, -200.0) * sigmoid_single(cubic * np.float32(1.5957691216057308))
+
+
+def silu_single(x):
+    return at_least(x, -200.0) * sigmoid_single(x)
+
+
+@helper
 def sigmoid_double(x):
     return 1.0 / (1.0 + exp_double(-x))
 
 
-def normal_double(x):
-    return 0.5 * erfc_double(x * -0.70710678118654752)
+def gelu_double(x):
+    return at_least(x, -200.0) * (0.5 * erfc_double(x * -0.70710678118654752))
+
+
+def gelu_tanh_double(x):
+    return at_least(x, -200.0) * sigmoid_double(1.5957691216057308 * (x + 0.044715 * (x * x * x)))
+
+
+def silu_double(x):
+    return at_least(x, -800.0) * sigmoid_double(x)
 
 
 def _by_type(single, double):
@@ -135,16 +175,11 @@ def _by_type(single, double):
     return chosen
 
 
-sigmoid = _by_type(sigmoid_single, sigmoid_double)
+gelu = _by_type(gelu_single, gelu_double)
+gelu_tanh = _by_type(gelu_tanh_single, gelu_tanh_double)
+silu = _by_type(silu_single, silu_double)
+sigmoid = _by_type(lambda x: sigmoid_single(x), lambda x: sigmoid_double(x))
 tanh = _by_type(tanh_single, lambda x: tanh_double(x))
-# The distribution function of the normal distribution.
-normal = _by_type(normal_single, normal_double)
-
-
-@helper
-def at_least(x, bound):
-    """Minus infinity times a weight of 0 is to be 0."""
-    return constant(x, bound) if x < constant(x, bound) else x
 
 
 @kernel
@@ -153,21 +188,16 @@ def activate(y, number, start, stop):
     part = y[start * BLOCK : min(stop * BLOCK, y.size)]
     if number == RELU:
         for i in range(part.size):
-            x = part[i]
-            part[i] = constant(x, 0.0) if x < constant(x, 0.0) else x
+            part[i] = at_least(part[i], 0.0)
     elif number == GELU:
         for i in range(part.size):
-            x = part[i]
-            part[i] = at_least(x, -200.0) * normal(x)
+            part[i] = gelu(part[i])
     elif number == GELU_TANH:
         for i in range(part.size):
-            x = part[i]
-            cubic = x + constant(x, 0.044715) * (x * x * x)
-            part[i] = at_least(x, -200.0) * sigmoid(constant(x, 1.5957691216057308) * cubic)
+            part[i] = gelu_tanh(part[i])
     elif number == SILU:
         for i in range(part.size):
-            x = part[i]
-            part[i] = at_least(x, -800.0) * sigmoid(x)
+            part[i] = silu(part[i])
     elif number == SIGMOID:
         for i in range(part.size):
             part[i] = sigmoid(part[i])
