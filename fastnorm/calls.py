@@ -169,7 +169,7 @@ def compute_dtype(x: Array, dtype: npt.DTypeLike | None, function: str) -> np.dt
     """Return the dtype in which `begin` will have the kernels compute."""
     kind = storage(x.dtype, function, "x")
     result = result_dtype(dtype, kind.result, function)
-    return FLOAT64 if result.name == "float64" else kind.compute  # of either byte order
+    return FLOAT64 if result.type is np.float64 else kind.compute  # of either byte order
 
 
 @lru_cache(maxsize=64)

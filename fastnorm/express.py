@@ -31,22 +31,23 @@ class Lane:
     ----------
     lines : callable
         ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis.
-    fused_lines : callable
-        ``(x, residual, weight, bias, axis, eps, measure, activation, keep, out)``: the same of x + residual, through
-        the activation of a code; with ``keep`` also the sum.
+    lines_with_options : callable
+        ``(x, residual, weight, bias, axis, eps, measure, activation, keep, stats_class, out)``: the same of
+        x + residual, through the activation of a code; with ``keep`` also the sum, with a class also the statistics.
     groups : callable
         ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels.
     instances : callable
         ``(x, weight, bias, channel_axis, eps, out)``: each channel.
-    fused_groups : callable
-        ``(x, residual, num_groups, weight, bias, channel_axis, eps, activation, keep, out)``: the same for groups;
-        without ``num_groups`` for each channel.
+    groups_with_options : callable
+        ``(x, residual, num_groups, weight, bias, channel_axis, eps, activation, keep, stats_class, out)``: the same for
+        groups; without ``num_groups`` for each channel.
     given : callable
         ``(x, mean, var, weight, bias, channel_axis, eps, out)``: given statistics, channels second or last.
     fused_given : callable
         ``(x, residual, mean, var, weight, bias, channel_axis, eps, activation, keep, out)``: and for given statistics.
     train : callable
-        ``(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, out)``: those of the batch.
+        ``(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, stats_class, out)``: those of the
+        batch, which a class has returned too.
     lines_backward : callable
         ``(dy, x, weight, mean, rstd, axis, eps, measure, floor, summed, parameters, out)``: dx, and the gradients of
         weight and bias, with ``parameters`` False None.
@@ -59,19 +60,19 @@ class Lane:
     """
 
     __slots__ = (
-        "fused_given", "fused_groups", "fused_lines", "given", "groups", "groups_backward",
-        "instances", "lines", "lines_backward", "normalize_image", "train", "train_backward",
+        "fused_given", "given", "groups", "groups_backward", "groups_with_options", "instances",
+        "lines", "lines_backward", "lines_with_options", "normalize_image", "train", "train_backward",
     )  # fmt: skip
 
     fused_given: Callable[..., Any]
-    fused_groups: Callable[..., Any]
-    fused_lines: Callable[..., Any]
     given: Callable[..., Any]
     groups: Callable[..., Any]
     groups_backward: Callable[..., Any]
+    groups_with_options: Callable[..., Any]
     instances: Callable[..., Any]
     lines: Callable[..., Any]
     lines_backward: Callable[..., Any]
+    lines_with_options: Callable[..., Any]
     normalize_image: Callable[..., Any]
     train: Callable[..., Any]
     train_backward: Callable[..., Any]

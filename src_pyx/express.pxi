@@ -202,11 +202,13 @@ cdef inline bint residual_survives(object y, object residual) noexcept:
 
 cdef inline object normalized(
     cnp.ndarray x, object out, Py_ssize_t lines, Py_ssize_t n, object weight, object bias, bint per_position,
-    Py_ssize_t segments, const Rule* rule, object residual=None, object activation=None, object total=None
+    Py_ssize_t segments, const Rule* rule, object residual=None, object activation=None, object total=None,
+    cnp.ndarray mean=None, cnp.ndarray rstd=None
 ):
     """The result of NORMALIZE over the lines of x, (lines, n); None for the general path.
 
     With a residual its sum with x, which is normalised, goes to `total`, or without that where the result will be.
+    `mean` and `rstd`, if wanted, are filled.
     """
     cdef Work w
     cdef int threads = threads_for(lines * n, lines * n)
@@ -239,9 +241,13 @@ cdef inline object normalized(
             return None
         w.x.data = w.y.data if total is None else cnp.PyArray_DATA(<cnp.ndarray> total)
     fuse(&w, x if residual is not None else None, residual, activation, None, None)
-    if few:
-        return y if few_lines(&w, threads) else None
-    run(&w, threads)
+    w.mean, w.m2 = <double*> data_of(mean), <double*> data_of(rstd)
+    if not few:
+        run(&w, threads)
+    elif not few_lines(&w, threads):
+        return None
+    if rstd is not None:
+        inverses(&w.rule, w.m2, w.m2, lines)
     return y
 
 
@@ -267,6 +273,8 @@ cdef bint few_lines(Work* w, int threads) except -1:
                 &line, min(w.x.n - k % chunks * CHUNK, CHUNK), pool.mean[k], pool.lo[k], pool.m2[k]
             )
         numbers[o], numbers[lines + o], numbers[3 * lines + o] = line.hi, line.lo, 0.0
+        if w.mean:
+            w.mean[o], w.m2[o] = line.hi + line.lo, line.m2
         numbers[2 * lines + o] = inverse(&w.rule, line.m2)
         if w.storage == SINGLE and not SMALLEST_RSTD <= numbers[2 * lines + o] <= LARGEST_RSTD:
             PyMem_Free(numbers)
@@ -305,117 +313,3 @@ cdef object widened(object parameter):
         <float*> cnp.PyArray_DATA(result), cnp.PyArray_SIZE(result)
     )
     return result
-
-
-def lines(
-    object x, object weight, object bias, object axis, object eps, Measure measure, bint floor, bint summed, object out
-):
-    """layer_norm and its like over the last axis, or None."""
-    cdef Py_ssize_t n, size
-    cdef Rule rule
-    if not is_served(x) or not PyFloat_CheckExact(eps):
-        return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
-        return None
-    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
-    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
-    rule = Rule(measure, 1.0 if summed else n, eps, floor)
-    if not rule.eps >= 0.0 or size == 0:
-        return None
-    weight, bias = widened(weight), widened(bias)
-    if not vectors_fit(x, weight, bias, n):
-        return None
-    return normalized(x, out, size // n, n, weight, bias, True, 1, &rule)
-
-
-cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
-    """Whether a residual is missing, and its sum with x not wanted, or as plain as x."""
-    if residual is None:
-        return not keep
-    return (
-        is_served(residual) and same_shape(<cnp.ndarray> x, <cnp.ndarray> residual)
-        and cnp.PyArray_TYPE(<cnp.ndarray> residual) == cnp.PyArray_TYPE(<cnp.ndarray> x)
-    )
-
-
-cdef inline object total_like(object x, bint wanted):
-    """Where the sum with a residual goes, if it is wanted."""
-    return _memory.empty(x.shape, x.dtype, True) if wanted else None
-
-
-def fused_lines(
-    object x, object residual, object weight, object bias, object axis, object eps, Measure measure,
-    object activation, bint keep, object out
-):
-    """`lines` of x + residual, through an activation (a code or None): the result, or with `keep` it and the sum."""
-    cdef Py_ssize_t n
-    cdef Rule rule
-    cdef object y, total
-    if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
-        return None
-    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
-        return None
-    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
-    rule = Rule(measure, n, eps, False)
-    weight, bias = widened(weight), widened(bias)
-    if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not vectors_fit(x, weight, bias, n):
-        return None
-    if not residual_fits(x, residual, keep):
-        return None
-    total = total_like(x, keep)
-    y = normalized(
-        x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule, residual, activation, total
-    )
-    return (y, total) if keep and y is not None else y
-
-
-cdef object groups_of(
-    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
-    object residual, object activation, object total
-):
-    cdef Py_ssize_t channels, count, items, size
-    cdef int overflow = 0
-    cdef Rule rule
-    if not PyFloat_CheckExact(eps) or not is_int(channel_axis, 1) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
-        return None
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
-    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
-    count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
-    if size == 0 or size == items * channels or overflow or count < 1 or channels % count:
-        return None
-    rule = Rule(VARIANCE, size // (items * count), eps, False)
-    weight, bias = widened(weight), widened(bias)
-    if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
-        return None
-    # Without weights a whole group is one run.
-    return normalized(
-        x, out, items * count, size // (items * count), weight, bias, False,
-        channels // count if weight is not None else 1, &rule, residual, activation, total
-    )
-
-
-def groups(
-    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out
-):
-    """group_norm of (N, C, ...), or None."""
-    if not is_served(x) or not PyLong_CheckExact(num_groups):
-        return None
-    return groups_of(x, num_groups, weight, bias, channel_axis, eps, out, None, None, None)
-
-
-def instances(object x, object weight, object bias, object channel_axis, object eps, object out):
-    """instance_norm of (N, C, ...), or None."""
-    return groups_of(x, None, weight, bias, channel_axis, eps, out, None, None, None) if is_served(x) else None
-
-
-def fused_groups(
-    object x, object residual, object num_groups, object weight, object bias, object channel_axis, object eps,
-    object activation, bint keep, object out
-):
-    """`groups`, or `instances` if num_groups is None, with a residual and an activation, as `fused_lines`."""
-    cdef object y, total
-    if not is_served(x) or not residual_fits(x, residual, keep):
-        return None
-    total = total_like(x, keep)
-    y = groups_of(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total)
-    return (y, total) if keep and y is not None else y

@@ -160,7 +160,7 @@ def fused_given(
     object x, object residual, object mean, object var, object weight, object bias, object channel_axis, object eps,
     object activation, bint keep, object out
 ):
-    """`given` with a residual and an activation, as `fused_lines`."""
+    """`given` with a residual and an activation, as `lines_with_options`, without statistics."""
     cdef object y, total
     if not is_plain(x) or not residual_fits(x, residual, keep):
         return None
@@ -211,17 +211,21 @@ cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t chann
 
 def train(
     object x, object running_mean, object running_var, object weight, object bias, object channel_axis, object eps,
-    double old, bint unbiased, object out
+    double old, bint unbiased, object stats_class, object out
 ):
-    """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None."""
+    """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None.
+
+    With a class of statistics those of the batch are returned too.
+    """
     cdef Py_ssize_t items, channels, size, count, spatial, c, chunks
-    cdef int ndim, threads
+    cdef int ndim, channel, threads
     cdef bint last, composed, narrow
     cdef object y = None
     cdef double* numbers
     cdef Channels n
     cdef Rule rule
     cdef Work w
+    cdef cnp.ndarray mean = None, rstd = None
     if not is_served(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     narrow = not is_plain(x)
@@ -230,7 +234,8 @@ def train(
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
         return None
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    channel = ndim - 1 if last else 1
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, channel)
     count, spatial = size // channels, size // (items * channels)
     if count < 2 or not parameters_fit(x, weight, bias, channels):
         return None
@@ -293,10 +298,29 @@ def train(
         if w.strange:
             return None
         for c in range(channels):
+            if composed:
+                n.mean[c] += n.lo[c]
             if running_mean is not None:
-                update(<cnp.ndarray> running_mean, c, old, n.mean[c] + n.lo[c] if composed else n.mean[c])
+                update(<cnp.ndarray> running_mean, c, old, n.mean[c])
             if running_var is not None:
                 update(<cnp.ndarray> running_var, c, old, n.m2[c] / (count - unbiased))
+        if stats_class is not None:
+            inverses(&rule, n.m2, n.rstd, channels)
+            mean = copied(n.mean, <cnp.ndarray> x, channel)
+            rstd = copied(n.rstd, <cnp.ndarray> x, channel)
     finally:
         PyMem_Free(numbers)
-    return y
+    return with_options(y, stats_class, mean, rstd, None)
+
+
+cdef inline cnp.ndarray copied(const double* numbers, cnp.ndarray x, int axis):
+    """Numbers of the channels, shaped to broadcast against x."""
+    cdef cnp.npy_intp shape[cnp.NPY_MAXDIMS]
+    cdef cnp.ndarray result
+    cdef int i, ndim = cnp.PyArray_NDIM(x)
+    for i in range(ndim):
+        shape[i] = cnp.PyArray_DIM(x, i) if i == axis else 1
+    result = cnp.PyArray_SimpleNew(ndim, shape, cnp.NPY_FLOAT64)
+    memcpy(cnp.PyArray_DATA(result), numbers, shape[axis] * sizeof(double))
+    return result
+

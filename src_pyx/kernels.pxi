@@ -381,6 +381,7 @@ def merge(
 
 include "textbook.pxi"
 include "express.pxi"
+include "express_lines.pxi"
 include "express_batch.pxi"
 include "express_gradients.pxi"
 include "images.pxi"

@@ -169,8 +169,56 @@ def test_settings_and_keywords_are_obeyed(name: str, calls: list[bool]) -> None:
     calls.clear()
     function(x, backend="cython")
     function(x, dtype="float64")
-    function(x, return_stats=True)
     assert not calls, "not even asked"
+
+
+def _trained(x: Array, weight: Any, **keywords: Any) -> Any:
+    return fastnorm.batch_norm(x, None, None, weight, weight, training=True, **keywords)
+
+
+LINES = [(4, 48), (2, 3, 5), (3, 131), (4, 9, 8), (1, 70_001), (9, 2, 33)]
+CHANNELS = [(4, 48, 3), (2, 6, 5, 7), (3, 12, 131), (1, 6, 70_001), (40, 6, 5, 5)]
+WITH_STATISTICS: dict[str, tuple[Any, int, list[tuple[int, ...]]]] = {
+    "layer_norm": (lambda x, weight, **k: fastnorm.layer_norm(x, weight, **k), -1, LINES),
+    "rms_norm": (lambda x, weight, **k: fastnorm.rms_norm(x, weight, **k), -1, LINES),
+    "group_norm": (lambda x, weight, **k: fastnorm.group_norm(x, 3, weight, weight, **k), 1, CHANNELS),
+    "instance_norm": (lambda x, weight, **k: fastnorm.instance_norm(x, weight, weight, **k), 1, CHANNELS),
+    "batch_norm": (_trained, 1, [*CHANNELS, (7, 33), (2500, 130), (64, 6, 1)]),
+    "batch_norm last": (lambda x, weight, **k: _trained(x, weight, channel_axis=-1, **k), -1, CHANNELS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITH_STATISTICS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_statistics_are_those_of_the_general_path(name: str, dtype: str, kernels: str, calls: list[bool]) -> None:
+    norm, axis, shapes = WITH_STATISTICS[name]
+    for shape in shapes:
+        x = sample(*shape, dtype=dtype) + np.ones((), dtype)
+        for weight in (None, sample(shape[axis], dtype=dtype)):
+            y, stats = norm(x, weight, return_stats=True, backend="cython")
+            for threads in (1, 4):
+                with fastnorm.config(num_threads=threads):
+                    found, (mean, rstd) = norm(x, weight, return_stats=True)
+                assert found.tobytes() == y.tobytes()
+                assert mean.shape == rstd.shape == stats.mean.shape
+                assert mean.dtype == rstd.dtype == np.float64
+                np.testing.assert_array_equal(mean, stats.mean)
+                np.testing.assert_array_equal(rstd, stats.rstd)
+                # Lines that threads must share may go the general way, and those that a desk of 65,536 cannot hold.
+                assert calls[-1] or threads > 1 or (dtype == "float16" and shape[-1] > 65_536)
+
+
+@pytest.mark.parametrize("norm", [fastnorm.layer_norm, fastnorm.rms_norm])
+def test_statistics_and_sum_come_in_their_order(norm: Any, kernels: str, calls: list[bool]) -> None:
+    x, residual, out = sample(5, 40), sample(5, 40)[::-1].copy(), np.empty((5, 40), np.float32)
+    options = {"residual": residual, "return_residual": True, "return_stats": True, "activation": "silu"}
+    y, stats, total = norm(x, out=out, **options)
+    general = norm(x, backend="cython", **options)
+    assert y is out
+    assert isinstance(stats, type(general[1]))
+    assert calls == [True]
+    for part, expected in zip((y, *stats, total), (general[0], *general[1], general[2]), strict=True):
+        assert part.tobytes() == expected.tobytes()
 
 
 PIXELS = [((2, 61, 67, 3), -1), ((1, 5, 7, 3), -1), ((3, 1), -1), ((2, 3, 70001), 1), ((2, 3, 5, 7), 1)]

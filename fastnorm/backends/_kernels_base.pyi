@@ -64,7 +64,7 @@ def lines(
     summed: bool,
     out: object,
 ) -> _Array | None: ...
-def fused_lines(
+def lines_with_options(
     x: object,
     residual: object,
     weight: object,
@@ -74,15 +74,16 @@ def fused_lines(
     measure: int,
     activation: int | None,
     keep: bool,
+    stats_class: type[tuple[_Array, _Array]] | None,
     out: object,
-) -> _Array | tuple[_Array, _Array] | None: ...
+) -> _Array | tuple[object, ...] | None: ...
 def groups(
     x: object, num_groups: object, weight: object, bias: object, channel_axis: object, eps: object, out: object
 ) -> _Array | None: ...
 def instances(
     x: object, weight: object, bias: object, channel_axis: object, eps: object, out: object
 ) -> _Array | None: ...
-def fused_groups(
+def groups_with_options(
     x: object,
     residual: object,
     num_groups: object,
@@ -92,8 +93,9 @@ def fused_groups(
     eps: object,
     activation: int | None,
     keep: bool,
+    stats_class: type[tuple[_Array, _Array]] | None,
     out: object,
-) -> _Array | tuple[_Array, _Array] | None: ...
+) -> _Array | tuple[object, ...] | None: ...
 def fused_given(
     x: object,
     residual: object,
@@ -130,8 +132,9 @@ def train(
     eps: object,
     old: float,
     unbiased: bool,
+    stats_class: type[tuple[_Array, _Array]] | None,
     out: object,
-) -> _Array | None: ...
+) -> _Array | tuple[object, ...] | None: ...
 def lines_backward(
     dy: object,
     x: object,

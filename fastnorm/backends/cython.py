@@ -148,7 +148,7 @@ class Cython(Reference):
         chunks, _ = chunks_of(x.shape)
         low, high = (np.empty((outer, chunks, inner), computed_in(x.dtype)) for _ in range(2))
         self._kernels.extrema(x, low, high, self._threads_for(x))
-        return low.min(axis=1), high.max(axis=1)
+        return (low[:, 0], high[:, 0]) if chunks == 1 else (low.min(axis=1), high.max(axis=1))
 
     def affine(
         self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
@@ -183,7 +183,7 @@ class Cython(Reference):
             x, y, weight, bias, per_position, segments, rule.measure, rule.divisor(reduce), rule.eps, rule.floor,
             mean, m2, *_fused(fusion, x), self._threads_for(x),
         )  # fmt: skip
-        return None if mean is None or m2 is None else Moments(mean, np.zeros_like(mean), m2)
+        return None if mean is None or m2 is None else Moments(mean, np.zeros(mean.shape), m2)
 
     def dots(self, x: Array, dy: Array, mean: Array) -> tuple[Array, Array]:
         outer, _, inner = x.shape

@@ -136,10 +136,12 @@ def batch_norm(
     unweighted = where is None and weights is None
     if not (training or unweighted):
         raise ValueError(f"{function}: where and weights must not be given unless training=True")
-    if unweighted and dtype is None and not return_stats and backend is None:
+    if unweighted and dtype is None and (training or not return_stats) and backend is None:
         if training:
-            old = rules.weight_of_old(momentum)
-            y = lane.train(x, running_mean, running_var, weight, bias, channel_axis, eps, old, rules.unbiased, out)
+            old, stats_class = rules.weight_of_old(momentum), Stats if return_stats else None
+            y = lane.train(
+                x, running_mean, running_var, weight, bias, channel_axis, eps, old, rules.unbiased, stats_class, out
+            )
         elif plain:
             y = lane.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
         else:

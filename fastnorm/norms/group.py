@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
-from fastnorm.engine import ArrayOrStats
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import activation_code, lane, plain_calls_by
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
@@ -28,10 +28,12 @@ def _normalize_groups(
     activation: Any = None, where: npt.ArrayLike | None = None, weights: npt.ArrayLike | None = None,
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
-    fused = residual is not None or activation is not None
-    if fused and where is None and weights is None and dtype is None and not return_stats and backend is None:
-        code = activation_code(activation, x, function)
-        y = lane.fused_groups(x, residual, num_groups, weight, bias, channel_axis, eps, code, return_residual, out)
+    with_options = residual is not None or activation is not None or return_stats
+    if with_options and where is None and weights is None and dtype is None and backend is None:
+        code, stats_class = activation_code(activation, x, function), Stats if return_stats else None
+        y = lane.groups_with_options(
+            x, residual, num_groups, weight, bias, channel_axis, eps, code, return_residual, stats_class, out
+        )
         if y is not None:
             return y
     if is_device_array(x):
@@ -55,7 +57,7 @@ def _normalize_groups(
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual)
     stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
-    stats = engine.stats_of_nothing(stats_shape) if return_stats else None
+    stats = engine.stats_of_nothing(stats_shape) if return_stats and not array.size else None
     if array.size and counted is not None:
         found = masked.normalize_channels(call, counted, rule, weight, bias, fusion)
         stats = found.stats if return_stats else None

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import check_activation
 from fastnorm.device import is_device_array
-from fastnorm.engine import ArrayOrStats
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import VARIANCE, activation_code, lane, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.plan import plan_reduction
@@ -47,12 +47,10 @@ def normalize_lines(
     narrow = narrow or engine.fuses_narrow(plan.view, array, addend, backend, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual, plan if quantize else None)
-    moments = None
+    stats = engine.stats_of_nothing(plan.stats) if return_stats and not array.size else None
     if array.size:
         moments = engine.normalize_positions(call, plan, rule, weight, bias, return_stats, fusion)
-    stats = engine.stats_of_nothing(plan.stats) if return_stats else None
-    if moments is not None:
-        stats = engine.stats_of(moments, plan.count, rule, plan.stats)
+        stats = None if moments is None else engine.stats_of(moments, plan.count, rule, plan.stats)
     return engine.results(call, stats, return_residual, fusion)
 
 
@@ -126,10 +124,10 @@ def layer_norm(
     array([[-1.2247,  0.    ,  1.2247],
            [ 0.    ,  0.    ,  0.    ]])
     """
-    fused = residual is not None or activation is not None
-    if fused and dtype is None and not return_stats and backend is None and quantize is None:
-        code = activation_code(activation, x, "layer_norm")
-        y = lane.fused_lines(x, residual, weight, bias, axis, eps, VARIANCE, code, return_residual, out)
+    with_options = residual is not None or activation is not None or return_stats
+    if with_options and dtype is None and backend is None and quantize is None:
+        code, stats = activation_code(activation, x, "layer_norm"), Stats if return_stats else None
+        y = lane.lines_with_options(x, residual, weight, bias, axis, eps, VARIANCE, code, return_residual, stats, out)
         if y is not None:
             return y
     rule = Rule(eps=arguments.number(eps, "layer_norm", "eps", minimum=0))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from fastnorm import arguments
-from fastnorm.engine import ArrayOrStats
+from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import SQUARES, activation_code, lane, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.norms.layer import lines_backward, normalize_lines
@@ -70,10 +70,10 @@ def rms_norm(
     >>> fastnorm.rms_norm([3.0, 4.0], eps=0).round(4)
     array([0.8485, 1.1314])
     """
-    fused = residual is not None or activation is not None
-    if fused and dtype is None and not return_stats and backend is None and quantize is None:
-        code = activation_code(activation, x, "rms_norm")
-        y = lane.fused_lines(x, residual, weight, bias, axis, eps, SQUARES, code, return_residual, out)
+    with_options = residual is not None or activation is not None or return_stats
+    if with_options and dtype is None and backend is None and quantize is None:
+        code, stats = activation_code(activation, x, "rms_norm"), Stats if return_stats else None
+        y = lane.lines_with_options(x, residual, weight, bias, axis, eps, SQUARES, code, return_residual, stats, out)
         if y is not None:
             return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))

@@ -104,14 +104,15 @@ def scale_by_extrema(
         scale = (high - low) / np.where(span == 0.0, 1.0, span)
     limit = LARGEST_SINGLE_SPAN if call.compute == FLOAT32 else LARGEST_SPAN
     within = (span <= limit) & (scale >= SMALLEST_SCALE) & (scale <= LARGEST_SCALE)
-    far = ~within & np.isfinite(least) & np.isfinite(largest)
-    applied, apart, mask = scale, None, far.reshape(plan.stats)
-    if far.any():
+    shift = np.full(least.shape, low)
+    if within.all():
+        engine.apply_statistics(call, plan, Affine(least, zero, scale, shift))
+    else:
+        far = ~within & np.isfinite(least) & np.isfinite(largest)
+        mask = far.reshape(plan.stats)
         lines = lines_over(axes, call.x, mask).astype(np.float64)  # read first: y may be x
         apart, scale[far] = _scale_by_division(lines, least[far], largest[far], low, high)
-        applied = np.where(far, 1.0, scale)
-    engine.apply_statistics(call, plan, Affine(least, zero, applied, np.full_like(least, low)))
-    if apart is not None:
+        engine.apply_statistics(call, plan, Affine(least, zero, np.where(far, 1.0, scale), shift))
         with np.errstate(over="ignore"):
             replace_lines_over(axes, call.y, mask, apart.astype(call.compute))
     result = call.finish()

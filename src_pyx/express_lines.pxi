@@ -1,0 +1,157 @@
+# The lane's norms with lines of their own: the last axis, or groups of channels, plain or with what options say.
+
+def lines(
+    object x, object weight, object bias, object axis, object eps, Measure measure, bint floor, bint summed, object out
+):
+    """layer_norm and its like over the last axis, or None."""
+    cdef Py_ssize_t n, size
+    cdef Rule rule
+    if not is_served(x) or not PyFloat_CheckExact(eps):
+        return None
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
+        return None
+    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    rule = Rule(measure, 1.0 if summed else n, eps, floor)
+    if not rule.eps >= 0.0 or size == 0:
+        return None
+    weight, bias = widened(weight), widened(bias)
+    if not vectors_fit(x, weight, bias, n):
+        return None
+    return normalized(x, out, size // n, n, weight, bias, True, 1, &rule)
+
+
+cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
+    """Whether a residual is missing, and its sum with x not wanted, or as plain as x."""
+    if residual is None:
+        return not keep
+    return (
+        is_served(residual) and same_shape(<cnp.ndarray> x, <cnp.ndarray> residual)
+        and cnp.PyArray_TYPE(<cnp.ndarray> residual) == cnp.PyArray_TYPE(<cnp.ndarray> x)
+    )
+
+
+cdef inline object total_like(object x, bint wanted):
+    """Where the sum with a residual goes, if it is wanted."""
+    return _memory.empty(x.shape, x.dtype, True) if wanted else None
+
+
+cdef inline cnp.ndarray statistic_like(cnp.ndarray x, int first_reduced):
+    """A float64 number for each line, shaped to broadcast against x, whose last axes are reduced."""
+    cdef cnp.npy_intp shape[cnp.NPY_MAXDIMS]
+    cdef int i, ndim = cnp.PyArray_NDIM(x)
+    for i in range(ndim):
+        shape[i] = cnp.PyArray_DIM(x, i) if i < first_reduced else 1
+    return cnp.PyArray_SimpleNew(ndim, shape, cnp.NPY_FLOAT64)
+
+
+cdef inline object with_options(object y, object stats_class, object mean, object rstd, object total):
+    """What a call returns: the result, then the statistics and the sum with a residual, if they are wanted."""
+    if y is None or (stats_class is None and total is None):
+        return y
+    if stats_class is None:
+        return y, total
+    return (y, stats_class(mean, rstd)) if total is None else (y, stats_class(mean, rstd), total)
+
+
+def lines_with_options(
+    object x, object residual, object weight, object bias, object axis, object eps, Measure measure,
+    object activation, bint keep, object stats_class, object out
+):
+    """`lines` of x + residual, through an activation (a code or None); with `keep` the sum is returned too.
+
+    So are the statistics, in their class, if that is not None.
+    """
+    cdef Py_ssize_t n
+    cdef Rule rule
+    cdef object y, total
+    cdef cnp.ndarray mean = None, rstd = None
+    if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+        return None
+    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
+        return None
+    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    rule = Rule(measure, n, eps, False)
+    weight, bias = widened(weight), widened(bias)
+    if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not vectors_fit(x, weight, bias, n):
+        return None
+    if not residual_fits(x, residual, keep):
+        return None
+    total = total_like(x, keep)
+    if stats_class is not None:
+        mean = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+        rstd = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    y = normalized(
+        x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule, residual, activation, total,
+        mean, rstd
+    )
+    return with_options(y, stats_class, mean, rstd, total)
+
+
+cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t channels) noexcept:
+    """Give each of the channels of a group the group's number, from the last on: all groups come first."""
+    cdef double* numbers = <double*> cnp.PyArray_DATA(statistic)
+    cdef Py_ssize_t g, c
+    for g in range(groups - 1, -1, -1):
+        for c in range(channels - 1, -1, -1):
+            numbers[g * channels + c] = numbers[g]
+
+
+cdef object groups_of(
+    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
+    object residual, object activation, object total, cnp.ndarray mean, cnp.ndarray rstd
+):
+    cdef Py_ssize_t channels, count, items, size
+    cdef int overflow = 0
+    cdef Rule rule
+    cdef object y
+    if not PyFloat_CheckExact(eps) or not is_int(channel_axis, 1) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
+        return None
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
+    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
+    if size == 0 or size == items * channels or overflow or count < 1 or channels % count:
+        return None
+    rule = Rule(VARIANCE, size // (items * count), eps, False)
+    weight, bias = widened(weight), widened(bias)
+    if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
+        return None
+    # Without weights a whole group is one run.
+    y = normalized(
+        x, out, items * count, size // (items * count), weight, bias, False,
+        channels // count if weight is not None else 1, &rule, residual, activation, total, mean, rstd
+    )
+    if y is not None and rstd is not None and count < channels:
+        spread(mean, items * count, channels // count)
+        spread(rstd, items * count, channels // count)
+    return y
+
+
+def groups(
+    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out
+):
+    """group_norm of (N, C, ...), or None."""
+    if not is_served(x) or not PyLong_CheckExact(num_groups):
+        return None
+    return groups_of(x, num_groups, weight, bias, channel_axis, eps, out, None, None, None, None, None)
+
+
+def instances(object x, object weight, object bias, object channel_axis, object eps, object out):
+    """instance_norm of (N, C, ...), or None."""
+    return groups_of(x, None, weight, bias, channel_axis, eps, out, None, None, None, None, None) if is_served(x) else None
+
+
+def groups_with_options(
+    object x, object residual, object num_groups, object weight, object bias, object channel_axis, object eps,
+    object activation, bint keep, object stats_class, object out
+):
+    """`groups`, or `instances` if num_groups is None, as `lines_with_options`."""
+    cdef object y, total
+    cdef cnp.ndarray mean = None, rstd = None
+    if not is_served(x) or not residual_fits(x, residual, keep):
+        return None
+    total = total_like(x, keep)
+    if stats_class is not None:
+        mean, rstd = statistic_like(x, 2), statistic_like(x, 2)
+    y = groups_of(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total, mean, rstd)
+    return with_options(y, stats_class, mean, rstd, total)
