@@ -11,8 +11,14 @@ cdef struct GradientFlight:
     double rstd[ROWS]
     double sums[ROWS]           # of g
     double products[ROWS]       # of g * (x - mean), then of g * xhat
-    Slope slopes[ROWS]
-    bint ordinary[ROWS]         # within the range of the storage type
+    double factor[ROWS]         # a row's own weight
+    double wide_scale[ROWS]     # the coefficients of dx about the mean
+    double wide_slope[ROWS]
+    double wide_shift[ROWS]
+    double centre[ROWS]         # and in the storage type, about its mean
+    double scale[ROWS]
+    double slope[ROWS]
+    double shift[ROWS]
 
 
 cdef inline void held_dots(
@@ -25,7 +31,7 @@ cdef inline void held_dots(
     cdef double folded_s[ROWS]
     cdef double folded_p[ROWS]
     cdef double found[2]
-    cdef Py_ssize_t k
+    cdef Py_ssize_t k, strange = 0
     cdef lanes s, p
     if count < ROWS:
         # What is not held is folded too: by chance that could be subnormals, which are slow.
@@ -43,7 +49,8 @@ cdef inline void held_dots(
     for k in range(count):
         sums[k] = 0.0 + folded_s[k]
         products[k] = 0.0 + folded_p[k] - (mean[k] - rounded(x, mean[k])) * sums[k]
-    for k in range(count):
+        strange += not is_finite(sums[k] - products[k])
+    for k in range(count if strange else 0):
         if not is_finite(sums[k]) or not is_finite(products[k]):
             wide_dots(
                 <const lanes*> at(x, k * x_stride), <const lanes*> at(dy, k * dy_stride), weight if weighted else NULL,
@@ -85,36 +92,57 @@ cdef inline void flight_statistics(
         inverses(rule, m2, f.rstd, count)
 
 
-cdef inline void flight_slopes(
-    const lanes* x, const lanes* dy, View v, View w, const lanes* weight, Py_ssize_t parameters, bint per_position,
-    const Rule* rule, Py_ssize_t first, Py_ssize_t count, GradientFlight* f
+cdef inline void flight_sums(
+    const lanes* x, const lanes* dy, View v, View w, const lanes* weight, Py_ssize_t count, GradientFlight* f
 ) noexcept nogil:
-    """The sums of the rows in flight, and what their gradients are made of; a row's own weight goes into its scale."""
-    cdef Py_ssize_t k
+    """The sums of the rows in flight, of positions that have a weight or, if that is NULL, none."""
+    cdef Py_ssize_t k, strange = 0
     cdef double found[2]
-    cdef double factor = 1.0, slope, shift
-    if per_position and weight:
+    if weight:
         held_dots(x, v.outer_stride, dy, w.outer_stride, weight, True, count, v.n, f.mean, f.products, f.sums)
     else:
         held_dots(x, v.outer_stride, dy, w.outer_stride, x, False, count, v.n, f.mean, f.products, f.sums)
     for k in range(count):
-        f.ordinary[k] = has_range(x, f.rstd[k], f.rstd[k])
-        if not f.ordinary[k]:
+        strange += not has_range(x, f.rstd[k], f.rstd[k])
+    for k in range(count if strange else 0):
+        if not has_range(x, f.rstd[k], f.rstd[k]):
             wide_dots(
-                <const lanes*> at(x, k * v.outer_stride), <const lanes*> at(dy, k * w.outer_stride),
-                weight if per_position else NULL, v.n, f.mean[k], found
+                <const lanes*> at(x, k * v.outer_stride), <const lanes*> at(dy, k * w.outer_stride), weight, v.n,
+                f.mean[k], found
             )
             f.sums[k], f.products[k] = found[0], found[1]
+    for k in range(count):
         f.products[k] = f.products[k] * f.rstd[k]
-        if per_position:
-            line_terms(rule, f.sums[k], f.products[k], v.n, f.rstd[k], &slope, &shift)
-        else:
-            factor = element(weight, (first + k) % parameters)
-            f.ordinary[k] = has_range(x, f.rstd[k], f.rstd[k] * factor)
-            line_terms(
-                rule, 0.0 + factor * f.sums[k], 0.0 + factor * f.products[k], v.n, f.rstd[k], &slope, &shift
-            )
-        f.slopes[k] = slope_of(x, f.mean[k], f.rstd[k] * factor, slope, shift, f.ordinary[k])
+
+
+cdef inline bint flight_slopes(
+    const lanes* like, double n, bint per_position, const Rule* rule, Py_ssize_t count, GradientFlight* f
+) noexcept nogil:
+    """From sums the coefficients of dx, as `line_terms` and `slope_of` make them; a row's own weight goes into its scale.
+
+    Return whether the storage type can hold those of every row.
+    """
+    cdef Py_ssize_t k, strange = 0
+    cdef double b, rstd
+    for k in range(count):
+        rstd = f.rstd[k]
+        b = (f.products[k] if per_position else 0.0 + f.factor[k] * f.products[k]) / rule.divisor
+        f.wide_slope[k] = -rstd * rstd * b
+        f.wide_shift[k] = -rstd * ((f.sums[k] if per_position else 0.0 + f.factor[k] * f.sums[k]) / n)
+        f.wide_scale[k] = rstd if per_position else rstd * f.factor[k]
+    for k in range(count if rule.floor else 0):
+        if f.rstd[k] * rule.eps >= 1.0:  # divided by eps: a constant
+            f.wide_slope[k] = -f.rstd[k] * f.rstd[k] * 0.0
+    for k in range(count if rule.measure != VARIANCE else 0):
+        f.wide_shift[k] = 0.0
+    for k in range(count):
+        b = rounded(like, f.mean[k])
+        set_element(<lanes*> f.centre, k, b)
+        set_element(<lanes*> f.scale, k, f.wide_scale[k])
+        set_element(<lanes*> f.slope, k, f.wide_slope[k])
+        set_element(<lanes*> f.shift, k, f.wide_shift[k] - f.wide_slope[k] * (f.mean[k] - b))
+        strange += not has_range(like, f.rstd[k], f.wide_scale[k])
+    return strange == 0
 
 
 cdef void normalize_grad_short_rows(
@@ -127,6 +155,7 @@ cdef void normalize_grad_short_rows(
     cdef const lanes* source
     cdef const lanes* upstream
     cdef lanes* target
+    cdef bint ordinary
     cdef GradientFlight f
     while o < last:
         unit, count = o // rows, min(ROWS, last - o)
@@ -135,13 +164,27 @@ cdef void normalize_grad_short_rows(
         if per_position and sums:
             count = min(count, (unit + 1) * rows - o)
         flight_statistics(source, v, rule, mean, rstd, o, count, &f)
-        flight_slopes(source, upstream, v, w, weight, parameters, per_position, rule, o, count, &f)
+        if not per_position:
+            read_cycle(weight, parameters, o, count, f.factor)
+        flight_sums(source, upstream, v, w, weight if per_position else NULL, count, &f)
+        ordinary = flight_slopes(x, v.n, per_position, rule, count, &f)
         for k in range(count):
-            apply_slope(
-                <const lanes*> at(source, k * v.outer_stride), <const lanes*> at(upstream, k * w.outer_stride),
-                at(target, k * u.outer_stride), weight if per_position else NULL, v.n, f.slopes[k], f.ordinary[k],
-                u.streamed
-            )
+            if ordinary or has_range(x, f.rstd[k], f.wide_scale[k]):
+                apply_slope(
+                    <const lanes*> at(source, k * v.outer_stride), <const lanes*> at(upstream, k * w.outer_stride),
+                    at(target, k * u.outer_stride), weight if per_position else NULL, v.n,
+                    Slope(
+                        element(<const lanes*> f.centre, k), element(<const lanes*> f.scale, k),
+                        element(<const lanes*> f.slope, k), element(<const lanes*> f.shift, k)
+                    ),
+                    True, u.streamed
+                )
+            else:
+                apply_slope(
+                    <const lanes*> at(source, k * v.outer_stride), <const lanes*> at(upstream, k * w.outer_stride),
+                    at(target, k * u.outer_stride), weight if per_position else NULL, v.n,
+                    Slope(f.mean[k], f.wide_scale[k], f.wide_slope[k], f.wide_shift[k]), False, u.streamed
+                )
             if sums and not per_position:
                 sums[o + k], products[o + k] = f.sums[k], f.products[k]
         if per_position and sums:
