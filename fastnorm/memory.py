@@ -8,7 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,46 +29,59 @@ def _bound() -> int:
     return int(text) * 2**20
 
 
+class _Block(NamedTuple):
+    """Bytes that begin at a cache line: a vector's store that crosses two costs twice."""
+
+    memory: Array
+    address: int
+    size: int
+
+
+def _allocated(size: int) -> _Block:
+    memory = np.empty(size + _LINE - 1, np.uint8)
+    start = memory.ctypes.data
+    return _Block(memory, start + -start % _LINE, size)
+
+
 class _Lease:
-    """Lends bytes to the array that is made of it; when no array uses them any more, gives them back."""
+    """Lends a block to the array that is made of it; when no array uses it any more, gives it back."""
 
-    __slots__ = ("__array_interface__", "memory")
+    __slots__ = ("__array_interface__", "block")
 
-    def __init__(self, memory: Array) -> None:
-        self.memory = memory
-        self.__array_interface__ = memory.__array_interface__
+    def __init__(self, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.block = block
+        self.__array_interface__ = {
+            "version": 3, "data": (block.address, False), "shape": shape, "typestr": dtype.str
+        }  # fmt: skip
 
     def __del__(self) -> None:
-        _pool.give_back(self.memory)
+        _pool.give_back(self.block)
 
 
 class _Pool:
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._kept: OrderedDict[int, Array] = OrderedDict()  # by identity, the oldest first
+        self._kept: OrderedDict[int, _Block] = OrderedDict()  # by address, the oldest first
         self._bytes = 0
         self._lock = threading.RLock()  # a garbage collection inside may give memory back
 
-    def take(self, size: int) -> Array:
-        """Return `size` bytes, recycled if there are any."""
+    def take(self, size: int) -> _Block:
+        """Return a block of `size` bytes, recycled if there is one."""
         with self._lock:
-            for identity in reversed(self._kept):
-                if self._kept[identity].nbytes == size:
+            for address in reversed(self._kept):
+                if self._kept[address].size == size:
                     self._bytes -= size
-                    return self._kept.pop(identity)
-        # Aligned to a cache line: a vector's store that crosses two costs twice.
-        memory = np.empty(size + _LINE - 1, np.uint8)
-        start = -memory.ctypes.data % _LINE
-        return memory[start : start + size]
+                    return self._kept.pop(address)
+        return _allocated(size)
 
-    def give_back(self, memory: Array) -> None:
-        if memory.nbytes > self._bound:
+    def give_back(self, block: _Block) -> None:
+        if block.size > self._bound:
             return
         with self._lock:
-            self._kept[id(memory)] = memory
-            self._bytes += memory.nbytes
+            self._kept[block.address] = block
+            self._bytes += block.size
             while self._bytes > self._bound:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+                self._bytes -= self._kept.popitem(last=False)[1].size
 
 
 _pool = _Pool(_bound())
@@ -79,4 +92,5 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], second: bool = False) ->
     size = prod(shape) * dtype.itemsize
     if size < (tuning.POOL_SMALLEST_SECOND_BYTES if second else tuning.POOL_SMALLEST_BYTES):
         return np.empty(shape, dtype)
-    return np.asarray(_Lease(_pool.take(size))).view(dtype).reshape(shape)
+    array = np.asarray(_Lease(_pool.take(size), shape, dtype))
+    return array if array.dtype == dtype else array.view(dtype)  # bfloat16 is no type of NumPy's own
