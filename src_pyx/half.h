@@ -109,15 +109,11 @@ INLINE void half_store_part(uint16_t *p, float_part v) {
 INLINE float_part bfloat_part(const uint16_t *p) {
     return (float_part)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
 }
-INLINE void bfloat_store_part(uint16_t *p, float_part v) {
-    __m256i bits = (__m256i)v, upper = _mm256_srli_epi32(bits, 16);
-    __m256i even = _mm256_add_epi32(_mm256_and_si256(upper, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
-    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, even), 16);
-    __m256i nan = _mm256_or_si256(_mm256_and_si256(upper, _mm256_set1_epi32(0x8000)), _mm256_set1_epi32(0x7fc0));
-    __m256i is_nan = (__m256i)_mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q);
-    rounded = _mm256_blendv_epi8(rounded, nan, is_nan);
-    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1)));
+INLINE __m256i bfloat_bits(float_part v) {
+    __m256i bits = (__m256i)v, odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
 }
+#  define BFLOAT_BUNDLES
 #else
 #  define DEFINE_PART(kind)                                                                               \
     INLINE float_part kind##_part(const uint16_t *p) {                                                    \
@@ -136,34 +132,69 @@ DEFINE_PART(half)
 DEFINE_PART(bfloat)
 #endif
 
-/* A bundle, of which the first `count` elements are in memory (the others are 0), and whole runs. */
-#define DEFINE_NARROW(kind)                                                                               \
-    INLINE lanes32 lanes32_from_##kind(const uint16_t *p, ptrdiff_t count) {                              \
-        uint16_t some[lanes32_count] = {0};                                                               \
+/* Whole bundles. */
+#define DEFINE_LOAD(kind)                                                                                 \
+    INLINE lanes32 kind##_load(const uint16_t *p) {                                                       \
         lanes32 a;                                                                                        \
-        if (count < lanes32_count) {                                                                      \
-            for (ptrdiff_t i = 0; i < count; i++) some[i] = p[i];                                         \
-            p = some;                                                                                     \
-        }                                                                                                 \
         EACH_PART(lanes32_parts, a.part[k] = kind##_part(p + k * lanes32_width))                          \
         return a;                                                                                         \
+    }
+#define DEFINE_STORE(kind)                                                                                \
+    INLINE void kind##_store(uint16_t *p, lanes32 a) {                                                    \
+        EACH_PART(lanes32_parts, kind##_store_part(p + k * lanes32_width, a.part[k]))                     \
+    }
+DEFINE_LOAD(half)
+DEFINE_LOAD(bfloat)
+DEFINE_STORE(half)
+#if defined(BFLOAT_BUNDLES)
+/* NaN is looked for once in a bundle: to round it right costs as much as all else, and it is rare. */
+INLINE void bfloat_store(uint16_t *p, lanes32 a) {
+    __m256 first = _mm256_cmp_ps((__m256)a.part[0], (__m256)a.part[1], _CMP_UNORD_Q);
+    __m256 second = _mm256_cmp_ps((__m256)a.part[2], (__m256)a.part[3], _CMP_UNORD_Q);
+    if (__builtin_expect(_mm256_movemask_ps(_mm256_or_ps(first, second)), 0)) {
+        float x[lanes32_count];
+        memcpy(x, &a, sizeof x);
+        for (int i = 0; i < lanes32_count; i++) p[i] = bfloat_narrowed(x[i]);
+        return;
+    }
+    /* Packed, the quarters of two parts alternate. */
+    __m256i low = _mm256_packus_epi32(bfloat_bits(a.part[0]), bfloat_bits(a.part[1]));
+    __m256i high = _mm256_packus_epi32(bfloat_bits(a.part[2]), bfloat_bits(a.part[3]));
+    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(low, 0xd8));
+    _mm256_storeu_si256((__m256i *)(p + 16), _mm256_permute4x64_epi64(high, 0xd8));
+}
+#else
+DEFINE_STORE(bfloat)
+#endif
+
+/* A bundle, of which the first `count` elements are in memory (the others are 0), and whole runs. */
+#define DEFINE_NARROW(kind)                                                                               \
+    INLINE lanes32 kind##_load_some(const uint16_t *p, ptrdiff_t count) {                                 \
+        uint16_t some[lanes32_count] = {0};                                                               \
+        for (ptrdiff_t i = 0; i < count; i++) some[i] = p[i];                                             \
+        return kind##_load(some);                                                                         \
+    }                                                                                                     \
+    INLINE void kind##_store_some(uint16_t *p, ptrdiff_t count, lanes32 a) {                              \
+        uint16_t some[lanes32_count];                                                                     \
+        kind##_store(some, a);                                                                            \
+        for (ptrdiff_t i = 0; i < count; i++) p[i] = some[i];                                             \
+    }                                                                                                     \
+    INLINE lanes32 lanes32_from_##kind(const uint16_t *p, ptrdiff_t count) {                              \
+        return count < lanes32_count ? kind##_load_some(p, count) : kind##_load(p);                       \
     }                                                                                                     \
     INLINE void lanes32_to_##kind(uint16_t *p, ptrdiff_t count, lanes32 a) {                              \
-        uint16_t some[lanes32_count];                                                                     \
-        uint16_t *target = count < lanes32_count ? some : p;                                              \
-        EACH_PART(lanes32_parts, kind##_store_part(target + k * lanes32_width, a.part[k]))                \
-        for (ptrdiff_t i = 0; target == some && i < count; i++) p[i] = some[i];                           \
+        if (count < lanes32_count) kind##_store_some(p, count, a);                                        \
+        else kind##_store(p, a);                                                                          \
     }                                                                                                     \
     static inline void kind##_to_floats(const uint16_t *source, float *target, ptrdiff_t n) {             \
         ptrdiff_t i = 0;                                                                                  \
-        for (; i + lanes32_count <= n; i += lanes32_count)                                                \
-            lanes32_store((lanes32 *)target, i, lanes32_from_##kind(source + i, lanes32_count));          \
+        for (; i + lanes32_count <= n; i += lanes32_count) lanes32_store((lanes32 *)target, i, kind##_load(source + i)); \
         for (; i < n; i++) target[i] = kind##_widened(source[i]);                                         \
     }                                                                                                     \
     static inline void floats_to_##kind(const float *source, uint16_t *target, ptrdiff_t n) {             \
         ptrdiff_t i = 0;                                                                                  \
         for (; i + lanes32_count <= n; i += lanes32_count)                                                \
-            lanes32_to_##kind(target + i, lanes32_count, lanes32_load((const lanes32 *)source, i));       \
+            kind##_store(target + i, lanes32_load((const lanes32 *)source, i));                           \
         for (; i < n; i++) target[i] = kind##_narrowed(source[i]);                                        \
     }
 DEFINE_NARROW(half)

@@ -226,17 +226,49 @@ cdef void narrow_short_rows(const Work* w, Py_ssize_t start, Py_ssize_t stop) no
         o += count
 
 
+cdef inline void add_block_dots(
+    Storage storage, const bits16* x, const bits16* dy, Py_ssize_t n, double centre, double* sums
+) noexcept nogil:
+    """`block_dots` without a weight, from register to register."""
+    cdef const lanes32* like = NULL
+    cdef Py_ssize_t i, j, whole = n - n % 32, group = RUN * 32
+    cdef lanes32 middle = splat(like, centre)
+    cdef lanes32 s, p, g, sum_s = splat(like, 0.0), sum_p = splat(like, 0.0)
+    for i from 0 <= i < whole by group:
+        s, p = splat(like, 0.0), splat(like, 0.0)
+        for j from i <= j < min(i + group, whole) by 32:
+            prefetch_line(x + j + READ_AHEAD * 32)
+            prefetch_line(dy + j + READ_AHEAD * 32)
+            g = wide_bundle(storage, dy + j, 32)
+            s = add(s, g)
+            p = fused(g, subtract(wide_bundle(storage, x + j, 32), middle), p)
+        sum_s, sum_p = add(sum_s, s), add(sum_p, p)
+    if whole < n:
+        # Lanes without an element hold dy = 0 and x = 0.
+        g = wide_bundle(storage, dy + whole, n - whole)
+        sum_s = add(sum_s, g)
+        sum_p = fused(g, subtract(wide_bundle(storage, x + whole, n - whole), middle), sum_p)
+    sums[0] += total(sum_s)
+    sums[1] += total(sum_p)
+
+
+cdef inline void narrow_block_dots(
+    Storage storage, const bits16* x, const bits16* dy, Py_ssize_t n, double centre, double* sums
+) noexcept nogil:
+    """Once for each type: the loop need not ask."""
+    if storage == HALF:
+        add_block_dots(HALF, x, dy, n, centre, sums)
+    else:
+        add_block_dots(BFLOAT, x, dy, n, centre, sums)
+
+
 cdef void narrow_row_chunks(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """MOMENTS, EXTREMA and DOTS over the chunks `start` to `stop` of rows, counted over (outer, chunks)."""
     cdef float* desk = desk_of_thread()
-    cdef float* upstream = desk + BLOCK
     cdef const lanes32* x = <const lanes32*> desk
-    cdef const lanes32* dy = <const lanes32*> upstream
-    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), k, o, p = 0, i, first, last, length
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), k, o, p = 0, i, first, last, length, source
     cdef double found[2]
-    cdef double low, high
     cdef Moments chunk
-    cdef View v
     for k in range(start, stop):
         o, first = k // chunks, k % chunks * CHUNK
         last = min(first + CHUNK, w.x.n)
@@ -245,17 +277,20 @@ cdef void narrow_row_chunks(const Work* w, Py_ssize_t start, Py_ssize_t stop) no
         chunk = Moments(0.0, 0.0, 0.0, 0.0)
         found[0] = found[1] = 0.0
         for i from first <= i < last by BLOCK:
-            length = min(BLOCK, last - i)
-            v = on_desk(desk, 1, length, False)
-            gather(w.storage, &w.x, o * w.x.outer_stride + i, 1, length, length, desk)
-            if w.dy.data:
-                gather(w.storage, &w.dy, o * w.dy.outer_stride + i, 1, length, length, upstream)
+            length, source = min(BLOCK, last - i), o * w.x.outer_stride + i
+            if w.primitive == DOTS:
+                narrow_block_dots(
+                    w.storage, <const bits16*> w.x.data + source, <const bits16*> w.dy.data + o * w.dy.outer_stride + i,
+                    length, rounded(x, w.mean[p]), found
+                )
+                continue
+            gather(w.storage, &w.x, source, 1, length, length, desk)
             if w.primitive == MOMENTS:
                 absorb_block(&chunk, x, length, w.rule.measure)
-            elif w.primitive == EXTREMA:
-                extrema_block(x, v, i == first, <float*> w.lows + k, <float*> w.highs + k)
             else:
-                block_dots(x, dy, x, False, length, rounded(x, w.mean[p]), found)
+                extrema_block(
+                    x, on_desk(desk, 1, length, False), i == first, <float*> w.lows + k, <float*> w.highs + k
+                )
         if w.primitive == MOMENTS:
             w.mean[k], w.lo[k], w.m2[k] = chunk.hi, chunk.lo, chunk.m2
         elif w.primitive == DOTS:
