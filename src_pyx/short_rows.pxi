@@ -23,6 +23,9 @@ cdef struct Flight:
     double addend[ROWS]
 
 
+include "tiny_rows.pxi"
+
+
 cdef inline void empty(Flight* f, Py_ssize_t rows) noexcept nogil:
     """No shift, and zeros for rows folded beside the last: what lies there may be subnormal, and slow to add."""
     cdef Py_ssize_t size = min(ROWS, (rows + 3) // 4 * 4) * 8 * sizeof(double)
@@ -125,24 +128,34 @@ cdef inline void fly(
     bint per_position, Measure measure, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
     Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    cdef Py_ssize_t o, k, count
+    cdef Py_ssize_t o, j, k, count
     cdef bint ordinary
     cdef Coefficients c
     cdef Flight f
+    cdef lanes tile[TINY]
+    cdef bint tiny = v.n <= TINY
     cdef const lanes* source
     cdef lanes* target
     empty(&f, stop - start)
+    if tiny:
+        memset(&f, 0, sizeof(f))
+        memset(tile, 0, sizeof(tile))
     for k in range(ROWS):
         f.weight[k], f.bias[k] = 1.0, 0.0
     for o from start <= o < stop by ROWS:
         count = min(ROWS, stop - o)
         if fusion:
             before_part(x, fusion, o * v.n, count * v.n)
-        stage_sums(x, v, measure, o, count, &f)
+        if tiny:
+            stage_tile(x, v, measure, o, count, &f, tile)
+        else:
+            stage_sums(x, v, measure, o, count, &f)
         if not per_position:
             read_cycle(weight, parameters, o, count, f.weight)
             read_cycle(bias, parameters, o, count, f.bias)
         ordinary = algebra(x, &f, count, v.n, measure, rule)
+        if tiny:
+            apply_tile(tile, v.n, weight if per_position else NULL, bias, &f)
         for k in range(count):
             source, target = <const lanes*> at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
             if not ordinary and not is_ordinary(x, &f, k, v.n, measure):
@@ -154,7 +167,10 @@ cdef inline void fly(
                 element(<const lanes*> f.centre, k), element(<const lanes*> f.scale, k),
                 element(<const lanes*> f.scale_rest, k), element(<const lanes*> f.addend, k)
             )
-            if per_position:
+            if tiny:
+                for j in range(v.n):
+                    set_element(target, j, element(tile, j * lane_count(x) + k))
+            elif per_position:
                 apply_positions_within(source, target, v.n, c, weight, bias, u.streamed)
             else:
                 apply_scalar_within(source, target, v.n, c, u.streamed)
@@ -185,10 +201,15 @@ cdef inline void fly_moments(
     cdef Py_ssize_t o, k, count
     cdef double n = v.n
     cdef Flight f
+    cdef lanes tile[TINY]
     empty(&f, stop - start)
+    memset(tile, 0, sizeof(tile))
     for o from start <= o < stop by ROWS:
         count = min(ROWS, stop - o)
-        stage_sums(x, v, measure, o, count, &f)
+        if v.n <= TINY:
+            stage_tile(x, v, measure, o, count, &f, tile)
+        else:
+            stage_sums(x, v, measure, o, count, &f)
         if measure == VARIANCE:
             for k in range(count):
                 hi[o + k], lo[o + k] = element(<const lanes*> f.shift, k), f.e[k] / n
