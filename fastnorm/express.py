@@ -46,8 +46,8 @@ class Lane:
     fused_given : callable
         ``(x, residual, mean, var, weight, bias, channel_axis, eps, activation, keep, out)``: and for given statistics.
     train : callable
-        ``(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, stats_class, out)``: those of the
-        batch, which a class has returned too.
+        ``(x, running_mean, running_var, weight, bias, channel_axis, eps, old, unbiased, stats_class, out)``: statistics
+        of the batch, returned too if a class is given.
     lines_backward : callable
         ``(dy, x, weight, mean, rstd, axis, eps, measure, floor, summed, parameters, out)``: dx, and the gradients of
         weight and bias, with ``parameters`` False None.

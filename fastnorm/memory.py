@@ -32,7 +32,7 @@ def _bound() -> int:
 class _Block(NamedTuple):
     """Bytes that begin at a cache line: a vector's store that crosses two costs twice."""
 
-    memory: Array
+    memory: Array  # keeps them alive
     address: int
     size: int
 
@@ -68,10 +68,10 @@ class _Pool:
     def take(self, size: int) -> _Block:
         """Return a block of `size` bytes, recycled if there is one."""
         with self._lock:
-            for address in reversed(self._kept):
-                if self._kept[address].size == size:
+            for address, block in reversed(list(self._kept.items())):
+                if block.size == size and self._kept.pop(address, None) is not None:
                     self._bytes -= size
-                    return self._kept.pop(address)
+                    return block
         return _allocated(size)
 
     def give_back(self, block: _Block) -> None:
@@ -81,7 +81,8 @@ class _Pool:
             self._kept[block.address] = block
             self._bytes += block.size
             while self._bytes > self._bound:
-                self._bytes -= self._kept.popitem(last=False)[1].size
+                oldest = self._kept.popitem(last=False)[1]
+                self._bytes -= oldest.size
 
 
 _pool = _Pool(_bound())

@@ -1,6 +1,6 @@
 /* Activations, in place, for what is in cache. float32 has polynomials of its own, over bundles: no part of a bundle
- * waits for another, so the processor works on several at once. Every instruction set gives the same bits. float64 calls
- * the C library.
+ * waits for another, so the processor works on several at once. Every instruction set gives the same bits. float64
+ * calls the C library.
  */
 #ifndef FASTNORM_ACTIVATIONS_H
 #define FASTNORM_ACTIVATIONS_H
@@ -101,7 +101,7 @@ INLINE lanes32 expm1_parts(lanes32 x, lanes32 *power) {
     return lanes32_fused(lanes32_multiply(r, r), polynomial(r, coefficients, 6), r);
 }
 
-/* 0 from -88 down, finite from 88 up. */
+/* 0 where it would be below 2^-126.5, finite from 88 up. */
 INLINE lanes32 exp_lanes(lanes32 x) {
     lanes32 power, q = expm1_parts(x, &power);
     return lanes32_fused(power, q, power);
@@ -118,11 +118,12 @@ INLINE lanes32 tanh_lanes(lanes32 x) {
     return divide(e, lanes32_add(e, EVERYWHERE(2.0f)));
 }
 
-/* Minus infinity times 0 is to be 0. */
-#define LEAST_FACTOR -200.0f
+/* Infinity times 0 is to be 0. */
+#define LEAST_FACTOR (-200.0f)
+#define AT_LEAST(x, bound) ((x) < (bound) ? (bound) : (x))
 
-/* max(x, 0) - |x| times the tail of the normal distribution beyond |x|. That is half of erfc(z) = t exp(-z^2 + P(t)) for
- * z = |x| / sqrt(2), t = 1 / (1 + z / 2), as in Numerical Recipes, section 6.2. Its error is relative: nothing cancels. */
+/* max(x, 0) - |x| times the tail of the normal distribution beyond |x|. That is half of erfc(z) = t exp(-z^2 + P(t))
+ * for z = |x| / sqrt(2), t = 1 / (1 + z / 2), as in Numerical Recipes, section 6.2. Its error is relative. */
 INLINE lanes32 gelu_lanes(lanes32 x) {
     static const float coefficients[] = {
         0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
@@ -151,8 +152,6 @@ INLINE lanes32 relu_lanes(lanes32 x) { return at_least(x, 0.0f); }
         for (ptrdiff_t i = 0; i < whole; i += lanes32_count) lanes32_store(y, i, name##_lanes(lanes32_load(y, i))); \
         if (rest) lanes32_store_partial(y, whole, rest, name##_lanes(lanes32_load_partial(y, whole, rest, 0.0))); \
     }
-
-#define AT_LEAST(x, bound) ((x) < (bound) ? (bound) : (x))
 
 static inline double relu_double(double x) { return AT_LEAST(x, 0); }
 static inline double sigmoid_double(double x) { return 1.0 / (1.0 + exp(-x)); }

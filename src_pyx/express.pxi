@@ -246,7 +246,7 @@ cdef inline object normalized(
         run(&w, threads)
     elif not few_lines(&w, threads):
         return None
-    if rstd is not None:
+    if rstd is not None:  # where m2 lies until now
         inverses(&w.rule, w.m2, w.m2, lines)
     return y
 

@@ -323,4 +323,3 @@ cdef inline cnp.ndarray copied(const double* numbers, cnp.ndarray x, int axis):
     result = cnp.PyArray_SimpleNew(ndim, shape, cnp.NPY_FLOAT64)
     memcpy(cnp.PyArray_DATA(result), numbers, shape[axis] * sizeof(double))
     return result
-

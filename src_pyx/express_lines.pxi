@@ -88,13 +88,13 @@ def lines_with_options(
     return with_options(y, stats_class, mean, rstd, total)
 
 
-cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t channels) noexcept:
+cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t per_group) noexcept:
     """Give each of the channels of a group the group's number, from the last on: all groups come first."""
     cdef double* numbers = <double*> cnp.PyArray_DATA(statistic)
     cdef Py_ssize_t g, c
     for g in range(groups - 1, -1, -1):
-        for c in range(channels - 1, -1, -1):
-            numbers[g * channels + c] = numbers[g]
+        for c in range(per_group - 1, -1, -1):
+            numbers[g * per_group + c] = numbers[g]
 
 
 cdef object groups_of(
@@ -138,7 +138,9 @@ def groups(
 
 def instances(object x, object weight, object bias, object channel_axis, object eps, object out):
     """instance_norm of (N, C, ...), or None."""
-    return groups_of(x, None, weight, bias, channel_axis, eps, out, None, None, None, None, None) if is_served(x) else None
+    if not is_served(x):
+        return None
+    return groups_of(x, None, weight, bias, channel_axis, eps, out, None, None, None, None, None)
 
 
 def groups_with_options(

@@ -1,5 +1,5 @@
-# What stands next to a norm, done while its rows, or its block of the array, are in cache: a residual is added first, an
-# activation is applied last. Arrays are C-contiguous here, so that some lines, or positions, are a range of memory.
+# What stands next to a norm, done while its rows, or its block of the array, are in cache: a residual is added first,
+# an activation is applied last. Arrays are C-contiguous here: some lines, or positions, are a range of memory.
 
 ctypedef void (*Activation)(void* y, Py_ssize_t n) noexcept nogil
 

@@ -34,13 +34,13 @@ INLINE double_part float_widened(const float *p) { return (double_part){p[0], p[
 INLINE double_part float_widened(const float *p) { return *p; }
 #endif
 
-/* sums += dy, and products += dy * factor * (x - centre), of up to GRADIENT_ROWS rows. With `rstd` these are those of
- * the row, rstd[i] and mean[i]; without it the centre is that of the column, and there is no factor. Inlined for each
- * case, so that no loop asks. */
+/* sums += dy, and products += dy * factor * (x - centre), of up to GRADIENT_ROWS rows. `by_row` these are the row's,
+ * rstd[i] and mean[i]; otherwise the centre is the column's, and there is no factor. Inlined for each case, so that no
+ * loop asks. */
 #define DEFINE_GRADIENT_SUMS(lanes, scalar)                                                               \
     INLINE void scalar##_gradient_rows(                                                                   \
         const scalar *x, ptrdiff_t x_stride, const scalar *dy, ptrdiff_t dy_stride, int rows, ptrdiff_t n, \
-        const double *mean, const double *rstd, double *restrict products, double *restrict sums)         \
+        int by_row, const double *mean, const double *rstd, double *restrict products, double *restrict sums) \
     {                                                                                                     \
         enum { parts = GRADIENT_PARTS, width = GRADIENT_WIDTH };                                          \
         double_part sum[parts], product[parts], centre[parts], g, d;                                      \
@@ -49,15 +49,15 @@ INLINE double_part float_widened(const float *p) { return *p; }
             UNROLL for (int j = 0; j < parts; j++) {                                                      \
                 sum[j] = double_widened(sums + k + j * width);                                            \
                 product[j] = double_widened(products + k + j * width);                                    \
-                if (!rstd) centre[j] = double_widened(mean + k + j * width);                              \
+                if (!by_row) centre[j] = double_widened(mean + k + j * width);                              \
             }                                                                                             \
             UNROLL for (int i = 0; i < rows; i++)                                                         \
                 UNROLL for (int j = 0; j < parts; j++) {                                                  \
                     g = scalar##_widened(dy + i * dy_stride + k + j * width);                             \
                     d = scalar##_widened(x + i * x_stride + k + j * width);                               \
                     sum[j] += g;                                                                          \
-                    d = rstd ? d - mean[i] : d - centre[j];                                               \
-                    product[j] = double_fused(rstd ? g * rstd[i] : g, d, product[j]);                     \
+                    d = by_row ? d - mean[i] : d - centre[j];                                               \
+                    product[j] = double_fused(by_row ? g * rstd[i] : g, d, product[j]);                     \
                 }                                                                                         \
             UNROLL for (int j = 0; j < parts; j++) {                                                      \
                 memcpy(sums + k + j * width, &sum[j], sizeof sum[j]);                                     \
@@ -66,21 +66,22 @@ INLINE double_part float_widened(const float *p) { return *p; }
         }                                                                                                 \
         for (; k < n; k++)                                                                                \
             for (ptrdiff_t i = 0; i < rows; i++) {                                                        \
-                double one_g = dy[i * dy_stride + k], one_d = (double)x[i * x_stride + k] - mean[rstd ? i : k]; \
+                double one_g = dy[i * dy_stride + k], one_d = (double)x[i * x_stride + k] - mean[by_row ? i : k]; \
                 sums[k] += one_g;                                                                         \
-                products[k] = fma(rstd ? one_g * rstd[i] : one_g, one_d, products[k]);                    \
+                products[k] = fma(by_row ? one_g * rstd[i] : one_g, one_d, products[k]);                    \
             }                                                                                             \
     }                                                                                                     \
     INLINE void scalar##_gradient_sums(                                                                   \
         const scalar *x, ptrdiff_t x_stride, const scalar *dy, ptrdiff_t dy_stride, ptrdiff_t rows, ptrdiff_t n, \
-        const double *mean, const double *rstd, double *products, double *sums)                           \
+        int by_row, const double *mean, const double *rstd, double *products, double *sums)               \
     {                                                                                                     \
         for (; rows >= GRADIENT_ROWS; rows -= GRADIENT_ROWS) {                                            \
-            scalar##_gradient_rows(x, x_stride, dy, dy_stride, GRADIENT_ROWS, n, mean, rstd, products, sums); \
+            scalar##_gradient_rows(x, x_stride, dy, dy_stride, GRADIENT_ROWS, n, by_row, mean, rstd, products, sums); \
             x += GRADIENT_ROWS * x_stride, dy += GRADIENT_ROWS * dy_stride;                               \
-            if (rstd) mean += GRADIENT_ROWS, rstd += GRADIENT_ROWS;                                       \
+            if (by_row) mean += GRADIENT_ROWS, rstd += GRADIENT_ROWS;                                     \
         }                                                                                                 \
-        scalar##_gradient_rows(x, x_stride, dy, dy_stride, (int)rows, n, mean, rstd, products, sums);     \
+        if (rows > 0)                                                                                     \
+            scalar##_gradient_rows(x, x_stride, dy, dy_stride, (int)rows, n, by_row, mean, rstd, products, sums); \
     }                                                                                                     \
     /* For the parameters of positions: of dy * xhat, of rows that have statistics each. */               \
     static void lanes##_position_sums(                                                                    \
@@ -88,7 +89,7 @@ INLINE double_part float_widened(const float *p) { return *p; }
         const double *mean, const double *rstd, double *products, double *sums)                           \
     {                                                                                                     \
         scalar##_gradient_sums(                                                                           \
-            (const scalar *)x, x_stride, (const scalar *)dy, dy_stride, rows, n, mean, rstd, products, sums); \
+            (const scalar *)x, x_stride, (const scalar *)dy, dy_stride, rows, n, 1, mean, rstd, products, sums); \
     }                                                                                                     \
     /* Of dy * (x - mean), of columns that have a mean each. */                                           \
     static void lanes##_column_dots(                                                                      \
@@ -96,7 +97,7 @@ INLINE double_part float_widened(const float *p) { return *p; }
         const double *mean, double *products, double *sums)                                               \
     {                                                                                                     \
         scalar##_gradient_sums(                                                                           \
-            (const scalar *)x, x_stride, (const scalar *)dy, dy_stride, rows, n, mean, NULL, products, sums); \
+            (const scalar *)x, x_stride, (const scalar *)dy, dy_stride, rows, n, 0, mean, NULL, products, sums); \
     }
 
 DEFINE_GRADIENT_SUMS(lanes32, float)

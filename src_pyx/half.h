@@ -80,7 +80,7 @@ static inline float bfloat_widened(uint16_t bfloat)
     return x;
 }
 
-/* A bundle of 32 from and to 16-bit floats, part by part. */
+/* Parts of 16-bit floats. */
 #if defined(__GNUC__) && defined(__AVX512F__)
 INLINE float_part half_part(const uint16_t *p) {
     return (float_part)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
@@ -188,7 +188,8 @@ DEFINE_STORE(bfloat)
     }                                                                                                     \
     static inline void kind##_to_floats(const uint16_t *source, float *target, ptrdiff_t n) {             \
         ptrdiff_t i = 0;                                                                                  \
-        for (; i + lanes32_count <= n; i += lanes32_count) lanes32_store((lanes32 *)target, i, kind##_load(source + i)); \
+        for (; i + lanes32_count <= n; i += lanes32_count)                                                \
+            lanes32_store((lanes32 *)target, i, kind##_load(source + i));                                 \
         for (; i < n; i++) target[i] = kind##_widened(source[i]);                                         \
     }                                                                                                     \
     static inline void floats_to_##kind(const float *source, uint16_t *target, ptrdiff_t n) {             \

@@ -117,8 +117,8 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         )
     elif w.primitive == NORMALIZE and rows:
         normalize_rows(
-            x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, w.segments, &w.rule, w.mean, w.m2, fusion, start,
-            stop
+            x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, w.segments, &w.rule, w.mean, w.m2, fusion,
+            start, stop
         )
     elif w.primitive == NORMALIZE:
         normalize_columns(

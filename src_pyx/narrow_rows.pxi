@@ -1,5 +1,6 @@
 # Rows of 16-bit floats. Forward, those longer than what is in flight are widened while their sums are made, and rounded
-# to where they belong while they are applied; all others lie on the desk as float32, some at a time.
+# to where they belong while they are applied. Sums of gradients of long rows go from register to register. All others
+# lie on the desk as float32, some at a time.
 
 
 cdef inline Py_ssize_t first_parameter(Work* part, Py_ssize_t number, Py_ssize_t each) noexcept nogil:

@@ -118,7 +118,7 @@ cdef inline void flight_sums(
 cdef inline bint flight_slopes(
     const lanes* like, double n, bint per_position, const Rule* rule, Py_ssize_t count, GradientFlight* f
 ) noexcept nogil:
-    """From sums the coefficients of dx, as `line_terms` and `slope_of` make them; a row's own weight goes into its scale.
+    """From sums the coefficients of dx, as `line_terms` and `slope_of` do; a row's own weight goes into its scale.
 
     Return whether the storage type can hold those of every row.
     """

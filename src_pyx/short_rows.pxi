@@ -136,10 +136,11 @@ cdef inline void fly(
     cdef bint tiny = v.n <= TINY
     cdef const lanes* source
     cdef lanes* target
-    empty(&f, stop - start)
     if tiny:
         memset(&f, 0, sizeof(f))
         memset(tile, 0, sizeof(tile))
+    else:
+        empty(&f, stop - start)
     for k in range(ROWS):
         f.weight[k], f.bias[k] = 1.0, 0.0
     for o from start <= o < stop by ROWS:
@@ -203,7 +204,8 @@ cdef inline void fly_moments(
     cdef Flight f
     cdef lanes tile[TINY]
     empty(&f, stop - start)
-    memset(tile, 0, sizeof(tile))
+    if v.n <= TINY:
+        memset(tile, 0, sizeof(tile))
     for o from start <= o < stop by ROWS:
         count = min(ROWS, stop - o)
         if v.n <= TINY:

@@ -6,7 +6,7 @@ cdef enum:
 
 
 cdef inline lanes folded(const lanes* tile) noexcept nogil:
-    """The sums of the rows of a tile: halves are added, as in `total`; that the other lanes hold 0 shows in -0 alone."""
+    """The sums of the rows of a tile, by halves, as in `total`; that other lanes hold 0 shows in -0 alone."""
     cdef lanes zero = splat(tile, 0.0)
     cdef lanes even = add(add(add(tile[0], zero), tile[4]), add(add(tile[2], zero), tile[6]))
     cdef lanes odd = add(add(add(tile[1], zero), tile[5]), add(add(tile[3], zero), tile[7]))

@@ -208,6 +208,34 @@ def test_statistics_are_those_of_the_general_path(name: str, dtype: str, kernels
                 assert calls[-1] or threads > 1 or (dtype == "float16" and shape[-1] > 65_536)
 
 
+# Rows of every length that is made in another way, more of them than are in flight.
+@pytest.mark.parametrize("length", [1, 3, 8, 9, 40, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_rows_that_are_not_ordinary_beside_others_that_are(
+    length: int, dtype: str, kernels: str, calls: list[bool]
+) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
+    x = sample(21, length)
+    x[2, 0], x[5, -1], x[17, 0] = np.nan, np.inf, -np.inf
+    x[3], x[7], x[11] = 4.0, 0.0, -0.0
+    if dtype not in ("float16",):
+        x[13] *= np.float32(1e30)
+        x[19] *= np.float32(1e-30)
+    x = x.astype(dtype_of(dtype))
+    weight = sample(length).astype(x.dtype)
+    for norm in (fastnorm.layer_norm, fastnorm.rms_norm):
+        for options in ({"return_stats": True}, {"residual": x}, {"activation": "silu", "return_stats": True}):
+            found = norm(x, weight, eps=0.0, **options)
+            expected = norm(x, weight, eps=0.0, **options, backend="cython")
+            if "return_stats" in options:
+                np.testing.assert_array_equal(found[1].mean, expected[1].mean)
+                np.testing.assert_array_equal(found[1].rstd, expected[1].rstd)
+                found, expected = found[0], expected[0]
+            np.testing.assert_array_equal(found.astype(np.float64), expected.astype(np.float64))
+    assert all(calls)
+
+
 @pytest.mark.parametrize("norm", [fastnorm.layer_norm, fastnorm.rms_norm])
 def test_statistics_and_sum_come_in_their_order(norm: Any, kernels: str, calls: list[bool]) -> None:
     x, residual, out = sample(5, 40), sample(5, 40)[::-1].copy(), np.empty((5, 40), np.float32)

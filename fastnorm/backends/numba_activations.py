@@ -12,7 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from fastnorm.backends.numba_jit import HELPER, helper, kernel, parallel_kernel
-from fastnorm.backends.numba_lowering import call_fma
+from fastnorm.backends.numba_lanes import fused
 
 # Elements to a unit of work.
 BLOCK = 8192
@@ -30,12 +30,6 @@ def constant(typing_context, like, value):
         return context.cast(builder, args[1], types.float64, sig.args[0])
 
     return like(like, types.float64), generate
-
-
-@intrinsic
-def fused(typing_context, a, b, c):
-    """a * b + c, rounded once, of numbers of one type."""
-    return a(a, b, c), lambda context, builder, sig, args: call_fma(builder, *args)
 
 
 @intrinsic
@@ -105,7 +99,7 @@ def expm1_parts(x):
 
 @helper
 def exp_single(x):
-    """0 from -88 down, finite from 88 up."""
+    """0 where it would be below 2^-126.5, finite from 88 up."""
     q, power = expm1_parts(x)
     return fused(power, q, power)
 
@@ -178,6 +172,7 @@ def _by_type(single, double):
 gelu = _by_type(gelu_single, gelu_double)
 gelu_tanh = _by_type(gelu_tanh_single, gelu_tanh_double)
 silu = _by_type(silu_single, silu_double)
+# Of what kernels call themselves an overload needs a plain function.
 sigmoid = _by_type(lambda x: sigmoid_single(x), lambda x: sigmoid_double(x))
 tanh = _by_type(tanh_single, lambda x: tanh_double(x))
 

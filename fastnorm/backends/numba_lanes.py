@@ -187,7 +187,7 @@ def splat(typing_context, like, value):
 
 @intrinsic
 def fused(typing_context, a, b, c):
-    """a * b + c for bundles, rounded once."""
+    """a * b + c for bundles, or for numbers of one type, rounded once."""
     return a(a, b, c), lambda context, builder, sig, args: call_fma(builder, *args)
 
 

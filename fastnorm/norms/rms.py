@@ -72,8 +72,10 @@ def rms_norm(
     """
     with_options = residual is not None or activation is not None or return_stats
     if with_options and dtype is None and backend is None and quantize is None:
-        code, stats = activation_code(activation, x, "rms_norm"), Stats if return_stats else None
-        y = lane.lines_with_options(x, residual, weight, bias, axis, eps, SQUARES, code, return_residual, stats, out)
+        code, stats_class = activation_code(activation, x, "rms_norm"), Stats if return_stats else None
+        y = lane.lines_with_options(
+            x, residual, weight, bias, axis, eps, SQUARES, code, return_residual, stats_class, out
+        )
         if y is not None:
             return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))

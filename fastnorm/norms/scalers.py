@@ -105,10 +105,10 @@ def scale_by_extrema(
     limit = LARGEST_SINGLE_SPAN if call.compute == FLOAT32 else LARGEST_SPAN
     within = (span <= limit) & (scale >= SMALLEST_SCALE) & (scale <= LARGEST_SCALE)
     shift = np.full(least.shape, low)
-    if within.all():
+    far = None if within.all() else ~within & np.isfinite(least) & np.isfinite(largest)
+    if far is None or not far.any():
         engine.apply_statistics(call, plan, Affine(least, zero, scale, shift))
     else:
-        far = ~within & np.isfinite(least) & np.isfinite(largest)
         mask = far.reshape(plan.stats)
         lines = lines_over(axes, call.x, mask).astype(np.float64)  # read first: y may be x
         apart, scale[far] = _scale_by_division(lines, least[far], largest[far], low, high)
