@@ -22,7 +22,7 @@ cdef inline bint has_steps(const Fusion* fusion) noexcept nogil:
     return fusion.residual or fusion.activate or fusion.quantized
 
 
-cdef inline void add_arrays(const lanes* a, const lanes* b, lanes* target, Py_ssize_t n) noexcept nogil:
+cdef void add_arrays(const lanes* a, const lanes* b, lanes* target, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i, step = lane_count(a), whole = n - n % step, rest = n - whole
     for i from 0 <= i < whole by step:
         prefetch(a, i + READ_AHEAD * step)
@@ -32,7 +32,7 @@ cdef inline void add_arrays(const lanes* a, const lanes* b, lanes* target, Py_ss
         store_partial(target, whole, rest, add(load_partial(a, whole, rest, 0.0), load_partial(b, whole, rest, 0.0)))
 
 
-cdef inline void before_part(const lanes* x, const Fusion* fusion, Py_ssize_t offset, Py_ssize_t n) noexcept nogil:
+cdef void before_part(const lanes* x, const Fusion* fusion, Py_ssize_t offset, Py_ssize_t n) noexcept nogil:
     """The n elements of x from `offset` on, if they are a sum."""
     if fusion.residual:
         add_arrays(
@@ -47,7 +47,7 @@ cdef inline void after_part(const lanes* y, const Fusion* fusion, Py_ssize_t off
         fusion.activate(at(y, offset), n)
 
 
-cdef inline void after_lines(
+cdef void after_lines(
     const lanes* y, const Fusion* fusion, Py_ssize_t first, Py_ssize_t count, Py_ssize_t n
 ) noexcept nogil:
     """The same for `count` lines of n elements, which may be wanted as int8 besides."""
