@@ -226,7 +226,8 @@ def test_rows_that_are_not_ordinary_beside_others_that_are(
     weight = sample(length).astype(x.dtype)
     for norm in (fastnorm.layer_norm, fastnorm.rms_norm):
         for options in ({"return_stats": True}, {"residual": x}, {"activation": "silu", "return_stats": True}):
-            found = norm(x, weight, eps=0.0, **options)
+            with fastnorm.config(num_threads=1):
+                found = norm(x, weight, eps=0.0, **options)
             expected = norm(x, weight, eps=0.0, **options, backend="cython")
             if "return_stats" in options:
                 np.testing.assert_array_equal(found[1].mean, expected[1].mean)
@@ -240,7 +241,8 @@ def test_rows_that_are_not_ordinary_beside_others_that_are(
 def test_statistics_and_sum_come_in_their_order(norm: Any, kernels: str, calls: list[bool]) -> None:
     x, residual, out = sample(5, 40), sample(5, 40)[::-1].copy(), np.empty((5, 40), np.float32)
     options = {"residual": residual, "return_residual": True, "return_stats": True, "activation": "silu"}
-    y, stats, total = norm(x, out=out, **options)
+    with fastnorm.config(num_threads=1):  # threads that share lines leave a residual to the general path
+        y, stats, total = norm(x, out=out, **options)
     general = norm(x, backend="cython", **options)
     assert y is out
     assert isinstance(stats, type(general[1]))
