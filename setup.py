@@ -48,6 +48,7 @@ extensions += [
             "src_pyx/images.h",
             "src_pyx/lanes.h",
             "src_pyx/pool.h",
+            "src_pyx/tiles.h",
         ],
         include_dirs=[get_include(), "src_pyx"],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],

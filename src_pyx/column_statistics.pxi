@@ -9,6 +9,10 @@ cdef enum:
     BLOCK_COLUMNS = 8 * GROUP       # rows summed in the storage type: 8 additions in a chain
     CHUNK_COLUMNS = 16 * BLOCK_COLUMNS
     TILE = 4                        # bundles: 128 float32 or 64 float64 lines
+    ABREAST = 2                     # bundles that blocks of few columns fill side by side
+    MOMENTS_ABREAST = 3             # such blocks: with fewer, copying takes longer than half empty bundles
+    EXTREMA_ABREAST = 5
+    BUNDLE_BYTES = 128
     MAX_LINES = 32 * TILE
 
 
@@ -227,15 +231,13 @@ cdef inline void absorb_columns(
     a.count = joined
 
 
-cdef inline void absorb_column_block(
-    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
-    Py_ssize_t next
+cdef inline void read_block(
+    Block* block, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, Py_ssize_t next
 ) noexcept nogil:
     cdef Py_ssize_t k, j, c, step = lane_count(x)
     cdef lanes shift[TILE]
     cdef lanes sums_e[TILE]
     cdef lanes sums_q[TILE]
-    cdef Block block
     cdef double s, e, q, count = n
     cdef Py_ssize_t strange = 0
     for k in range(TILE):
@@ -259,21 +261,99 @@ cdef inline void absorb_column_block(
                 if measure != VARIANCE:
                     e = 0.0
                 block.hi[j], block.lo[j], block.m2[j] = s, e / count, q - e * (e / count)
-    absorb_columns(lines, width, count, block.hi, block.lo, block.m2)
 
 
-cdef void column_chunk(
+cdef inline void absorb_column_block(
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
+    Py_ssize_t next
+) noexcept nogil:
+    cdef Block block
+    read_block(&block, x, stride, n, width, measure, next)
+    absorb_columns(lines, width, n, block.hi, block.lo, block.m2)
+
+
+cdef inline void lay_abreast(
+    const char* x, Py_ssize_t row_bytes, Py_ssize_t blocks, Py_ssize_t size, Py_ssize_t half, char* desk
+) noexcept nogil:
+    """Copy rows of `size` bytes, two moves of `half` of it or more each: of every block the first, the second, ..."""
+    cdef Py_ssize_t b, r
+    cdef const char* source
+    cdef char* target
+    for b in range(blocks):
+        for r in range(BLOCK_COLUMNS):
+            source = x + (b * BLOCK_COLUMNS + r) * row_bytes
+            target = desk + (r * blocks + b) * size
+            memcpy(target, source, half)
+            memcpy(target + size - half, source + size - half, half)
+
+
+cdef inline void lay_blocks_abreast(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t blocks, Py_ssize_t width, lanes* desk
+) noexcept nogil:
+    """Copy blocks of few columns to lie side by side, so that they fill the bundles of a desk."""
+    cdef Py_ssize_t i, bytes = BUNDLE_BYTES // lane_count(x), size = width * bytes
+    cdef Py_ssize_t row_bytes = stride * bytes, all_bytes = blocks * BLOCK_COLUMNS * row_bytes
+    cdef const char* source = <const char*> x
+    for i from 0 <= i < all_bytes by 64:  # what is read next
+        prefetch_line(source + all_bytes + i)
+    # Sizes that are constants, so that no copy is a call.
+    if size < 16:
+        lay_abreast(source, row_bytes, blocks, size, 8, <char*> desk)
+    elif size < 32:
+        lay_abreast(source, row_bytes, blocks, size, 16, <char*> desk)
+    elif size < 64:
+        lay_abreast(source, row_bytes, blocks, size, 32, <char*> desk)
+    else:
+        lay_abreast(source, row_bytes, blocks, size, 64, <char*> desk)
+
+
+cdef void absorb_blocks_abreast(
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t blocks, Py_ssize_t width, Measure measure
+) noexcept nogil:
+    """`absorb_column_block` of several blocks of few columns."""
+    cdef lanes desk[BLOCK_COLUMNS * ABREAST]
+    cdef Block block
+    cdef Py_ssize_t b
+    lay_blocks_abreast(x, stride, blocks, width, desk)
+    read_block(&block, <const lanes*> desk, blocks * width, BLOCK_COLUMNS, blocks * width, measure, 0)
+    for b in range(blocks):
+        absorb_columns(
+            lines, width, BLOCK_COLUMNS, &block.hi[b * width], &block.lo[b * width], &block.m2[b * width]
+        )
+
+
+cdef inline Py_ssize_t blocks_abreast(
+    const lanes* like, Py_ssize_t n, Py_ssize_t width, Py_ssize_t least
+) noexcept nogil:
+    """How many blocks of n positions to lay side by side; 0 where `least` of them do not fit."""
+    cdef Py_ssize_t blocks = min(ABREAST * lane_count(like) // width, n // BLOCK_COLUMNS)
+    return blocks if width > 1 and blocks >= least else 0
+
+
+cdef void absorb_column_blocks(
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
+    Py_ssize_t next
+) noexcept nogil:
+    """The moments of n positions join those of a tile; `next` is how many elements further those begin that follow."""
+    cdef Py_ssize_t i = 0, blocks = blocks_abreast(x, n, width, MOMENTS_ABREAST)
+    while blocks:
+        absorb_blocks_abreast(lines, <const lanes*> at(x, i * stride), stride, blocks, width, measure)
+        i += blocks * BLOCK_COLUMNS
+        blocks = blocks_abreast(x, n - i, width, MOMENTS_ABREAST)
+    for i from i <= i < n by BLOCK_COLUMNS:
+        absorb_column_block(
+            lines, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, measure,
+            BLOCK_COLUMNS * stride if i + BLOCK_COLUMNS < n else next - i * stride
+        )
+
+
+cdef inline void column_chunk(
     Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
     Py_ssize_t next
 ) noexcept nogil:
-    """The moments of a chunk of a tile; `next` is how many elements further the chunk begins that comes after it."""
-    cdef Py_ssize_t i
+    """The same of a chunk alone."""
     chunk.count = 0.0
-    for i from 0 <= i < n by BLOCK_COLUMNS:
-        absorb_column_block(
-            chunk, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, measure,
-            BLOCK_COLUMNS * stride if i + BLOCK_COLUMNS < n else next - i * stride
-        )
+    absorb_column_blocks(chunk, x, stride, n, width, measure, next)
 
 
 cdef void moments_columns(
@@ -294,23 +374,56 @@ cdef void moments_columns(
             hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
 
 
+cdef inline void extend(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, lanes* low, lanes* high
+) noexcept nogil:
+    """The extrema of a bundle of columns, of which `width` exist, take in n positions."""
+    cdef Py_ssize_t r
+    cdef lanes values
+    for r in range(n):
+        values = load_columns(x, r * stride, width, 0.0)
+        low[0], high[0] = minimum(low[0], values), maximum(high[0], values)
+
+
+cdef void extend_abreast(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t blocks, Py_ssize_t width, lanes* low, lanes* high
+) noexcept nogil:
+    """`extend` by several blocks of few columns; of two zeros the first stays, as if they came one by one."""
+    cdef lanes desk[BLOCK_COLUMNS * ABREAST]
+    cdef lanes lows[ABREAST]
+    cdef lanes highs[ABREAST]
+    cdef Py_ssize_t b, c, all_columns = blocks * width, step = lane_count(x)
+    lay_blocks_abreast(x, stride, blocks, width, desk)
+    for b in range(parts(all_columns, step)):
+        c = b * step
+        lows[b] = load_columns(<const lanes*> desk, c, all_columns - c, 0.0)
+        highs[b] = lows[b]
+        extend(<const lanes*> at(desk, c), all_columns, BLOCK_COLUMNS, all_columns - c, &lows[b], &highs[b])
+    for b in range(blocks):
+        low[0] = minimum(low[0], load_partial(<const lanes*> lows, b * width, width, 0.0))
+        high[0] = maximum(high[0], load_partial(<const lanes*> highs, b * width, width, 0.0))
+
+
 cdef void extrema_columns(
     const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The least and the largest element of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
-    cdef Py_ssize_t o, i, j, r, c, k, p, width, step = lane_count(x), tile = TILE * step
+    cdef Py_ssize_t o, i, j, c, k, p, n, done, blocks, width, step = lane_count(x), tile = TILE * step
     cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
     cdef const lanes* source
-    cdef lanes low, high, values
+    cdef lanes low, high
     for k in range(start, stop):
         o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
         source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
-        p, width = k // tiles * v.inner + c, min(v.inner - c, tile)
+        p, width, n = k // tiles * v.inner + c, min(v.inner - c, tile), min(v.n - i, CHUNK_COLUMNS)
         for j from 0 <= j < width by step:
             low = load_columns(source, j, width - j, 0.0)
-            high = low
-            for r in range(1, min(v.n - i, CHUNK_COLUMNS)):
-                values = load_columns(source, r * v.stride + j, width - j, 0.0)
-                low, high = minimum(low, values), maximum(high, values)
+            high, done = low, 0
+            blocks = blocks_abreast(x, n, width, EXTREMA_ABREAST)
+            while blocks:
+                extend_abreast(<const lanes*> at(source, done * v.stride), v.stride, blocks, width, &low, &high)
+                done += blocks * BLOCK_COLUMNS
+                blocks = blocks_abreast(x, n - done, width, EXTREMA_ABREAST)
+            extend(<const lanes*> at(source, done * v.stride + j), v.stride, n - done, width - j, &low, &high)
             store_columns(lows, p + j, width - j, low)
             store_columns(highs, p + j, width - j, high)

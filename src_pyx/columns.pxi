@@ -39,12 +39,52 @@ cdef inline bint aligned_rows(const lanes* y, Py_ssize_t stride) noexcept nogil:
     return before_aligned(y) == 0 and before_aligned(<const lanes*> at(y, stride)) == 0
 
 
+cdef inline void repeat_lines(const lanes* a, Py_ssize_t width, Py_ssize_t times, lanes* repeated) noexcept nogil:
+    """Copy `width` elements several times."""
+    cdef Py_ssize_t k, j
+    clear_rest(repeated, times * width)
+    for k in range(times):
+        for j in range(width):
+            set_element(repeated, k * width + j, element(a, j))
+
+
 cdef void apply_columns(
     const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
     const lanes* centre, const lanes* scale, const lanes* scale_rest, const lanes* addend, const lanes* weight,
     const lanes* bias, bint streamed
 ) noexcept nogil:
     """y = (x - centre) * scale + shift down columns; with weight, times it, plus bias, which go with the position."""
+    cdef lanes tile[4 * TILE]
+    cdef Py_ssize_t times = TILE * lane_count(x) // width, joined, done
+    if times > 8:
+        times -= times % 8  # whole vectors
+    joined = n // times if times > 1 else 0
+    if joined < 4 or x_stride != width or y_stride != width or weight:
+        apply_rows(
+            x, y, n, width, x_stride, y_stride, centre, scale, scale_rest, addend, weight, bias, streamed
+        )
+        return
+    # Few columns: several rows make one that fills the bundles.
+    repeat_lines(centre, width, times, &tile[0])
+    repeat_lines(scale, width, times, &tile[TILE])
+    repeat_lines(scale_rest, width, times, &tile[2 * TILE])
+    repeat_lines(addend, width, times, &tile[3 * TILE])
+    width, done = width * times, joined * times * width
+    apply_rows(
+        x, y, joined, width, width, width, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], NULL, NULL, streamed
+    )
+    apply_rows(
+        <const lanes*> at(x, done), at(y, done), n - joined * times, x_stride, x_stride, y_stride, centre, scale,
+        scale_rest, addend, NULL, NULL, False
+    )
+
+
+cdef inline void apply_rows(
+    const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
+    const lanes* centre, const lanes* scale, const lanes* scale_rest, const lanes* addend, const lanes* weight,
+    const lanes* bias, bint streamed
+) noexcept nogil:
+    """The same row by row."""
     cdef Py_ssize_t i, c, k, step = lane_count(x)
     cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * y_stride
     cdef bint aligned = streamed and aligned_rows(y, y_stride)

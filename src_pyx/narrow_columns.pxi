@@ -33,7 +33,7 @@ cdef void narrow_column_chunks(const Work* w, Py_ssize_t start, Py_ssize_t stop)
     cdef float* upstream = desk + BLOCK_COLUMNS * MAX_LINES
     cdef const lanes32* x = <const lanes32*> desk
     cdef Py_ssize_t tiles = parts(w.x.inner, MAX_LINES), chunks = parts(w.x.n, CHUNK_COLUMNS)
-    cdef Py_ssize_t k, o, c, i, j, p, q, first, last, rows, width
+    cdef Py_ssize_t k, o, c, i, j, p, q, first, last, rows, width, most
     cdef Columns chunk
     for k in range(start, stop):
         o, first, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * MAX_LINES
@@ -43,11 +43,14 @@ cdef void narrow_column_chunks(const Work* w, Py_ssize_t start, Py_ssize_t stop)
         if w.primitive == DOTS:
             for j in range(p, p + width):
                 w.sums[j] = w.products[j] = 0.0
-        for i from first <= i < last by BLOCK_COLUMNS:
-            rows = min(BLOCK_COLUMNS, last - i)
+        most = BLOCK_COLUMNS
+        if w.primitive != DOTS:
+            most *= MAX_LINES // width  # blocks of few columns lie side by side
+        for i from first <= i < last by most:
+            rows = min(most, last - i)
             gather(w.storage, &w.x, o * w.x.outer_stride + i * w.x.stride + c, rows, width, w.x.stride, desk)
             if w.primitive == MOMENTS:
-                absorb_column_block(&chunk, x, width, rows, width, w.rule.measure, 0)
+                absorb_column_blocks(&chunk, x, width, rows, width, w.rule.measure, 0)
             elif w.primitive == EXTREMA:
                 extrema_block(
                     x, on_desk(desk, rows, width, True), i == first, <float*> w.lows + p, <float*> w.highs + p

@@ -3,24 +3,25 @@
 # runs in vectors. Bit for bit what rows.pxi makes of the same rows one by one; a row that is not ordinary goes there.
 
 cdef enum:
-    ROWS = 16                   # in flight
+    ROWS = 16                   # in flight, or as many as a tile has lanes
+    MOST_ROWS = 32
     SHORT = 8                   # bundles: with longer rows, x and y of those in flight leave L1
 
 cdef struct Flight:
     # The numbers of the rows in flight.
     double held[2][ROWS * 8]    # vectors of 64 bytes whose lanes are still to be added
-    double shift[ROWS]          # in the storage type
-    double e[ROWS]              # sum of deviations from the shift
-    double q[ROWS]              # sum of their squares, or magnitudes
-    double weight[ROWS]
-    double bias[ROWS]
-    double lo[ROWS]             # the mean is shift + lo
-    double m2[ROWS]
-    double rstd[ROWS]
-    double centre[ROWS]         # the coefficients, in the storage type
-    double scale[ROWS]
-    double scale_rest[ROWS]
-    double addend[ROWS]
+    double shift[MOST_ROWS]          # in the storage type
+    double e[MOST_ROWS]              # sum of deviations from the shift
+    double q[MOST_ROWS]              # sum of their squares, or magnitudes
+    double weight[MOST_ROWS]
+    double bias[MOST_ROWS]
+    double lo[MOST_ROWS]             # the mean is shift + lo
+    double m2[MOST_ROWS]
+    double rstd[MOST_ROWS]
+    double centre[MOST_ROWS]         # the coefficients, in the storage type
+    double scale[MOST_ROWS]
+    double scale_rest[MOST_ROWS]
+    double addend[MOST_ROWS]
 
 
 include "tiny_rows.pxi"
@@ -128,27 +129,28 @@ cdef inline void fly(
     bint per_position, Measure measure, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
     Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    cdef Py_ssize_t o, j, k, count
+    cdef bint tiny = v.n < lane_count(x)
+    cdef Py_ssize_t o, j, k, count, rows = lane_count(x) if tiny else ROWS
     cdef bint ordinary
     cdef Coefficients c
     cdef Flight f
     cdef lanes tile[TINY]
-    cdef bint tiny = v.n <= TINY
     cdef const lanes* source
     cdef lanes* target
     if tiny:
         memset(&f, 0, sizeof(f))
-        memset(tile, 0, sizeof(tile))
+        memset(tile, 0, v.n * sizeof(lanes))
     else:
         empty(&f, stop - start)
-    for k in range(ROWS):
+    for k in range(MOST_ROWS):
         f.weight[k], f.bias[k] = 1.0, 0.0
-    for o from start <= o < stop by ROWS:
-        count = min(ROWS, stop - o)
+    for o from start <= o < stop by rows:
+        count = min(rows, stop - o)
         if fusion:
             before_part(x, fusion, o * v.n, count * v.n)
         if tiny:
-            stage_tile(x, v, measure, o, count, &f, tile)
+            turn(<const lanes*> at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
+            stage_tile(tile, v.n, measure, &f)
         else:
             stage_sums(x, v, measure, o, count, &f)
         if not per_position:
@@ -157,7 +159,9 @@ cdef inline void fly(
         ordinary = algebra(x, &f, count, v.n, measure, rule)
         if tiny:
             apply_tile(tile, v.n, weight if per_position else NULL, bias, &f)
-        for k in range(count):
+        if tiny and ordinary:
+            turn(tile, lane_count(x), v.n, count, at(y, o * u.outer_stride), u.outer_stride)
+        for k in range(0 if tiny and ordinary else count):
             source, target = <const lanes*> at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
             if not ordinary and not is_ordinary(x, &f, k, v.n, measure):
                 normalize_rows(
@@ -175,7 +179,8 @@ cdef inline void fly(
                 apply_positions_within(source, target, v.n, c, weight, bias, u.streamed)
             else:
                 apply_scalar_within(source, target, v.n, c, u.streamed)
-            if mean:
+        for k in range(count if mean else 0):
+            if ordinary or is_ordinary(x, &f, k, v.n, measure):
                 mean[o + k], m2[o + k] = element(<const lanes*> f.shift, k) + f.lo[k], f.m2[k]
         if fusion:
             after_lines(<const lanes*> y, fusion, o, count, v.n)
@@ -199,17 +204,19 @@ cdef void normalize_short_rows(
 cdef inline void fly_moments(
     const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    cdef Py_ssize_t o, k, count
+    cdef bint tiny = v.n < lane_count(x)
+    cdef Py_ssize_t o, k, count, rows = lane_count(x) if tiny else ROWS
     cdef double n = v.n
     cdef Flight f
     cdef lanes tile[TINY]
     empty(&f, stop - start)
-    if v.n <= TINY:
-        memset(tile, 0, sizeof(tile))
-    for o from start <= o < stop by ROWS:
-        count = min(ROWS, stop - o)
-        if v.n <= TINY:
-            stage_tile(x, v, measure, o, count, &f, tile)
+    if tiny:
+        memset(tile, 0, v.n * sizeof(lanes))
+    for o from start <= o < stop by rows:
+        count = min(rows, stop - o)
+        if tiny:
+            turn(<const lanes*> at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
+            stage_tile(tile, v.n, measure, &f)
         else:
             stage_sums(x, v, measure, o, count, &f)
         if measure == VARIANCE:

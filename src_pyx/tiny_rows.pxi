@@ -1,51 +1,80 @@
-# Rows of a few elements: those in flight lie side by side, a row to a lane, so that what is done once a row is done for
-# all of them in vectors. Lanes are added as a row's own lanes are folded, zeros and all: the bits are the same.
+# Rows of at most a bundle: those in flight lie side by side, a row to a lane, so that what is done once a row is done for
+# all of them in vectors, and no vector is half empty. Lanes are added as a row's own lanes are folded: the same bits.
+
+cdef extern from "tiles.h" nogil:
+    void lanes32_turn(
+        const lanes32* x, Py_ssize_t x_stride, Py_ssize_t rows, Py_ssize_t n, lanes32* y, Py_ssize_t y_stride
+    )
+    void lanes64_turn(
+        const lanes64* x, Py_ssize_t x_stride, Py_ssize_t rows, Py_ssize_t n, lanes64* y, Py_ssize_t y_stride
+    )
 
 cdef enum:
-    TINY = 8                    # elements of the longest such row, and bundles of a tile
+    TINY = 32                   # bundles of a tile: the elements of a bundle of float32
 
 
-cdef inline lanes folded(const lanes* tile) noexcept nogil:
-    """The sums of the rows of a tile, by halves, as in `total`; that other lanes hold 0 shows in -0 alone."""
-    cdef lanes zero = splat(tile, 0.0)
-    cdef lanes even = add(add(add(tile[0], zero), tile[4]), add(add(tile[2], zero), tile[6]))
-    cdef lanes odd = add(add(add(tile[1], zero), tile[5]), add(add(tile[3], zero), tile[7]))
-    return add(even, odd)
-
-
-cdef inline void read_folded(const lanes* tile, Py_ssize_t count, double* sums) noexcept nogil:
-    """The same as float64."""
-    cdef lanes sum_ = folded(tile)
-    cdef Py_ssize_t k
-    for k in range(count):
-        sums[k] = element(&sum_, k)
-
-
-cdef inline void stage_tile(
-    const lanes* x, View v, Measure measure, Py_ssize_t start, Py_ssize_t count, Flight* f, lanes* tile
+cdef inline void turn(
+    const lanes* x, Py_ssize_t x_stride, Py_ssize_t rows, Py_ssize_t n, lanes* y, Py_ssize_t y_stride
 ) noexcept nogil:
-    """`stage_sums` of rows that are left on the tile, element j of row k in lane k of bundle j."""
-    cdef Py_ssize_t j, k, step = lane_count(x)
-    cdef const lanes* source
-    cdef lanes deviations[TINY]
-    cdef lanes squares[TINY]
-    cdef lanes zero = splat(x, 0.0), centre = zero, d
-    for k in range(count):
-        source = <const lanes*> at(x, (start + k) * v.outer_stride)
-        for j in range(v.n):
-            set_element(tile, j * step + k, element(source, j))
+    """y[j, k] = x[k, j], for `rows` of n elements; strides are those of rows."""
+    if lanes is lanes32:
+        lanes32_turn(x, x_stride, rows, n, y, y_stride)
+    else:
+        lanes64_turn(x, x_stride, rows, n, y, y_stride)
+
+
+cdef inline lanes folded(lanes* tile, Py_ssize_t half) noexcept nogil:
+    """The sums of the rows of a tile of `half` bundles, by halves, as in `total`, in place."""
+    cdef Py_ssize_t j
+    while half > 1:
+        half = half // 2
+        for j in range(half):
+            tile[j] = add(tile[j], tile[j + half])
+    return add(tile[0], splat(tile, 0.0))  # lanes that hold no element make +0 of -0
+
+
+cdef inline void widen_sums(const lanes* sums, double* read) noexcept nogil:
+    """The lanes of a bundle as float64."""
+    cdef Py_ssize_t k
+    for k in range(lane_count(sums)):
+        read[k] = element(sums, k)
+
+
+cdef inline lanes size_of(lanes d, Measure measure) noexcept nogil:
+    """What the measure adds up of a deviation."""
+    return magnitude(d) if measure == MAGNITUDES else multiply(d, d)
+
+
+cdef inline void stage_tile(const lanes* tile, Py_ssize_t n, Measure measure, Flight* f) noexcept nogil:
+    """`stage_sums` of the rows of a tile."""
+    cdef Py_ssize_t j, k, half = 1
+    cdef lanes e[TINY]
+    cdef lanes q[TINY]
+    cdef lanes centre = splat(tile, 0.0), sums, c, d
+    while 2 * half < n:
+        half *= 2
     if measure == VARIANCE:
-        read_folded(tile, count, f.e)
-        for k in range(count):
-            set_element(<lanes*> f.shift, k, f.e[k] / v.n)
+        for j in range(half):
+            e[j] = tile[j]
+            if j + half < n:
+                e[j] = add(tile[j], tile[j + half])
+        sums = folded(e, half)
+        widen_sums(&sums, f.e)
+        for k in range(lane_count(tile)):
+            set_element(<lanes*> f.shift, k, f.e[k] / n)
         centre = load(<const lanes*> f.shift, 0)
-    for j in range(TINY):
-        d = subtract(tile[j], centre) if j < v.n else zero
-        deviations[j] = d
-        squares[j] = magnitude(d) if measure == MAGNITUDES else fused(d, d, zero)
+    for j in range(half):
+        c = subtract(tile[j], centre)
+        if j + half < n:
+            d = subtract(tile[j + half], centre)
+            e[j], q[j] = add(c, d), add(size_of(c, measure), size_of(d, measure))
+        else:
+            e[j], q[j] = c, size_of(c, measure)
     if measure == VARIANCE:
-        read_folded(deviations, count, f.e)
-    read_folded(squares, count, f.q)
+        sums = folded(e, half)
+        widen_sums(&sums, f.e)
+    sums = folded(q, half)
+    widen_sums(&sums, f.q)
 
 
 cdef inline void apply_tile(
