@@ -1,6 +1,13 @@
 # The lane form applied: results of lines side by side, from given coefficients or with their statistics.
 
+cdef inline Py_ssize_t together(Py_ssize_t most, Py_ssize_t columns) noexcept nogil:
+    """How many rows of few columns make one of at most so many."""
+    cdef Py_ssize_t times = max(most // columns, 1)
+    return times - times % 8 if times > 8 else times  # a multiple of any vector
+
+
 cdef enum:
+    LEAST_JOINED = 4                # rows of joined ones: with fewer, joining takes longer than it saves
     LEAST_PIECE = 64                # positions: with fewer, coefficients cost `affine` more than another thread saves
     WIDE = 16                       # bundles: what `affine` takes at a time; its coefficients, 8 KiB, stay in L1
 
@@ -39,52 +46,12 @@ cdef inline bint aligned_rows(const lanes* y, Py_ssize_t stride) noexcept nogil:
     return before_aligned(y) == 0 and before_aligned(<const lanes*> at(y, stride)) == 0
 
 
-cdef inline void repeat_lines(const lanes* a, Py_ssize_t width, Py_ssize_t times, lanes* repeated) noexcept nogil:
-    """Copy `width` elements several times."""
-    cdef Py_ssize_t k, j
-    clear_rest(repeated, times * width)
-    for k in range(times):
-        for j in range(width):
-            set_element(repeated, k * width + j, element(a, j))
-
-
 cdef void apply_columns(
     const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
     const lanes* centre, const lanes* scale, const lanes* scale_rest, const lanes* addend, const lanes* weight,
     const lanes* bias, bint streamed
 ) noexcept nogil:
     """y = (x - centre) * scale + shift down columns; with weight, times it, plus bias, which go with the position."""
-    cdef lanes tile[4 * TILE]
-    cdef Py_ssize_t times = TILE * lane_count(x) // width, joined, done
-    if times > 8:
-        times -= times % 8  # whole vectors
-    joined = n // times if times > 1 else 0
-    if joined < 4 or x_stride != width or y_stride != width or weight:
-        apply_rows(
-            x, y, n, width, x_stride, y_stride, centre, scale, scale_rest, addend, weight, bias, streamed
-        )
-        return
-    # Few columns: several rows make one that fills the bundles.
-    repeat_lines(centre, width, times, &tile[0])
-    repeat_lines(scale, width, times, &tile[TILE])
-    repeat_lines(scale_rest, width, times, &tile[2 * TILE])
-    repeat_lines(addend, width, times, &tile[3 * TILE])
-    width, done = width * times, joined * times * width
-    apply_rows(
-        x, y, joined, width, width, width, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], NULL, NULL, streamed
-    )
-    apply_rows(
-        <const lanes*> at(x, done), at(y, done), n - joined * times, x_stride, x_stride, y_stride, centre, scale,
-        scale_rest, addend, NULL, NULL, False
-    )
-
-
-cdef inline void apply_rows(
-    const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
-    const lanes* centre, const lanes* scale, const lanes* scale_rest, const lanes* addend, const lanes* weight,
-    const lanes* bias, bint streamed
-) noexcept nogil:
-    """The same row by row."""
     cdef Py_ssize_t i, c, k, step = lane_count(x)
     cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * y_stride
     cdef bint aligned = streamed and aligned_rows(y, y_stride)
@@ -105,6 +72,36 @@ cdef inline void apply_rows(
             else:
                 store_columns(y, i * y_stride + c, width - c, v)
             k += 1
+
+
+cdef inline void repeat_lines(const lanes* numbers, Py_ssize_t width, Py_ssize_t times, lanes* repeated) noexcept nogil:
+    """Write `width` numbers `times` times, one after the other."""
+    cdef Py_ssize_t k, j
+    clear_rest(repeated, times * width)
+    for k in range(times):
+        for j in range(width):
+            set_element(repeated, k * width + j, element(numbers, j))
+
+
+cdef void apply_few_columns(
+    const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, const lanes* centre, const lanes* scale,
+    const lanes* scale_rest, const lanes* addend, bint streamed
+) noexcept nogil:
+    """`apply_columns` to dense rows of few columns, several rows as one that fills the bundles."""
+    cdef lanes tile[4 * TILE]
+    cdef Py_ssize_t times = together(TILE * lane_count(x), width), joined = n // times, done = joined * times
+    repeat_lines(centre, width, times, &tile[0])
+    repeat_lines(scale, width, times, &tile[TILE])
+    repeat_lines(scale_rest, width, times, &tile[2 * TILE])
+    repeat_lines(addend, width, times, &tile[3 * TILE])
+    apply_columns(
+        x, y, joined, times * width, times * width, times * width, &tile[0], &tile[TILE], &tile[2 * TILE],
+        &tile[3 * TILE], <const lanes*> NULL, <const lanes*> NULL, streamed
+    )
+    apply_columns(
+        <const lanes*> at(x, done * width), at(y, done * width), n - done, width, width, width, centre, scale,
+        scale_rest, addend, <const lanes*> NULL, <const lanes*> NULL, False
+    )
 
 
 cdef inline void inverses(const Rule* rule, const double* m2, double* rstd, Py_ssize_t width) noexcept nogil:
@@ -128,7 +125,7 @@ cdef void normalize_columns(
 
     Weight and bias go with the position, or with the line: line (o, c) then has number (o * inner + c) % parameters.
     """
-    cdef Py_ssize_t o, i, c, j, k, p, width, lines = TILE * lane_count(x), tiles = parts(v.inner, lines)
+    cdef Py_ssize_t o, i, c, j, k, p, width, joined, lines = TILE * lane_count(x), tiles = parts(v.inner, lines)
     cdef Columns all_chunks, chunk
     cdef double rstd[MAX_LINES]
     cdef double factor[MAX_LINES]
@@ -174,6 +171,12 @@ cdef void normalize_columns(
             &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], width, all_chunks.hi, all_chunks.lo, factor,
             shift
         )
+        joined = v.n // together(lines, width)
+        if not per_position and v.stride == width and u.stride == width and LEAST_JOINED <= joined < v.n:
+            apply_few_columns(
+                source, target, v.n, width, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], u.streamed
+            )
+            continue
         apply_columns(
             source, target, v.n, width, v.stride, u.stride, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE],
             weight if per_position else NULL, bias, u.streamed

@@ -44,8 +44,6 @@ cdef object FLOAT32 = _dtypes.FLOAT32
 cdef object FLOAT16 = _numpy.dtype(_numpy.float16)
 cdef Py_ssize_t SERIAL = _tuning.SERIAL_ELEMENTS
 cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES       # larger outputs come from recycled memory
-cdef Py_ssize_t NARROW = _tuning.NARROW_COLUMNS
-cdef Py_ssize_t PACKED = _tuning.PACKED_COLUMNS
 
 
 cdef int bfloat16_type = -1     # ml_dtypes', once an array of it has been seen

@@ -36,13 +36,6 @@ cdef inline bint is_bytes(object a) noexcept:
     )
 
 
-cdef inline void repeat(const double* numbers, Py_ssize_t length, double* target, Py_ssize_t times) noexcept:
-    """Write numbers (length,) `times` times, one after the other."""
-    cdef Py_ssize_t i
-    for i in range(times):
-        memcpy(target + i * length, numbers, length * sizeof(double))
-
-
 cdef inline bint overlaps_any(object out, object x, object mean, object var) noexcept:
     """Whether `out` holds what is read after other parts of it are written, or again where a channel is refused."""
     if out is None or not cnp.PyArray_CheckExact(out):
@@ -56,13 +49,11 @@ cdef object with_statistics(
     object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total
 ):
-    """Channels that are last and few are taken several pixels at a time, as one row of many channels."""
-    cdef Py_ssize_t channels, size, c, together = 1, width, rest = 0
+    cdef Py_ssize_t channels, size, c
     cdef int ndim, threads
     cdef bint last, fused = residual is not None or activation is not None
     cdef object y
     cdef double* coefficients
-    cdef double* folded
     cdef Work w
     if not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
@@ -80,18 +71,13 @@ cdef object with_statistics(
             return None
     last = last or size == cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
     if last:
-        if channels <= NARROW:
-            if fused:
-                return None
-            together = min(max(PACKED // channels, 1), size // channels)
-        width = channels * together
-        rest = size % width
-        begin_work(&w, AFFINE, x, 1, size // width, width)
-        if w.storage == BYTE and width > PIECE:
+        if fused and channels <= NARROW:
+            return None
+        begin_work(&w, AFFINE, x, 1, size // channels, channels)
+        if w.storage == BYTE and channels > PIECE:
             return None
     else:
         c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
-        width = channels
         begin_work(&w, AFFINE, x, c, size // c, 1)
     threads = threads_for(size, size)
     if threads == 0:
@@ -100,8 +86,8 @@ cdef object with_statistics(
     w.vectors[0], w.vectors[1] = vector_of(mean), vector_of(var)
     w.vectors[2], w.vectors[3] = vector_of(weight), vector_of(bias)
     if (
-        last and together == 1 and w.x.n <= INFER_ROWS and not fused and (w.storage == SINGLE or w.storage == DOUBLE)
-        and not overlaps_any(out, x, mean, var)
+        last and channels > NARROW and w.x.n <= INFER_ROWS and not fused
+        and (w.storage == SINGLE or w.storage == DOUBLE) and not overlaps_any(out, x, mean, var)
     ):
         w.primitive = INFER
         y = output_like(x, out, weight, bias)
@@ -111,23 +97,20 @@ cdef object with_statistics(
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
         run(&w, threads)
         return None if w.strange else y
-    coefficients = <double*> PyMem_Malloc(4 * (channels + width) * sizeof(double))
+    coefficients = <double*> PyMem_Malloc(4 * channels * sizeof(double))
     if not coefficients:
         raise MemoryError
     try:
-        folded = coefficients if together == 1 else coefficients + 4 * width
+        for c in range(4):
+            w.coefficients[c] = coefficients + c * channels
         if not fold(
-            w.vectors, 0, channels, w.storage != DOUBLE, eps, folded, folded + channels, folded + 2 * channels,
-            folded + 3 * channels
+            w.vectors, 0, channels, w.storage != DOUBLE, eps, w.coefficients[0], w.coefficients[1], w.coefficients[2],
+            w.coefficients[3]
         ):
             return None
         y = output_like(x, out, weight, bias)
         if y is None or not residual_survives(y, residual):
             return None
-        for c in range(4):
-            w.coefficients[c] = coefficients + c * width
-            if together > 1:
-                repeat(folded + c * channels, channels, w.coefficients[c], together)
         w.y = w.x
         w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
         w.lines = channels if w.x.inner == 1 else 1
@@ -136,12 +119,6 @@ cdef object with_statistics(
         if fused:
             fuse(&w, x if residual is not None else None, residual, activation, None, None)
         run(&w, threads)
-        if rest:  # the pixels that do not fill a row
-            w.x.data = <char*> w.x.data + (size - rest) * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x)
-            w.y.data = <char*> w.y.data + (size - rest) * cnp.PyArray_ITEMSIZE(<cnp.ndarray> y)
-            w.x.n = w.y.n = 1
-            w.x.inner = w.y.inner = rest
-            run(&w, 1)
     finally:
         PyMem_Free(coefficients)
     return y

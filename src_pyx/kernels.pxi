@@ -42,6 +42,10 @@ cdef enum Storage:
     BYTE                    # of pixels
 
 
+cdef inline Py_ssize_t storage_bytes(Storage storage) noexcept nogil:
+    return 8 if storage == DOUBLE else 4 if storage == SINGLE else 1 if storage == BYTE else 2
+
+
 cdef struct Channels:
     # Numbers of each channel, float64, rows of one block.
     double* mean            # hi + lo; backward: all of it
@@ -198,10 +202,15 @@ cdef inline bint may_stream(const Work* w) noexcept:
     return w.primitive not in (MOMENTS, EXTREMA, DOTS, ACTIVATE)
 
 
-cdef inline void run(Work* w, int threads) noexcept:
+include "joined.pxi"
+
+
+cdef void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
     cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
     cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner, tiled
+    if (w.primitive == AFFINE or w.primitive == AFFINE_GRAD) and w.x.inner > 1 and run_joined(w, threads):
+        return
     if w.primitive == NORMALIZE_GRAD:
         units = parts(units, w.rows)
     elif w.primitive == TRAIN or w.primitive == TRAIN_GRAD:
