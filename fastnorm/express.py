@@ -30,7 +30,7 @@ class Lane:
     Attributes
     ----------
     lines : callable
-        ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis.
+        ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis, any without a weight.
     lines_with_options : callable
         ``(x, residual, weight, bias, axis, eps, measure, activation, keep, stats_class, out)``: the same of
         x + residual, through the activation of a code; with ``keep`` also the sum, with a class also the statistics.
@@ -55,15 +55,27 @@ class Lane:
         ``(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)``: the three gradients.
     train_backward : callable
         ``(dy, x, weight, mean, rstd, channel_axis, eps, out)``: the three gradients.
+    moments_along : callable
+        ``(x, axis, ddof, result_class)``: moments along one axis, or of the whole array.
+    extrema_along : callable
+        ``(x, axis, result_class)``: and extrema.
+    standardized : callable
+        ``(x, axis, ddof, out)``: standardize along one axis.
+    scaled : callable
+        ``(x, axis, feature_range, magnitudes, out)``: min_max_scale, and by the largest magnitude max_abs_scale.
+    pixels : callable
+        ``(x, channel_axis, eps, out)``: pixel_norm.
     normalize_image : callable
         ``(image, mean, std, max_value, layout, out, dtype)``: images of bytes, with given numbers.
     """
 
     __slots__ = (
-        "fused_given", "given", "groups", "groups_backward", "groups_with_options", "instances",
-        "lines", "lines_backward", "lines_with_options", "normalize_image", "train", "train_backward",
+        "extrema_along", "fused_given", "given", "groups", "groups_backward", "groups_with_options", "instances",
+        "lines", "lines_backward", "lines_with_options", "moments_along", "normalize_image", "pixels", "scaled",
+        "standardized", "train", "train_backward",
     )  # fmt: skip
 
+    extrema_along: Callable[..., Any]
     fused_given: Callable[..., Any]
     given: Callable[..., Any]
     groups: Callable[..., Any]
@@ -73,7 +85,11 @@ class Lane:
     lines: Callable[..., Any]
     lines_backward: Callable[..., Any]
     lines_with_options: Callable[..., Any]
+    moments_along: Callable[..., Any]
     normalize_image: Callable[..., Any]
+    pixels: Callable[..., Any]
+    scaled: Callable[..., Any]
+    standardized: Callable[..., Any]
     train: Callable[..., Any]
     train_backward: Callable[..., Any]
 

@@ -198,6 +198,30 @@ cdef inline bint residual_survives(object y, object residual) noexcept:
     return cnp.PyArray_DATA(<cnp.ndarray> residual) == cnp.PyArray_DATA(<cnp.ndarray> y)
 
 
+cdef inline int axis_of(cnp.ndarray x, object axis, View* view) noexcept:
+    """View an array as (outer, n, inner) along an axis, and return that, or all dimensions for None; -1: not here."""
+    cdef int overflow = 0, number, i, ndim = cnp.PyArray_NDIM(x)
+    cdef long index
+    cdef Py_ssize_t outer = 1, inner = 1
+    if cnp.PyArray_SIZE(x) == 0:
+        return -1
+    if axis is None:
+        look(view, cnp.PyArray_DATA(x), 1, cnp.PyArray_SIZE(x), 1)
+        return ndim
+    if not PyLong_CheckExact(axis):
+        return -1
+    index = PyLong_AsLongAndOverflow(axis, &overflow)
+    if overflow or not -ndim <= index < ndim:
+        return -1
+    number = index + ndim if index < 0 else index
+    for i in range(number):
+        outer *= cnp.PyArray_DIM(x, i)
+    for i in range(number + 1, ndim):
+        inner *= cnp.PyArray_DIM(x, i)
+    look(view, cnp.PyArray_DATA(x), outer, cnp.PyArray_DIM(x, number), inner)
+    return number
+
+
 cdef inline object normalized(
     cnp.ndarray x, object out, Py_ssize_t lines, Py_ssize_t n, object weight, object bias, bint per_position,
     Py_ssize_t segments, const Rule* rule, object residual=None, object activation=None, object total=None,

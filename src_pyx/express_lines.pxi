@@ -1,15 +1,42 @@
 # The lane's norms with lines of their own: the last axis, or groups of channels, plain or with what options say.
 
+cdef object along(cnp.ndarray x, object out, const View* view, const Rule* rule):
+    """The result of NORMALIZE without weights over the lines of a view of x, or None."""
+    cdef Work w
+    cdef int threads
+    cdef object y
+    if view.inner == 1:
+        return normalized(x, out, view.outer, view.n, None, None, False, 1, rule)
+    threads = threads_for(
+        cnp.PyArray_SIZE(x), view.outer * parts(view.inner * cnp.PyArray_ITEMSIZE(x), TILE * BUNDLE_BYTES)
+    )
+    if threads == 0 or not is_plain(x):
+        return None
+    y = output_like(x, out, None, None)
+    if y is None:
+        return None
+    begin_work(&w, NORMALIZE, x, view.outer, view.n, view.inner)
+    look(&w.y, cnp.PyArray_DATA(<cnp.ndarray> y), view.outer, view.n, view.inner)
+    w.rule, w.segments, w.parameters = rule[0], 1, 1
+    w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
+    run(&w, threads)
+    return y
+
+
 def lines(
     object x, object weight, object bias, object axis, object eps, Measure measure, bint floor, bint summed, object out
 ):
-    """layer_norm and its like over the last axis, or None."""
+    """layer_norm and its like over the last axis, without weights over any, or None."""
     cdef Py_ssize_t n, size
+    cdef View view
     cdef Rule rule
-    if not is_served(x) or not PyFloat_CheckExact(eps):
+    if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
         return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
-        return None
+    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
+        if weight is not None or bias is not None or axis is None or axis_of(x, axis, &view) < 0:
+            return None
+        rule = Rule(measure, 1.0 if summed else view.n, eps, floor)
+        return along(x, out, &view, &rule) if rule.eps >= 0.0 else None
     n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     size = cnp.PyArray_SIZE(<cnp.ndarray> x)
     rule = Rule(measure, 1.0 if summed else n, eps, floor)

@@ -1,5 +1,5 @@
-# Element by element down a few columns: several positions are taken as one that fills the bundles, with coefficients that
-# are repeated for it.
+# Element by element down a few columns: several positions are one that fills the bundles, with coefficients that are
+# repeated for it.
 
 from libc.stdlib cimport free, malloc
 

@@ -391,6 +391,7 @@ def merge(
 include "textbook.pxi"
 include "express.pxi"
 include "express_lines.pxi"
+include "express_axes.pxi"
 include "express_batch.pxi"
 include "express_gradients.pxi"
 include "images.pxi"

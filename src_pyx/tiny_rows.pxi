@@ -1,5 +1,5 @@
-# Rows of at most a bundle: those in flight lie side by side, a row to a lane, so that what is done once a row is done for
-# all of them in vectors, and no vector is half empty. Lanes are added as a row's own lanes are folded: the same bits.
+# Rows shorter than a bundle: those in flight lie side by side, a row to a lane, so that what is done once a row is done
+# for all of them in vectors, none of them half empty. Lanes are added as a row's own lanes are folded: the same bits.
 
 cdef extern from "tiles.h" nogil:
     void lanes32_turn(

@@ -1,5 +1,6 @@
 """The lane for plain calls: the same bits as the general path, and whatever is not plain goes there."""
 
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import fastnorm
 Array = np.ndarray[Any, Any]
 
 OPS = ("layer_norm", "rms_norm", "l2_normalize", "batch_norm", "normalize", "group_norm", "instance_norm")
+OPS += ("pixel_norm", "standardize", "min_max_scale", "max_abs_scale")
 SELECTED = [index for index, case in enumerate(CASES) if case.op in OPS]
 
 
@@ -51,6 +53,11 @@ PLAIN: dict[str, tuple[Any, tuple[int, ...]]] = {
     "batch_norm": (lambda x, **k: fastnorm.batch_norm(x, VECTOR[:6], POSITIVE[:6], VECTOR[:6], **k), (2, 6, 5, 4)),
     "batch_norm features": (lambda x, **k: fastnorm.batch_norm(x, VECTOR, POSITIVE, **k), (7, 32)),
     "normalize": (lambda x, **k: fastnorm.normalize(x, VECTOR, POSITIVE, None, VECTOR, **k), (7, 32)),
+    "l2_normalize down": (lambda x, **k: fastnorm.l2_normalize(x, axis=1, **k), (3, 20, 5)),
+    "pixel_norm": (fastnorm.pixel_norm, (2, 6, 5, 4)),
+    "standardize": (fastnorm.standardize, (90, 6)),
+    "min_max_scale": (fastnorm.min_max_scale, (90, 6)),
+    "max_abs_scale": (fastnorm.max_abs_scale, (90, 6)),
 }  # fmt: skip
 each_plain = pytest.mark.parametrize("name", PLAIN)
 
@@ -170,6 +177,57 @@ def test_settings_and_keywords_are_obeyed(name: str, calls: list[bool]) -> None:
     function(x, backend="cython")
     function(x, dtype="float64")
     assert not calls, "not even asked"
+
+
+AXES = [((90, 6), 0), ((90, 6), -1), ((90, 6), None), ((7,), 0), ((3, 2100, 2), 1), ((2500, 33), 0), ((4, 1, 9), 1)]
+AXES += [((2, 70_001), 1), ((140_000,), None), ((1, 3), -2)]
+
+
+@pytest.mark.parametrize(("shape", "axis"), AXES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_statistics_and_scalers_along_any_axis(
+    shape: tuple[int, ...], axis: int | None, dtype: str, kernels: str, calls: list[bool]
+) -> None:
+    ranges = {"feature_range": (-2.5, 7)}
+    for kind in ("normal", "zeros of both signs", "not a number"):
+        x = sample(*shape, dtype=dtype)
+        if kind == "zeros of both signs":
+            x = np.where(x > 0, x.dtype.type(0), -x.dtype.type(0))
+        if kind == "not a number":
+            x.reshape(-1)[x.size // 2] = np.nan
+        for threads in (1, 3):
+            with fastnorm.config(num_threads=threads):
+                plain, general = (
+                    [
+                        fastnorm.standardize(x, axis=axis, **keywords),
+                        fastnorm.min_max_scale(x, axis=axis, **ranges, **keywords),
+                        fastnorm.max_abs_scale(x, axis=axis, **keywords),
+                        *fastnorm.extrema(x, axis=axis, **keywords),
+                        *astuple(fastnorm.moments(x, axis=axis, ddof=1, **keywords)),
+                    ]
+                    for keywords in ({}, {"backend": "cython"})
+                )
+            for found, expected in zip(plain, general, strict=True):
+                assert type(found) is type(expected)
+                np.testing.assert_array_equal(found, expected)
+                assert np.shape(found) == np.shape(expected)
+    assert any(calls)
+
+
+def test_what_statistics_and_scalers_do_not_take_gets_its_message() -> None:
+    x = sample(5, 6)
+    with pytest.raises(TypeError, match="feature_range must be a pair of numbers, got None"):
+        fastnorm.min_max_scale(x, feature_range=None)
+    with pytest.raises(ValueError, match="feature_range must be ascending"):
+        fastnorm.min_max_scale(x, feature_range=(1, 0))
+    with pytest.raises(ValueError, match="ddof must be below the 5 elements of a line, got 5"):
+        fastnorm.standardize(x, ddof=5)
+    with pytest.raises(TypeError, match="channel_axis must be an int"):
+        fastnorm.pixel_norm(x, channel_axis=(1,))
+    with pytest.raises(ValueError, match="axis"):
+        fastnorm.moments(x, axis=2)
+    with pytest.raises(TypeError, match="positional-only"):
+        fastnorm.extrema(x=x)
 
 
 def _trained(x: Array, weight: Any, **keywords: Any) -> Any:

@@ -44,14 +44,16 @@ def make(result: Any) -> tuple[Any, Lanes]:
 
 
 def test_the_norms_for_plain_calls_are_among_them() -> None:
-    assert set(FIRST) == {"group_norm", "instance_norm", "l2_normalize", "layer_norm", "normalize", "rms_norm"}
+    norms = {"group_norm", "instance_norm", "l2_normalize", "layer_norm", "normalize", "pixel_norm", "rms_norm"}
+    scalers = {"max_abs_scale", "min_max_scale", "standardize"}
+    assert set(FIRST) == norms | scalers | {"extrema", "moments"}
 
 
 @each
 def test_name_signature_and_documentation_are_those_of_the_function(name: str) -> None:
     function = getattr(fastnorm, name)
     assert function.__name__ == function.__qualname__ == name
-    assert function.__module__.startswith("fastnorm.norms.")
+    assert function.__module__.startswith(("fastnorm.norms.", "fastnorm.stats."))
     assert inspect.isroutine(function)
     assert isinstance(function, Callable)
     assert inspect.signature(function) == inspect.signature(inspect.unwrap(function))

@@ -16,6 +16,7 @@ from fastnorm.recipe import Measure, Rule
 Array = npt.NDArray[Any]
 
 
+@plain_calls_by("pixels", "x", "channel_axis", "eps", "out")
 def pixel_norm(
     x: npt.ArrayLike,
     *,

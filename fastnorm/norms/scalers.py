@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.dtypes import FLOAT32
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.express import plain_calls_by
 from fastnorm.lines import lines_over, replace_lines_over
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Affine, Rule
@@ -23,6 +24,7 @@ LARGEST_SPAN = LARGEST_SCALE = 2.0**1000
 SMALLEST_SCALE = 2.0**-1000
 
 
+@plain_calls_by("standardized", "x", "axis", "ddof", "out")
 def standardize(
     x: npt.ArrayLike,
     *,
@@ -134,6 +136,7 @@ def _scale_by_division(lines: Array, least: Array, largest: Array, low: float, h
         return low * (1.0 - share) + high * share, scale
 
 
+@plain_calls_by("scaled", "x", "axis", "feature_range", False, "out")
 def min_max_scale(
     x: npt.ArrayLike,
     *,
@@ -189,6 +192,7 @@ def min_max_scale(
     return scale_by_extrema(function, x, axis, low, high, out, dtype, return_stats, backend)
 
 
+@plain_calls_by("scaled", "x", "axis", (0, 1), True, "out")
 def max_abs_scale(
     x: npt.ArrayLike,
     *,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
+from fastnorm.express import plain_calls_by
 from fastnorm.plan import plan_reduction
 
 
@@ -20,6 +21,7 @@ class Extrema(NamedTuple):
     max: Any
 
 
+@plain_calls_by("extrema_along", "x", "axis", Extrema)
 def extrema(
     x: npt.ArrayLike,
     /,

@@ -14,6 +14,7 @@ from fastnorm.backends.textbook import ALGORITHMS, in_order
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
+from fastnorm.express import plain_calls_by
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure
 from fastnorm.stats.bounds import relative_error_bound
@@ -91,6 +92,7 @@ class Moments:
         return np.where(np.isfinite(self.m2), np.nan_to_num(digits), 0.0)[()]
 
 
+@plain_calls_by("moments_along", "x", "axis", "ddof", Moments)
 def moments(
     x: npt.ArrayLike,
     /,
