@@ -275,7 +275,7 @@ cdef inline void absorb_column_block(
 cdef inline void lay_abreast(
     const char* x, Py_ssize_t row_bytes, Py_ssize_t blocks, Py_ssize_t size, Py_ssize_t half, char* desk
 ) noexcept nogil:
-    """Copy rows of `size` bytes, two moves of `half` of it or more each: of every block the first, the second, ..."""
+    """Copy rows of `size` bytes, moved by halves that may overlap: of every block the first, the second, ..."""
     cdef Py_ssize_t b, r
     cdef const char* source
     cdef char* target

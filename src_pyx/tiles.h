@@ -75,8 +75,17 @@ enum { float_side = 1, double_side = 1 };
             for (ptrdiff_t k = 0; k < rows; k++) y[k] = x[k * x_stride];                                  \
         else if (rows == 1)                                                                               \
             for (ptrdiff_t j = 0; j < n; j++) y[j * y_stride] = x[j];                                     \
-        else if (rows >= side && n >= side) /* once for whole blocks, which need not ask */               \
+        /* Sizes of blocks that are constants, so that none need ask: rows of two and three are points and colours. */    \
+        else if (rows >= side && n >= side)                                                               \
             scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, side, side);                          \
+        else if (rows >= side && n == 2)                                                                  \
+            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, side, 2);                             \
+        else if (rows >= side && n == 3)                                                                  \
+            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, side, 3);                             \
+        else if (rows == 2 && n >= side)                                                                  \
+            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, 2, side);                             \
+        else if (rows == 3 && n >= side)                                                                  \
+            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, 3, side);                             \
         else                                                                                              \
             scalar##_turn_blocks(                                                                         \
                 x, x_stride, rows, n, y, y_stride, rows < side ? rows : side, n < side ? n : side);       \
