@@ -12,8 +12,10 @@ cdef enum:
     ABREAST = 2                     # bundles that blocks of few columns fill side by side
     MOMENTS_ABREAST = 3             # such blocks: with fewer, copying takes longer than half empty bundles
     EXTREMA_ABREAST = 5
+    EXTENDED = 16                   # positions whose extrema are found bundle by bundle
     BUNDLE_BYTES = 128
     MAX_LINES = 32 * TILE
+    ROW_TILE = 32                   # bundles: columns that are read together where there is work enough
 
 
 cdef extern from *:
@@ -357,21 +359,37 @@ cdef inline void column_chunk(
 
 
 cdef void moments_columns(
-    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t most, Py_ssize_t start,
+    Py_ssize_t stop
 ) noexcept nogil:
-    """The moments of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
-    cdef Py_ssize_t o, i, c, j, k, p, width, tile = TILE * lane_count(x)
-    cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
-    cdef Columns chunk
+    """The moments of the units `start` to `stop`, counted over (outer, chunks, parts of `most` lines).
+
+    Rows are read as a whole, so the tiles of a unit take turns, block by block.
+    """
+    cdef Py_ssize_t o, i, b, c, j, k, p, t, n, rows, width, all_lines, following, tile = TILE * lane_count(x)
+    cdef Py_ssize_t units = parts(v.inner, most), chunks = parts(v.n, CHUNK_COLUMNS), tiles
+    cdef Columns chunk[8]           # ROW_TILE / TILE
+    cdef const lanes* source
     for k in range(start, stop):
-        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
-        p, width = k // tiles * v.inner + c, min(v.inner - c, tile)
-        column_chunk(
-            &chunk, <const lanes*> at(x, o * v.outer_stride + i * v.stride + c), v.stride,
-            min(v.n - i, CHUNK_COLUMNS), width, measure, tile
-        )
-        for j in range(width):
-            hi[p + j], lo[p + j], m2[p + j] = chunk.hi[j], chunk.lo[j], chunk.m2[j]
+        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * most
+        source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
+        p, all_lines, n = k // units * v.inner + c, min(v.inner - c, most), min(v.n - i, CHUNK_COLUMNS)
+        tiles = parts(all_lines, tile)
+        for t in range(tiles):
+            chunk[t].count = 0.0
+        rows = n if tiles == 1 else BLOCK_COLUMNS
+        for b from 0 <= b < n by rows:
+            for t in range(tiles):
+                following = tile if t + 1 < tiles else rows * v.stride - t * tile
+                absorb_column_blocks(
+                    &chunk[t], <const lanes*> at(source, b * v.stride + t * tile), v.stride, min(n - b, rows),
+                    min(all_lines - t * tile, tile), measure, following
+                )
+        for t in range(tiles):
+            width = min(all_lines - t * tile, tile)
+            memcpy(hi + p + t * tile, chunk[t].hi, width * sizeof(double))
+            memcpy(lo + p + t * tile, chunk[t].lo, width * sizeof(double))
+            memcpy(m2 + p + t * tile, chunk[t].m2, width * sizeof(double))
 
 
 cdef inline void extend(
@@ -381,6 +399,7 @@ cdef inline void extend(
     cdef Py_ssize_t r
     cdef lanes values
     for r in range(n):
+        prefetch(x, (EXTENDED + r) * stride)
         values = load_columns(x, r * stride, width, 0.0)
         low[0], high[0] = minimum(low[0], values), maximum(high[0], values)
 
@@ -405,25 +424,34 @@ cdef void extend_abreast(
 
 
 cdef void extrema_columns(
-    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t most, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The least and the largest element of the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
-    cdef Py_ssize_t o, i, j, c, k, p, n, done, blocks, width, step = lane_count(x), tile = TILE * step
-    cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
+    """The least and the largest element of units as those of `moments_columns`."""
+    cdef Py_ssize_t o, i, j, b, c, k, p, n, done, blocks, width, step = lane_count(x)
+    cdef Py_ssize_t units = parts(v.inner, most), chunks = parts(v.n, CHUNK_COLUMNS)
     cdef const lanes* source
-    cdef lanes low, high
+    cdef lanes low[ROW_TILE]
+    cdef lanes high[ROW_TILE]
     for k in range(start, stop):
-        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
+        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * most
         source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
-        p, width, n = k // tiles * v.inner + c, min(v.inner - c, tile), min(v.n - i, CHUNK_COLUMNS)
-        for j from 0 <= j < width by step:
-            low = load_columns(source, j, width - j, 0.0)
-            high, done = low, 0
-            blocks = blocks_abreast(x, n, width, EXTREMA_ABREAST)
-            while blocks:
-                extend_abreast(<const lanes*> at(source, done * v.stride), v.stride, blocks, width, &low, &high)
-                done += blocks * BLOCK_COLUMNS
-                blocks = blocks_abreast(x, n - done, width, EXTREMA_ABREAST)
-            extend(<const lanes*> at(source, done * v.stride + j), v.stride, n - done, width - j, &low, &high)
-            store_columns(lows, p + j, width - j, low)
-            store_columns(highs, p + j, width - j, high)
+        p, width, n = k // units * v.inner + c, min(v.inner - c, most), min(v.n - i, CHUNK_COLUMNS)
+        for b in range(parts(width, step)):
+            low[b] = load_columns(source, b * step, width - b * step, 0.0)
+            high[b] = low[b]
+        done, blocks = 0, blocks_abreast(x, n, width, EXTREMA_ABREAST)
+        while blocks:
+            extend_abreast(<const lanes*> at(source, done * v.stride), v.stride, blocks, width, &low[0], &high[0])
+            done += blocks * BLOCK_COLUMNS
+            blocks = blocks_abreast(x, n - done, width, EXTREMA_ABREAST)
+        for i from done <= i < n by EXTENDED:
+            for b in range(parts(width, step)):
+                j = b * step
+                extend(
+                    <const lanes*> at(source, i * v.stride + j), v.stride, min(n - i, EXTENDED), width - j, &low[b],
+                    &high[b]
+                )
+        for b in range(parts(width, step)):
+            j = b * step
+            store_columns(lows, p + j, width - j, low[b])
+            store_columns(highs, p + j, width - j, high[b])

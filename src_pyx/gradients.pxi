@@ -24,7 +24,6 @@ cdef extern from "gradients.h" nogil:
 
 cdef enum:
     GRADIENT_CACHE = 32768      # elements: x and dy of the rows that are read again for the sums of positions, in L2
-    DOTS_TILE = 32              # bundles: columns that are read together where there is work enough
     TOGETHER = 256              # rows whose statistics are kept for that
 
 # Beyond these, float32 coefficients, which hold the square of rstd, or sums of products would leave their range.

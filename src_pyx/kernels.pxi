@@ -110,11 +110,11 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     elif w.primitive == MOMENTS and rows:
         moments_rows(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)
     elif w.primitive == MOMENTS:
-        moments_columns(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, start, stop)
+        moments_columns(x, w.x, w.rule.measure, w.mean, w.lo, w.m2, w.tile, start, stop)
     elif w.primitive == EXTREMA and rows:
         extrema_rows(x, w.x, <lanes*> w.lows, <lanes*> w.highs, start, stop)
     elif w.primitive == EXTREMA:
-        extrema_columns(x, w.x, <lanes*> w.lows, <lanes*> w.highs, start, stop)
+        extrema_columns(x, w.x, <lanes*> w.lows, <lanes*> w.highs, w.tile, start, stop)
     elif w.primitive == NORMALIZE and rows and w.segments == 1 and w.x.n <= SHORT * lane_count(x) and stop - start > 1:
         normalize_short_rows(
             x, y, w.x, w.y, weight, bias, w.parameters, w.per_position, &w.rule, w.mean, w.m2, fusion, start, stop
@@ -225,8 +225,8 @@ cdef void run(Work* w, int threads) noexcept:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive not in (AFFINE, AFFINE_GRAD, INFER) and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
-    if w.primitive == DOTS and w.x.inner > 1:
-        w.tile = tile // TILE * DOTS_TILE  # rows had better be read as a whole
+    if (w.primitive == DOTS or w.primitive == MOMENTS or w.primitive == EXTREMA) and w.x.inner > 1:
+        w.tile = tile // TILE * ROW_TILE  # rows had better be read as a whole
         tiled = units // parts(w.x.inner, tile) * parts(w.x.inner, w.tile)
         if tiled >= 2 * threads and (w.storage == SINGLE or w.storage == DOUBLE):
             units = tiled

@@ -90,7 +90,7 @@ cdef inline void extrema_block(const lanes32* x, View v, bint fresh, float* lows
     if v.inner == 1:
         extrema_rows(x, v, <lanes32*> least_of, <lanes32*> largest_of, 0, 1)
     else:
-        extrema_columns(x, v, <lanes32*> least_of, <lanes32*> largest_of, 0, 1)
+        extrema_columns(x, v, <lanes32*> least_of, <lanes32*> largest_of, MAX_LINES, 0, 1)
     for j in range(v.inner):
         if fresh or least_of[j] < lows[j] or least_of[j] != least_of[j]:
             lows[j] = least_of[j]
