@@ -126,10 +126,9 @@ cdef inline bint is_ordinary(
 
 cdef inline void fly(
     const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, Measure measure, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
+    bint per_position, Measure measure, bint tiny, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
     Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    cdef bint tiny = v.n < lane_count(x)
     cdef Py_ssize_t o, j, k, count, rows = lane_count(x) if tiny else ROWS
     cdef bint ordinary
     cdef Coefficients c
@@ -192,19 +191,30 @@ cdef void normalize_short_rows(
     Py_ssize_t stop
 ) noexcept nogil:
     """Statistics and result of the lines `start` to `stop`; as normalize_rows with one segment."""
-    # Once for each measure, so that loops need not ask.
-    if rule.measure == VARIANCE:
-        fly(x, y, v, u, weight, bias, parameters, per_position, VARIANCE, rule, mean, m2, fusion, start, stop)
-    elif rule.measure == SQUARES:
-        fly(x, y, v, u, weight, bias, parameters, per_position, SQUARES, rule, mean, m2, fusion, start, stop)
+    # Once for each measure, and for tiles, so that loops need not ask.
+    if v.n < lane_count(x):
+        fly_by_measure(x, y, v, u, weight, bias, parameters, per_position, True, rule, mean, m2, fusion, start, stop)
     else:
-        fly(x, y, v, u, weight, bias, parameters, per_position, MAGNITUDES, rule, mean, m2, fusion, start, stop)
+        fly_by_measure(x, y, v, u, weight, bias, parameters, per_position, False, rule, mean, m2, fusion, start, stop)
+
+
+cdef inline void fly_by_measure(
+    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
+    bint per_position, bint tiny, const Rule* rule, double* mean, double* m2, const Fusion* fusion, Py_ssize_t start,
+    Py_ssize_t stop
+) noexcept nogil:
+    if rule.measure == VARIANCE:
+        fly(x, y, v, u, weight, bias, parameters, per_position, VARIANCE, tiny, rule, mean, m2, fusion, start, stop)
+    elif rule.measure == SQUARES:
+        fly(x, y, v, u, weight, bias, parameters, per_position, SQUARES, tiny, rule, mean, m2, fusion, start, stop)
+    else:
+        fly(x, y, v, u, weight, bias, parameters, per_position, MAGNITUDES, tiny, rule, mean, m2, fusion, start, stop)
 
 
 cdef inline void fly_moments(
-    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, View v, Measure measure, bint tiny, double* hi, double* lo, double* m2, Py_ssize_t start,
+    Py_ssize_t stop
 ) noexcept nogil:
-    cdef bint tiny = v.n < lane_count(x)
     cdef Py_ssize_t o, k, count, rows = lane_count(x) if tiny else ROWS
     cdef double n = v.n
     cdef Flight f
@@ -235,9 +245,19 @@ cdef void moments_short_rows(
     const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The moments of the lines `start` to `stop`, each of a single chunk; as moments_rows."""
-    if measure == VARIANCE:
-        fly_moments(x, v, VARIANCE, hi, lo, m2, start, stop)
-    elif measure == SQUARES:
-        fly_moments(x, v, SQUARES, hi, lo, m2, start, stop)
+    if v.n < lane_count(x):
+        fly_moments_by_measure(x, v, measure, True, hi, lo, m2, start, stop)
     else:
-        fly_moments(x, v, MAGNITUDES, hi, lo, m2, start, stop)
+        fly_moments_by_measure(x, v, measure, False, hi, lo, m2, start, stop)
+
+
+cdef inline void fly_moments_by_measure(
+    const lanes* x, View v, Measure measure, bint tiny, double* hi, double* lo, double* m2, Py_ssize_t start,
+    Py_ssize_t stop
+) noexcept nogil:
+    if measure == VARIANCE:
+        fly_moments(x, v, VARIANCE, tiny, hi, lo, m2, start, stop)
+    elif measure == SQUARES:
+        fly_moments(x, v, SQUARES, tiny, hi, lo, m2, start, stop)
+    else:
+        fly_moments(x, v, MAGNITUDES, tiny, hi, lo, m2, start, stop)
