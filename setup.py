@@ -48,6 +48,7 @@ extensions += [
             "src_pyx/images.h",
             "src_pyx/lanes.h",
             "src_pyx/pool.h",
+            "src_pyx/row_pairs.h",
             "src_pyx/tiles.h",
         ],
         include_dirs=[get_include(), "src_pyx"],

@@ -39,7 +39,8 @@ class Call:
         with np.errstate(over="ignore"):
             if self.out is None:
                 return _converted(self.y, self.result, self.backend)
-            np.copyto(self.out, self.y, casting="unsafe")
+            if not np.may_share_memory(self.out, self.y):
+                np.copyto(self.out, self.y, casting="unsafe")
         return self.out
 
     def total(self) -> Array:
@@ -159,7 +160,7 @@ def begin(
         compute = result
     source = as_compute(x, compute, chosen)
     if out is not None and usable_as_output(out, source, compute, others):
-        return Call(source, out, result, out, chosen)
+        return Call(source, np.asarray(out), result, out, chosen)  # a matrix, for one, has two dimensions in every view
     if source is not x and result == compute and source.flags.c_contiguous:
         return Call(source, source, result, out, chosen)  # converted input is scratch memory: normalised in place
     return Call(source, empty(x.shape, compute), result, out, chosen)

@@ -30,7 +30,8 @@ class Lane:
     Attributes
     ----------
     lines : callable
-        ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis, any without a weight.
+        ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis; without weights over
+        any one axis.
     lines_with_options : callable
         ``(x, residual, weight, bias, axis, eps, measure, activation, keep, stats_class, out)``: the same of
         x + residual, through the activation of a code; with ``keep`` also the sum, with a class also the statistics.
@@ -58,7 +59,7 @@ class Lane:
     moments_along : callable
         ``(x, axis, ddof, result_class)``: moments along one axis, or of the whole array.
     extrema_along : callable
-        ``(x, axis, result_class)``: and extrema.
+        ``(x, axis, result_class)``: extrema along one axis, or of the whole array.
     standardized : callable
         ``(x, axis, ddof, out)``: standardize along one axis.
     scaled : callable

@@ -71,7 +71,7 @@ def begin(
         compute = result
     source, upstream = (calls.as_compute(array, compute, chosen) for array in (x, gradient))
     usable = out is not None and calls.usable_as_output(out, None, compute, (source, upstream, *others))
-    target = out if usable and out is not None else empty(x.shape, compute)
+    target = np.asarray(out) if usable and out is not None else empty(x.shape, compute)
     return Call(source, target, result, out, chosen), upstream
 
 

@@ -58,7 +58,7 @@ cdef class LaneFirst:
     cdef object __weakref__
     cdef tuple parameters, defaults, arguments
     cdef Py_ssize_t by_position         # how many parameters may be given by position
-    cdef Py_ssize_t nameless            # and how many by nothing else
+    cdef Py_ssize_t positional_only     # how many only by position
     cdef Py_ssize_t source[MOST]        # the parameter that an argument is; -1: none
     cdef bint unknown[MOST]             # whether the lane does not take a parameter
 
@@ -71,7 +71,7 @@ cdef class LaneFirst:
         self.parameters = tuple(parameters)
         self.defaults = tuple(p.default for p in parameters.values())
         self.by_position = sum(p.kind is not p.KEYWORD_ONLY for p in parameters.values())
-        self.nameless = sum(p.kind is p.POSITIONAL_ONLY for p in parameters.values())
+        self.positional_only = sum(p.kind is p.POSITIONAL_ONLY for p in parameters.values())
         for k, argument in enumerate(arguments):
             self.source[k] = self.parameters.index(argument) if isinstance(argument, str) else -1
         for k, parameter in enumerate(self.parameters):
@@ -106,7 +106,7 @@ cdef bint sort_out(LaneFirst self, Arguments given, Py_ssize_t count, PyObject* 
         values[p] = given[p] if p < count else PyTuple_GET_ITEM(defaults, p)
     for k in range(PyTuple_GET_SIZE(names) if names != NULL else 0):
         # Names in calls that are written out are interned: other names are left to the function, as wrong ones are.
-        p = max(count, self.nameless)
+        p = max(count, self.positional_only)
         while p < size and PyTuple_GET_ITEM(parameters, p) != PyTuple_GET_ITEM(names, k):
             p += 1
         if p == size:

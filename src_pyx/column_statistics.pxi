@@ -12,10 +12,9 @@ cdef enum:
     ABREAST = 2                     # bundles that blocks of few columns fill side by side
     MOMENTS_ABREAST = 3             # such blocks: with fewer, copying takes longer than half empty bundles
     EXTREMA_ABREAST = 5
-    EXTENDED = 16                   # positions whose extrema are found bundle by bundle
-    BUNDLE_BYTES = 128
+    EXTENDED = 16                   # rows that the extrema of a bundle take in before the next bundle has its turn
     MAX_LINES = 32 * TILE
-    ROW_TILE = 32                   # bundles: columns that are read together where there is work enough
+    ROW_TILES = 8                   # tiles that are read together where there is work enough
 
 
 cdef extern from *:
@@ -23,6 +22,8 @@ cdef extern from *:
 
 
 cdef extern from "column_sums.h" nogil:
+    enum:
+        BUNDLE_BYTES
     lanes32 lanes32_sum_of_rows(const lanes32* base, Py_ssize_t stride, Py_ssize_t count)
     lanes64 lanes64_sum_of_rows(const lanes64* base, Py_ssize_t stride, Py_ssize_t count)
     void lanes32_add_deviations(
@@ -111,11 +112,6 @@ cdef inline void column_means(
             k += 1
     for k in range(parts(width, step)):
         means[k] = multiply(means[k], share)
-
-
-cdef inline lanes power(lanes d, Measure measure) noexcept nogil:
-    """What q adds up: |d| or d * d."""
-    return magnitude(d) if measure == MAGNITUDES else multiply(d, d)
 
 
 cdef inline void column_sums(
@@ -236,6 +232,7 @@ cdef inline void absorb_columns(
 cdef inline void read_block(
     Block* block, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, Py_ssize_t next
 ) noexcept nogil:
+    """The moments of the lines of a tile over n positions."""
     cdef Py_ssize_t k, j, c, step = lane_count(x)
     cdef lanes shift[TILE]
     cdef lanes sums_e[TILE]
@@ -277,7 +274,7 @@ cdef inline void absorb_column_block(
 cdef inline void lay_abreast(
     const char* x, Py_ssize_t row_bytes, Py_ssize_t blocks, Py_ssize_t size, Py_ssize_t half, char* desk
 ) noexcept nogil:
-    """Copy rows of `size` bytes, moved by halves that may overlap: of every block the first, the second, ..."""
+    """Copy blocks so that row r of each lies in row r of `desk`; a row is copied as two halves, which may overlap."""
     cdef Py_ssize_t b, r
     cdef const char* source
     cdef char* target
@@ -296,7 +293,7 @@ cdef inline void lay_blocks_abreast(
     cdef Py_ssize_t i, bytes = BUNDLE_BYTES // lane_count(x), size = width * bytes
     cdef Py_ssize_t row_bytes = stride * bytes, all_bytes = blocks * BLOCK_COLUMNS * row_bytes
     cdef const char* source = <const char*> x
-    for i from 0 <= i < all_bytes by 64:  # what is read next
+    for i from 0 <= i < all_bytes by max(row_bytes, 64):  # what is read next
         prefetch_line(source + all_bytes + i)
     # Sizes that are constants, so that no copy is a call.
     if size < 16:
@@ -353,37 +350,37 @@ cdef inline void column_chunk(
     Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
     Py_ssize_t next
 ) noexcept nogil:
-    """The same of a chunk alone."""
+    """The moments of a chunk, from nothing."""
     chunk.count = 0.0
     absorb_column_blocks(chunk, x, stride, n, width, measure, next)
 
 
 cdef void moments_columns(
-    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t most, Py_ssize_t start,
-    Py_ssize_t stop
+    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t unit_lines,
+    Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The moments of the units `start` to `stop`, counted over (outer, chunks, parts of `most` lines).
+    """The moments of the units `start` to `stop`, counted over (outer, chunks, parts of `unit_lines` lines).
 
     Rows are read as a whole, so the tiles of a unit take turns, block by block.
     """
-    cdef Py_ssize_t o, i, b, c, j, k, p, t, n, rows, width, all_lines, following, tile = TILE * lane_count(x)
-    cdef Py_ssize_t units = parts(v.inner, most), chunks = parts(v.n, CHUNK_COLUMNS), tiles
-    cdef Columns chunk[8]           # ROW_TILE / TILE
+    cdef Py_ssize_t o, i, b, c, j, k, p, t, n, rows, width, all_lines, next, tile = TILE * lane_count(x)
+    cdef Py_ssize_t units = parts(v.inner, unit_lines), chunks = parts(v.n, CHUNK_COLUMNS), tiles
+    cdef Columns chunk[ROW_TILES]
     cdef const lanes* source
     for k in range(start, stop):
-        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * most
+        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * unit_lines
         source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
-        p, all_lines, n = k // units * v.inner + c, min(v.inner - c, most), min(v.n - i, CHUNK_COLUMNS)
+        p, all_lines, n = k // units * v.inner + c, min(v.inner - c, unit_lines), min(v.n - i, CHUNK_COLUMNS)
         tiles = parts(all_lines, tile)
         for t in range(tiles):
             chunk[t].count = 0.0
         rows = n if tiles == 1 else BLOCK_COLUMNS
         for b from 0 <= b < n by rows:
             for t in range(tiles):
-                following = tile if t + 1 < tiles else rows * v.stride - t * tile
+                next = tile if t + 1 < tiles else rows * v.stride - t * tile
                 absorb_column_blocks(
                     &chunk[t], <const lanes*> at(source, b * v.stride + t * tile), v.stride, min(n - b, rows),
-                    min(all_lines - t * tile, tile), measure, following
+                    min(all_lines - t * tile, tile), measure, next
                 )
         for t in range(tiles):
             width = min(all_lines - t * tile, tile)
@@ -424,18 +421,18 @@ cdef void extend_abreast(
 
 
 cdef void extrema_columns(
-    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t most, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t unit_lines, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The least and the largest element of units as those of `moments_columns`."""
     cdef Py_ssize_t o, i, j, b, c, k, p, n, done, blocks, width, step = lane_count(x)
-    cdef Py_ssize_t units = parts(v.inner, most), chunks = parts(v.n, CHUNK_COLUMNS)
+    cdef Py_ssize_t units = parts(v.inner, unit_lines), chunks = parts(v.n, CHUNK_COLUMNS)
     cdef const lanes* source
-    cdef lanes low[ROW_TILE]
-    cdef lanes high[ROW_TILE]
+    cdef lanes low[ROW_TILES * TILE]
+    cdef lanes high[ROW_TILES * TILE]
     for k in range(start, stop):
-        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * most
+        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * unit_lines
         source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
-        p, width, n = k // units * v.inner + c, min(v.inner - c, most), min(v.n - i, CHUNK_COLUMNS)
+        p, width, n = k // units * v.inner + c, min(v.inner - c, unit_lines), min(v.n - i, CHUNK_COLUMNS)
         for b in range(parts(width, step)):
             low[b] = load_columns(source, b * step, width - b * step, 0.0)
             high[b] = low[b]

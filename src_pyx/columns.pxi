@@ -53,20 +53,21 @@ cdef void apply_columns(
 ) noexcept nogil:
     """y = (x - centre) * scale + shift down columns; with weight, times it, plus bias, which go with the position."""
     if weight:  # once for each, so that the loop need not ask
-        apply_positions_of_columns(
+        apply_columns_inline(
             x, y, n, width, x_stride, y_stride, centre, scale, scale_rest, addend, weight, bias, streamed
         )
     else:
-        apply_positions_of_columns(
+        apply_columns_inline(
             x, y, n, width, x_stride, y_stride, centre, scale, scale_rest, addend, NULL, NULL, streamed
         )
 
 
-cdef inline void apply_positions_of_columns(
+cdef inline void apply_columns_inline(
     const lanes* x, lanes* y, Py_ssize_t n, Py_ssize_t width, Py_ssize_t x_stride, Py_ssize_t y_stride,
     const lanes* centre, const lanes* scale, const lanes* scale_rest, const lanes* addend, const lanes* weight,
     const lanes* bias, bint streamed
 ) noexcept nogil:
+    """`apply_columns` where it is called, for callers that know whether there is a weight."""
     cdef Py_ssize_t i, c, k, step = lane_count(x)
     cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * y_stride
     cdef bint aligned = streamed and aligned_rows(y, y_stride)

@@ -205,6 +205,8 @@ def train(
     cdef cnp.ndarray mean = None, rstd = None
     if not is_served(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
+    if out is not None and not is_served(out):
+        return None
     narrow = not is_plain(x)
     weight, bias = widened(weight), widened(bias)
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)

@@ -58,7 +58,7 @@ cdef void infer_columns(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_
             w.strange = True
             continue
         set_lines(&tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE], width, hi, lo, scale, shift)
-        apply_positions_of_columns(
+        apply_columns_inline(
             <const lanes*> at(x, c), at(y, c), w.x.n, width, w.x.stride, w.y.stride, &tile[0], &tile[WIDE],
             &tile[2 * WIDE], &tile[3 * WIDE], <const lanes*> NULL, <const lanes*> NULL, w.y.streamed
         )

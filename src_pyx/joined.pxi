@@ -7,27 +7,56 @@ cdef Py_ssize_t NARROW = _tuning.NARROW_COLUMNS
 cdef Py_ssize_t PACKED = _tuning.PACKED_COLUMNS
 
 
+cdef enum:
+    JOINED_AT_ONCE = 8192       # coefficients of a kind, 64 KiB, that are repeated at a time
+
+
 cdef inline bint is_joined(const View* v) noexcept nogil:
     """Whether positions of few columns lie close together, and there are enough of them."""
-    return 1 < v.inner <= NARROW and v.stride == v.inner and v.n >= LEAST_JOINED * together(PACKED, v.inner)
+    cdef Py_ssize_t times
+    if not 1 < v.inner <= NARROW or v.stride != v.inner:
+        return False
+    times = together(PACKED, v.inner)
+    return times > 1 and v.n >= LEAST_JOINED * times
 
 
 cdef bint run_joined(Work* w, int threads) noexcept:
     """`run` of AFFINE or AFFINE_GRAD where that pays; False, with nothing done, where it does not."""
-    cdef Py_ssize_t columns = w.x.inner, times, width, whole, c, o, k
-    cdef Work part
+    cdef Py_ssize_t lines = w.lines, width, first
     cdef double* repeated
-    if w.weight or has_steps(&w.fusion) or not is_joined(&w.x) or w.y.stride != columns:
+    cdef Work part
+    if w.weight or has_steps(&w.fusion) or not is_joined(&w.x) or w.y.stride != w.x.stride:
         return False
-    if w.primitive == AFFINE_GRAD and w.dy.stride != columns:
+    if w.primitive == AFFINE_GRAD and w.dy.stride != w.x.stride:
         return False
-    times = together(PACKED, columns)
-    width, whole = times * columns, w.x.n // times
-    repeated = <double*> malloc(4 * w.lines * width * sizeof(double))
+    width = together(PACKED, w.x.inner) * w.x.inner
+    if lines == w.x.outer:
+        lines = min(lines, JOINED_AT_ONCE // width)
+    repeated = <double*> malloc(4 * lines * width * sizeof(double))
     if not repeated:
         return False
-    part = w[0]
+    for first from 0 <= first < w.lines by lines:
+        part = w[0]
+        if lines < w.lines:
+            part.lines = min(lines, w.lines - first)
+            skip(&part.x, first * part.x.outer_stride, part.storage)
+            skip(&part.dy, first * part.dy.outer_stride, part.storage)
+            skip(&part.y, first * part.y.outer_stride, written(part.storage))
+            part.x.outer = part.y.outer = part.dy.outer = part.lines
+        run_positions_joined(&part, w.coefficients, first, repeated, threads)
+    free(repeated)
+    return True
+
+
+cdef void run_positions_joined(
+    Work* w, double** coefficients, Py_ssize_t first, double* repeated, int threads
+) noexcept:
+    """The same with the coefficients of `w.lines` lines, from number `first` on."""
+    cdef Py_ssize_t columns = w.x.inner, times = together(PACKED, columns), width = times * columns
+    cdef Py_ssize_t whole = w.x.n // times, c, o, k
+    cdef Work part = w[0]
     for c in range(4):
+        w.coefficients[c] = coefficients[c] + first * columns
         part.coefficients[c] = repeated + c * w.lines * width
         for o in range(w.lines):
             for k in range(times):
@@ -39,14 +68,17 @@ cdef bint run_joined(Work* w, int threads) noexcept:
     join_positions(&part.y, whole, times)
     join_positions(&part.dy, whole, times)
     run(&part, threads)
-    free(repeated)
     if whole * times < w.x.n:
-        part = w[0]
-        skip_positions(&part.x, whole * times, part.storage)
-        skip_positions(&part.dy, whole * times, part.storage)
-        skip_positions(&part.y, whole * times, SINGLE if part.storage == BYTE else part.storage)
-        run(&part, threads)
-    return True
+        skip(&w.x, whole * times * columns, w.storage)
+        skip(&w.dy, whole * times * columns, w.storage)
+        skip(&w.y, whole * times * columns, written(w.storage))
+        w.x.n = w.y.n = w.dy.n = w.x.n - whole * times
+        run(w, threads)
+
+
+cdef inline Storage written(Storage storage) noexcept nogil:
+    """How a result is stored."""
+    return SINGLE if storage == BYTE else storage
 
 
 cdef inline void join_positions(View* v, Py_ssize_t whole, Py_ssize_t times) noexcept:
@@ -54,7 +86,7 @@ cdef inline void join_positions(View* v, Py_ssize_t whole, Py_ssize_t times) noe
     v.stride = v.inner
 
 
-cdef inline void skip_positions(View* v, Py_ssize_t count, Storage storage) noexcept:
+cdef inline void skip(View* v, Py_ssize_t elements, Storage storage) noexcept nogil:
+    """Have a view, if there is one, begin later."""
     if v.data:
-        v.data = <char*> v.data + count * v.stride * storage_bytes(storage)
-        v.n -= count
+        v.data = <char*> v.data + elements * storage_bytes(storage)

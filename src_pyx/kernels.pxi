@@ -226,7 +226,7 @@ cdef void run(Work* w, int threads) noexcept:
     if w.primitive not in (AFFINE, AFFINE_GRAD, INFER) and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
     if (w.primitive == DOTS or w.primitive == MOMENTS or w.primitive == EXTREMA) and w.x.inner > 1:
-        w.tile = tile // TILE * ROW_TILE  # rows had better be read as a whole
+        w.tile = ROW_TILES * tile  # rows had better be read as a whole
         tiled = units // parts(w.x.inner, tile) * parts(w.x.inner, w.tile)
         if tiled >= 2 * threads and (w.storage == SINGLE or w.storage == DOUBLE):
             units = tiled

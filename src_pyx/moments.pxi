@@ -223,6 +223,11 @@ cdef inline double unscaled(double sum_of_powers, Measure measure, double scale)
     return sum_of_powers / scale / scale
 
 
+cdef inline lanes power(lanes d, Measure measure) noexcept nogil:
+    """What the measure adds up of a deviation."""
+    return magnitude(d) if measure == MAGNITUDES else multiply(d, d)
+
+
 cdef inline lanes deviation(lanes x, lanes centre, lanes before, lanes after, bint rescaled) noexcept nogil:
     """x - centre; rescaled, (x * before - centre) * after with powers of two, so that squares stay in range."""
     if rescaled:

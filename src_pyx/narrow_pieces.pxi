@@ -2,7 +2,10 @@
 
 
 cdef void run_bytes(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """AFFINE of contiguous bytes into contiguous float32: the pieces `start` to `stop`, as affine_rows or _columns."""
+    """AFFINE of contiguous bytes into contiguous float32: the pieces `start` to `stop`, as affine_rows or _columns.
+
+    Down columns all have the same coefficients, those of line 0.
+    """
     cdef float* desk = desk_of_thread()
     cdef const unsigned char* source = <const unsigned char*> w.x.data
     cdef float* target = <float*> w.y.data
@@ -11,7 +14,7 @@ cdef void run_bytes(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept n
     cdef Coefficients c
     cdef View v = w.x, u
     for k in range(start, stop):
-        p, place = k // pieces % w.lines, k // pieces * n * inner + k % pieces * most * inner
+        p, place = k // pieces % w.lines, k // pieces * w.x.outer_stride + k % pieces * most * inner
         length = min(n - k % pieces * most, most)
         if inner == 1:
             c = coefficients(

@@ -262,6 +262,9 @@ cdef void moments_rows(
         advance(&place, chunks, 1)
 
 
+include "row_pairs.pxi"
+
+
 cdef void normalize_rows(
     const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
     bint per_position, Py_ssize_t segments, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
@@ -279,6 +282,11 @@ cdef void normalize_rows(
     cdef Exact e
     cdef const lanes* source
     cdef lanes* target
+    if are_paired(<const lanes*> y, v.n, u, segments, rule.measure):
+        normalize_row_pairs(
+            x, y, v, u, weight, bias, parameters, per_position, rule, mean, m2, fusion, start, stop
+        )
+        return
     for o in range(start, stop + lag):
         # A short row's result waits for divisions and a root: the next row's sums are made meanwhile.
         line, rstd, row = next_line, next_rstd, o - lag

@@ -3,8 +3,8 @@
 # runs in vectors. Bit for bit what rows.pxi makes of the same rows one by one; a row that is not ordinary goes there.
 
 cdef enum:
-    ROWS = 16                   # in flight, or as many as a tile has lanes
-    MOST_ROWS = 32
+    ROWS = 16                   # in flight, where they are not transposed
+    MOST_ROWS = 32              # where they are: the lanes of a bundle of float32
     SHORT = 8                   # bundles: with longer rows, x and y of those in flight leave L1
 
 cdef struct Flight:
@@ -133,7 +133,7 @@ cdef inline void fly(
     cdef bint ordinary
     cdef Coefficients c
     cdef Flight f
-    cdef lanes tile[TINY]
+    cdef lanes tile[TILE_ROOM]
     cdef const lanes* source
     cdef lanes* target
     if tiny:
@@ -148,7 +148,7 @@ cdef inline void fly(
         if fusion:
             before_part(x, fusion, o * v.n, count * v.n)
         if tiny:
-            turn(<const lanes*> at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
+            transpose(<const lanes*> at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
             stage_tile(tile, v.n, measure, &f)
         else:
             stage_sums(x, v, measure, o, count, &f)
@@ -159,7 +159,7 @@ cdef inline void fly(
         if tiny:
             apply_tile(tile, v.n, weight if per_position else NULL, bias, &f)
         if tiny and ordinary:
-            turn(tile, lane_count(x), v.n, count, at(y, o * u.outer_stride), u.outer_stride)
+            transpose(tile, lane_count(x), v.n, count, at(y, o * u.outer_stride), u.outer_stride)
         for k in range(0 if tiny and ordinary else count):
             source, target = <const lanes*> at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
             if not ordinary and not is_ordinary(x, &f, k, v.n, measure):
@@ -218,14 +218,14 @@ cdef inline void fly_moments(
     cdef Py_ssize_t o, k, count, rows = lane_count(x) if tiny else ROWS
     cdef double n = v.n
     cdef Flight f
-    cdef lanes tile[TINY]
+    cdef lanes tile[TILE_ROOM]
     empty(&f, stop - start)
     if tiny:
         memset(tile, 0, v.n * sizeof(lanes))
     for o from start <= o < stop by rows:
         count = min(rows, stop - o)
         if tiny:
-            turn(<const lanes*> at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
+            transpose(<const lanes*> at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
             stage_tile(tile, v.n, measure, &f)
         else:
             stage_sums(x, v, measure, o, count, &f)

@@ -1,14 +1,14 @@
-/* Rows of a few elements, turned: element j of row k lies in lane k of bundle j of a tile, so that what is done once a
- * row is done for many of them in vectors. They are turned in square blocks, of as many rows as 16 bytes hold elements;
- * the last block of a row begins where it ends with the row, and moves some elements twice.
+/* Rows of a few elements, transposed: element j of row k lies in lane k of bundle j of a tile, so that what is done once
+ * a row is done for many of them in vectors. It is done in square blocks, of as many rows as 16 bytes hold elements; the
+ * last block of a row begins where it ends with the row, and moves some elements twice.
  */
 #ifndef FASTNORM_TILES_H
 #define FASTNORM_TILES_H
 
 #include "lanes.h"
 
-/* A block: to[j][k] = from[k][j], of up to four rows of up to four float, or two of two double. In intrinsics: of vectors
- * put together from elements GCC makes scalars. */
+/* A block: to[j][k] = from[k][j], of up to four rows of up to four float, or two of two double. In intrinsics: of
+ * vectors put together from elements GCC makes scalars. */
 #if defined(__GNUC__) && defined(__SSE2__)
 #  include <emmintrin.h>
 enum { float_side = 4, double_side = 2 };
@@ -23,7 +23,7 @@ INLINE void float_write_few(float *p, ptrdiff_t n, __m128 v) {
     if (n < 4 && n & 2) _mm_storel_pi((__m64 *)p, v);
     if (n < 4 && n & 1) _mm_store_ss(p + n - 1, n & 2 ? _mm_movehl_ps(v, v) : v);
 }
-INLINE void float_turn(
+INLINE void float_transpose(
     const float *from, ptrdiff_t from_stride, ptrdiff_t rows, ptrdiff_t n, float *to, ptrdiff_t to_stride)
 {
     __m128 zero = _mm_setzero_ps(), a = float_read_few(from, n);
@@ -36,22 +36,22 @@ INLINE void float_turn(
     if (n > 2) float_write_few(to + 2 * to_stride, rows, c);
     if (n > 3) float_write_few(to + 3 * to_stride, rows, d);
 }
-INLINE void double_turn(
+INLINE void double_transpose(
     const double *from, ptrdiff_t from_stride, ptrdiff_t rows, ptrdiff_t n, double *to, ptrdiff_t to_stride)
 {
     __m128d a = _mm_loadu_pd(from), b = _mm_loadu_pd(from + from_stride);
-    (void)rows, (void)n;  /* two: a single row, or rows of one, need no turning */
+    (void)rows, (void)n;  /* two: a single row, or rows of one, need no transposing */
     _mm_storeu_pd(to, _mm_unpacklo_pd(a, b));
     _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(a, b));
 }
 #else
 enum { float_side = 1, double_side = 1 };
-#  define float_turn(from, from_stride, rows, n, to, to_stride) (*(to) = *(from))
-#  define double_turn(from, from_stride, rows, n, to, to_stride) (*(to) = *(from))
+#  define float_transpose(from, from_stride, rows, n, to, to_stride) (*(to) = *(from))
+#  define double_transpose(from, from_stride, rows, n, to, to_stride) (*(to) = *(from))
 #endif
 
-#define DEFINE_TURN(lanes, scalar)                                                                        \
-    INLINE void scalar##_turn_blocks(                                                                     \
+#define DEFINE_TRANSPOSE(lanes, scalar)                                                                   \
+    INLINE void scalar##_transpose_blocks(                                                                \
         const scalar *x, ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t n, scalar *y, ptrdiff_t y_stride,  \
         ptrdiff_t block_rows, ptrdiff_t block_n)                                                          \
     {                                                                                                     \
@@ -59,13 +59,13 @@ enum { float_side = 1, double_side = 1 };
             for (ptrdiff_t j = 0; j < n; j += block_n) {                                                  \
                 ptrdiff_t row = k + block_rows <= rows ? k : rows - block_rows;                           \
                 ptrdiff_t column = j + block_n <= n ? j : n - block_n;                                    \
-                scalar##_turn(                                                                            \
+                scalar##_transpose(                                                                       \
                     x + row * x_stride + column, x_stride, block_rows, block_n,                           \
                     y + column * y_stride + row, y_stride);                                               \
             }                                                                                             \
     }                                                                                                     \
     /* y[j][k] = x[k][j], for `rows` of n elements; strides are those of rows. */                         \
-    INLINE void lanes##_turn(                                                                             \
+    INLINE void lanes##_transpose(                                                                        \
         const lanes *from, ptrdiff_t x_stride, ptrdiff_t rows, ptrdiff_t n, lanes *to, ptrdiff_t y_stride) \
     {                                                                                                     \
         enum { side = scalar##_side };                                                                    \
@@ -75,23 +75,23 @@ enum { float_side = 1, double_side = 1 };
             for (ptrdiff_t k = 0; k < rows; k++) y[k] = x[k * x_stride];                                  \
         else if (rows == 1)                                                                               \
             for (ptrdiff_t j = 0; j < n; j++) y[j * y_stride] = x[j];                                     \
-        /* Sizes of blocks that are constants, so that none need ask: rows of two and three are points and colours. */    \
+        /* Blocks of a constant size, so that none need ask: rows of two and three are points and colours. */ \
         else if (rows >= side && n >= side)                                                               \
-            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, side, side);                          \
+            scalar##_transpose_blocks(x, x_stride, rows, n, y, y_stride, side, side);                     \
         else if (rows >= side && n == 2)                                                                  \
-            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, side, 2);                             \
+            scalar##_transpose_blocks(x, x_stride, rows, n, y, y_stride, side, 2);                        \
         else if (rows >= side && n == 3)                                                                  \
-            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, side, 3);                             \
+            scalar##_transpose_blocks(x, x_stride, rows, n, y, y_stride, side, 3);                        \
         else if (rows == 2 && n >= side)                                                                  \
-            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, 2, side);                             \
+            scalar##_transpose_blocks(x, x_stride, rows, n, y, y_stride, 2, side);                        \
         else if (rows == 3 && n >= side)                                                                  \
-            scalar##_turn_blocks(x, x_stride, rows, n, y, y_stride, 3, side);                             \
+            scalar##_transpose_blocks(x, x_stride, rows, n, y, y_stride, 3, side);                        \
         else                                                                                              \
-            scalar##_turn_blocks(                                                                         \
+            scalar##_transpose_blocks(                                                                    \
                 x, x_stride, rows, n, y, y_stride, rows < side ? rows : side, n < side ? n : side);       \
     }
 
-DEFINE_TURN(lanes32, float)
-DEFINE_TURN(lanes64, double)
+DEFINE_TRANSPOSE(lanes32, float)
+DEFINE_TRANSPOSE(lanes64, double)
 
 #endif

@@ -1,26 +1,26 @@
-# Rows shorter than a bundle: those in flight lie side by side, a row to a lane, so that what is done once a row is done
+# Rows shorter than a bundle: those in flight are transposed, a row to a lane, so that what is done once a row is done
 # for all of them in vectors, none of them half empty. Lanes are added as a row's own lanes are folded: the same bits.
 
 cdef extern from "tiles.h" nogil:
-    void lanes32_turn(
+    void lanes32_transpose(
         const lanes32* x, Py_ssize_t x_stride, Py_ssize_t rows, Py_ssize_t n, lanes32* y, Py_ssize_t y_stride
     )
-    void lanes64_turn(
+    void lanes64_transpose(
         const lanes64* x, Py_ssize_t x_stride, Py_ssize_t rows, Py_ssize_t n, lanes64* y, Py_ssize_t y_stride
     )
 
 cdef enum:
-    TINY = 32                   # bundles of a tile: the elements of a bundle of float32
+    TILE_ROOM = 32              # bundles: a transposed row has at most the elements of a bundle of float32
 
 
-cdef inline void turn(
+cdef inline void transpose(
     const lanes* x, Py_ssize_t x_stride, Py_ssize_t rows, Py_ssize_t n, lanes* y, Py_ssize_t y_stride
 ) noexcept nogil:
     """y[j, k] = x[k, j], for `rows` of n elements; strides are those of rows."""
     if lanes is lanes32:
-        lanes32_turn(x, x_stride, rows, n, y, y_stride)
+        lanes32_transpose(x, x_stride, rows, n, y, y_stride)
     else:
-        lanes64_turn(x, x_stride, rows, n, y, y_stride)
+        lanes64_transpose(x, x_stride, rows, n, y, y_stride)
 
 
 cdef inline lanes folded(lanes* tile, Py_ssize_t half) noexcept nogil:
@@ -40,16 +40,11 @@ cdef inline void widen_sums(const lanes* sums, double* read) noexcept nogil:
         read[k] = element(sums, k)
 
 
-cdef inline lanes size_of(lanes d, Measure measure) noexcept nogil:
-    """What the measure adds up of a deviation."""
-    return magnitude(d) if measure == MAGNITUDES else multiply(d, d)
-
-
 cdef inline void stage_tile(const lanes* tile, Py_ssize_t n, Measure measure, Flight* f) noexcept nogil:
     """`stage_sums` of the rows of a tile."""
     cdef Py_ssize_t j, k, half = 1
-    cdef lanes e[TINY]
-    cdef lanes q[TINY]
+    cdef lanes e[TILE_ROOM]
+    cdef lanes q[TILE_ROOM]
     cdef lanes centre = splat(tile, 0.0), sums, c, d
     while 2 * half < n:
         half *= 2
@@ -67,9 +62,9 @@ cdef inline void stage_tile(const lanes* tile, Py_ssize_t n, Measure measure, Fl
         c = subtract(tile[j], centre)
         if j + half < n:
             d = subtract(tile[j + half], centre)
-            e[j], q[j] = add(c, d), add(size_of(c, measure), size_of(d, measure))
+            e[j], q[j] = add(c, d), add(power(c, measure), power(d, measure))
         else:
-            e[j], q[j] = c, size_of(c, measure)
+            e[j], q[j] = c, power(c, measure)
     if measure == VARIANCE:
         sums = folded(e, half)
         widen_sums(&sums, f.e)

@@ -185,7 +185,8 @@ def test_out_takes_dx(case: Case, backend: str) -> None:
     expected = served(case, dy, x, kwargs, backend)
     fresh = np.full(x.shape, 7, x.dtype)
     scattered = np.full((*x.shape, 2), 7, x.dtype)[..., 0]
-    for out in (fresh, scattered):
+    matrix = np.full_like(x, 7).view(np.matrix) if x.ndim == 2 else fresh
+    for out in (fresh, scattered, matrix):
         found = served(case, dy, x, kwargs, backend, out=out)
         assert found["dx"] is out
         for name, part in found.items():

@@ -197,6 +197,7 @@ def test_statistics_and_scalers_along_any_axis(
             x.reshape(-1)[x.size // 2] = np.nan
         for threads in (1, 3):
             with fastnorm.config(num_threads=threads):
+                calls.clear()
                 plain, general = (
                     [
                         fastnorm.standardize(x, axis=axis, **keywords),
@@ -209,9 +210,10 @@ def test_statistics_and_scalers_along_any_axis(
                 )
             for found, expected in zip(plain, general, strict=True):
                 assert type(found) is type(expected)
-                np.testing.assert_array_equal(found, expected)
+                np.testing.assert_array_equal(found, expected)  # which of two zeros is the least is left open
                 assert np.shape(found) == np.shape(expected)
-    assert any(calls)
+            if kind == "normal" and threads == 1 and dtype != "float16":
+                assert calls == [True] * 5
 
 
 def test_what_statistics_and_scalers_do_not_take_gets_its_message() -> None:
@@ -417,6 +419,9 @@ def test_bad_arguments_still_get_their_message() -> None:
     ):
         with pytest.raises(ValueError, match=f"layer_norm: {message}"):
             fastnorm.layer_norm(x, **wrong)
+    for out in ([1.0], 1, "no array", memoryview(b"1")):
+        with pytest.raises(TypeError, match=r"batch_norm: out must be a numpy\.ndarray"):
+            fastnorm.batch_norm(sample(2, 3, 4), training=True, out=out)
     with pytest.raises(ValueError, match="num_groups must divide"):
         fastnorm.group_norm(sample(2, 6, 5), 4)
     with pytest.raises(TypeError, match="num_groups must be an int"):

@@ -181,6 +181,21 @@ def test_out_may_have_any_strides_and_be_x_seen_in_another_order(op: str, arrang
     np.testing.assert_array_equal(mirrored[:, ::-1], expected)
 
 
+DOWN = {name: {"axis": 0} for name in ("layer_norm", "rms_norm", "standardize", "min_max_scale", "max_abs_scale")}
+DOWN |= {"pixel_norm": {"channel_axis": 0}, "batch_norm": {"training": True}}
+
+
+@pytest.mark.parametrize("op", DOWN)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_out_may_be_a_matrix_of_which_every_view_has_two_dimensions(op: str, axis: int, backend: str) -> None:
+    x = make_data((70, 21), "float32", "normal", 2.0, np.random.default_rng(0))
+    options = DOWN[op] | ({} if op == "batch_norm" else dict.fromkeys(DOWN[op], axis))
+    expected = getattr(fastnorm, op)(x, **options, backend=backend)
+    out = np.zeros_like(x).view(np.matrix)
+    assert getattr(fastnorm, op)(x, **options, backend=backend, out=out) is out
+    np.testing.assert_array_equal(np.asarray(out), expected)
+
+
 def test_out_that_overlaps_weight_and_bias_gives_the_result_of_no_overlap(backend: str) -> None:
     x, out = sample().reshape(24, 10), sample(1).reshape(24, 10)
     expected = fastnorm.layer_norm(x, out[0].copy(), out[9].copy(), backend=backend)

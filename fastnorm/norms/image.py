@@ -105,7 +105,7 @@ def normalize_image(
         calls.check_out(out, shape, result, function)
     serving = choose(array.size, backend, function)
     usable = out is not None and out.flags.c_contiguous and not np.may_share_memory(out, array)
-    target = out if usable and out is not None else empty(shape, result)
+    target = np.asarray(out) if usable and out is not None else empty(shape, result)
     if array.size:
         x = np.ascontiguousarray(array).reshape(-1, height * width, channels)
         centre, deviation = serving.image_statistics(x) if given is None else given
