@@ -119,8 +119,17 @@ cdef inline void line_dots(
                 )
             else:
                 block_dots(<const lanes*> at(x, i), <const lanes*> at(dy, i), x, False, min(n - i, BLOCK), centre, sums)
-        sums[1] -= (mean - centre) * sums[0]
-    if not narrow_range or not is_finite(sums[0]) or not is_finite(sums[1]):
+        finish_dots(x, dy, weight, n, mean, sums)
+    else:
+        wide_dots(x, dy, weight, n, mean, sums)
+
+
+cdef inline void finish_dots(
+    const lanes* x, const lanes* dy, const lanes* weight, Py_ssize_t n, double mean, double* sums
+) noexcept nogil:
+    """From sums about the mean as the storage type has it to those about the mean; again in float64 beyond its range."""
+    sums[1] -= (mean - rounded(x, mean)) * sums[0]
+    if not is_finite(sums[0]) or not is_finite(sums[1]):
         wide_dots(x, dy, weight, n, mean, sums)
 
 
@@ -334,6 +343,9 @@ cdef inline void line_terms(
     shift[0] = -rstd * (sum_g / n) if rule.measure == VARIANCE else 0.0
 
 
+include "gradient_pairs.pxi"
+
+
 cdef void normalize_grad_rows(
     const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const lanes* weight, Py_ssize_t parameters,
     bint per_position, Py_ssize_t segments, const Rule* rule, const double* mean, const double* rstd,
@@ -347,18 +359,18 @@ cdef void normalize_grad_rows(
     cdef Py_ssize_t o, j, r, unit, count, first, together = max(1, min(rows, GRADIENT_CACHE // v.n))
     cdef double centre[TOGETHER]
     cdef double inverse_root[TOGETHER]
-    cdef Moments line
+    if are_paired(<const lanes*> dx, v.n, u, 1 if per_position else segments, rule.measure):
+        normalize_grad_row_pairs(
+            x, dy, dx, v, w, u, weight, parameters, per_position, rule, mean, rstd, products, sums, rows, start, stop
+        )
+        return
     together = min(together, TOGETHER)
     for unit in range(start, stop):
         for first from unit * rows <= first < min((unit + 1) * rows, v.outer) by together:
             count = min(together, min((unit + 1) * rows, v.outer) - first)
             for r in range(count):
                 o = first + r
-                if rstd:
-                    centre[r], inverse_root[r] = mean[o] if mean else 0.0, rstd[o]
-                else:
-                    line = line_moments(<const lanes*> at(x, o * v.outer_stride), v.n, rule.measure)
-                    centre[r], inverse_root[r] = line.hi + line.lo, inverse(rule, line.m2)
+                statistics_of_row(x, v, rule, mean, rstd, o, &centre[r], &inverse_root[r])
                 if per_position:
                     position_row(
                         <const lanes*> at(x, o * v.outer_stride), <const lanes*> at(dy, o * w.outer_stride),

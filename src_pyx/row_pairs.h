@@ -37,7 +37,39 @@
         if (streamed) lanes##_stream(y, 0, result);                                                       \
     }
 
+/* The same backward: dx of a bundle from dy, x and the coefficients `centre` to `shift`; of the next row g = weight * dy, for
+ * `sums`, and g * (x - middle), for `products`. */
+#define DEFINE_GRADIENT_PAIRS(lanes, scalar)                                                              \
+    INLINE void lanes##_gradient_step_of_pair(                                                            \
+        const lanes *x, const lanes *dy, lanes *dx, const lanes *weight, int weighted, lanes centre, lanes scale, \
+        lanes slope, lanes shift, int streamed, const lanes *ahead, const lanes *ahead_dy, lanes middle, lanes *sums, \
+        lanes *products)                                                                                  \
+    {                                                                                                     \
+        lanes result;                                                                                     \
+        EACH_PART(lanes##_parts, {                                                                        \
+            scalar##_part w = {0};                                                                        \
+            scalar##_part g;                                                                              \
+            scalar##_part d;                                                                              \
+            if (weighted) memcpy(&w, (const scalar *)weight + k * lanes##_width, sizeof w);               \
+            memcpy(&g, (const scalar *)ahead_dy + k * lanes##_width, sizeof g);                           \
+            memcpy(&d, (const scalar *)ahead + k * lanes##_width, sizeof d);                              \
+            if (weighted) g = g * w;                                                                      \
+            sums->part[k] = sums->part[k] + g;                                                            \
+            products->part[k] = scalar##_fused(g, d - middle.part[0], products->part[k]);                 \
+            memcpy(&g, (const scalar *)dy + k * lanes##_width, sizeof g);                                 \
+            memcpy(&d, (const scalar *)x + k * lanes##_width, sizeof d);                                  \
+            if (weighted) g = g * w;                                                                      \
+            d = scalar##_fused(d - centre.part[0], slope.part[0], shift.part[0]);                         \
+            g = scalar##_fused(g, scale.part[0], d);                                                      \
+            result.part[k] = g;                                                                           \
+            if (!streamed) memcpy((scalar *)dx + k * lanes##_width, &g, sizeof g);                        \
+        })                                                                                                \
+        if (streamed) lanes##_stream(dx, 0, result);                                                      \
+    }
+
 DEFINE_ROW_PAIRS(lanes32, float)
 DEFINE_ROW_PAIRS(lanes64, double)
+DEFINE_GRADIENT_PAIRS(lanes32, float)
+DEFINE_GRADIENT_PAIRS(lanes64, double)
 
 #endif
