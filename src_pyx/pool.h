@@ -5,8 +5,9 @@
  *
  * Why not OpenMP: its threads spin for milliseconds after a parallel region and take the cores from the BLAS that a
  * pipeline calls next, and they do not survive a fork. Here a thread that has nothing to do spins for SPIN_NANOSECONDS,
- * as long as the next call of a busy loop may take to come, and then sleeps. After a fork the child starts afresh. If
- * another Python thread is using the pool, a call is served by its own thread alone.
+ * as long as the next call of a busy loop may take to come, and then sleeps; after YIELD_NANOSECONDS of these, whoever
+ * has work, a BLAS thread say, goes first. After a fork the child starts afresh. If another Python thread is using the
+ * pool, a call is served by its own thread alone.
  */
 #ifndef FASTNORM_POOL_H
 #define FASTNORM_POOL_H
@@ -21,8 +22,18 @@ typedef void (*pool_task)(void *work, ptrdiff_t start, ptrdiff_t stop);
 #include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
+#if defined(__linux__)
+#  include <sys/syscall.h>
+#  include <unistd.h>
+#endif
 
-enum { SPIN_NANOSECONDS = 100000, CHECKS_PER_CLOCK = 16, SEATS = 256, LINE = 64 };
+enum {
+    SPIN_NANOSECONDS = 100000,
+    YIELD_NANOSECONDS = 10000,
+    CHECKS_PER_CLOCK = 16,
+    SEATS = 256,
+    LINE = 64
+};
 
 typedef struct {
     _Alignas(LINE) atomic_ptrdiff_t next; /* the first unit that nobody has taken */
@@ -60,6 +71,75 @@ static inline long long pool_nanoseconds(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+#if defined(__linux__)
+enum { MOVE_NANOSECONDS = 1000000 }; /* between two moves of a worker, which a busy machine may undo */
+
+/* Where a worker was last seen. The kernel wakes a thread where it slept, though the caller may have come there since and
+ * another processor be idle, and takes up to tens of milliseconds to part them. So the caller does. */
+typedef struct {
+    _Alignas(LINE) atomic_int cpu; /* -1: not known */
+    atomic_int moved;              /* whether it may not run where it did, until it has moved */
+    pid_t thread;
+    cpu_set_t allowed;             /* and may again then */
+    long long since;
+} pool_place;
+
+static pool_place pool_places[SEATS];
+
+/* A worker says where it is, and may be anywhere again. */
+static inline void pool_report(unsigned number) {
+    pool_place *place = &pool_places[number];
+    int cpu = sched_getcpu();
+    if (atomic_load(&place->moved)) {
+        sched_setaffinity(0, sizeof place->allowed, &place->allowed);
+        atomic_store(&place->moved, 0);
+    }
+    if (atomic_load_explicit(&place->cpu, memory_order_relaxed) != cpu) atomic_store(&place->cpu, cpu);
+}
+
+/* Have it go where nobody is. */
+static void pool_move(pool_place *place, const cpu_set_t *taken) {
+    cpu_set_t others;
+    long long now = pool_nanoseconds();
+    if (atomic_load(&place->moved) || now - place->since < MOVE_NANOSECONDS) return;
+    if (sched_getaffinity(place->thread, sizeof place->allowed, &place->allowed)) return;
+    CPU_AND(&others, &place->allowed, taken);
+    CPU_XOR(&others, &place->allowed, &others);
+    place->since = now;
+    if (CPU_COUNT(&others) && !sched_setaffinity(place->thread, sizeof others, &others)) atomic_store(&place->moved, 1);
+}
+
+/* Part the workers from the caller, and from each other. */
+static void pool_part(int workers) {
+    cpu_set_t met, taken;
+    CPU_ZERO(&taken);
+    CPU_SET(sched_getcpu(), &taken);
+    met = taken;
+    for (int k = 0; k < workers; k++) CPU_SET(atomic_load_explicit(&pool_places[k].cpu, memory_order_relaxed), &taken);
+    for (int k = 0; k < workers; k++) {
+        int cpu = atomic_load_explicit(&pool_places[k].cpu, memory_order_relaxed);
+        if (cpu < 0) continue;
+        if (CPU_ISSET(cpu, &met)) pool_move(&pool_places[k], &taken);
+        CPU_SET(cpu, &met);
+    }
+}
+
+/* Before a worker is started, and by itself then. */
+static void pool_expect(unsigned number) {
+    atomic_store(&pool_places[number].cpu, -1);
+    atomic_store(&pool_places[number].moved, 0);
+}
+static void pool_arrive(unsigned number) {
+    pool_places[number].thread = (pid_t)syscall(SYS_gettid);
+    pool_report(number);
+}
+#else
+static inline void pool_report(unsigned number) { (void)number; }
+static inline void pool_part(int workers) { (void)workers; }
+static inline void pool_expect(unsigned number) { (void)number; }
+static inline void pool_arrive(unsigned number) { (void)number; }
+#endif
+
 /* Take units piece by piece, those of the own share first. */
 static void pool_take_units(int own) {
     for (int k = 0; k < pool.sharing; k++) {
@@ -72,27 +152,31 @@ static void pool_take_units(int own) {
     }
 }
 
-/* Wait for another call than `seen`; return its number. */
-static unsigned pool_wait(unsigned seen) {
-    long long until = pool_nanoseconds() + SPIN_NANOSECONDS;
+/* Have a worker wait for another call than `seen`; return that call's number. */
+static unsigned pool_wait(unsigned number, unsigned seen) {
+    long long now, start = pool_nanoseconds();
     do {
         for (int i = 0; i < CHECKS_PER_CLOCK; i++) {
             unsigned call = atomic_load_explicit(&pool.call, memory_order_acquire);
             if (call != seen) return call;
             pool_pause();
         }
-        sched_yield(); /* whoever has work, a BLAS thread say, goes first */
-    } while (pool_nanoseconds() < until);
+        pool_report(number);
+        now = pool_nanoseconds();
+        if (now - start > YIELD_NANOSECONDS) sched_yield();
+    } while (now - start < SPIN_NANOSECONDS);
     pthread_mutex_lock(&pool.sleepers);
     while (atomic_load(&pool.call) == seen) pthread_cond_wait(&pool.wake, &pool.sleepers);
     pthread_mutex_unlock(&pool.sleepers);
+    pool_report(number);
     return atomic_load(&pool.call);
 }
 
 static void *pool_worker(void *argument) {
     unsigned number = (unsigned)(ptrdiff_t)argument, seen = 0;
+    pool_arrive(number);
     for (;;) {
-        seen = pool_wait(seen);
+        seen = pool_wait(number, seen);
         if (number < seen % SEATS) {
             /* Sit down first, then look whether the call is still on: the caller ends it first, then looks who sits. */
             atomic_fetch_add(&pool.seated, 1);
@@ -122,6 +206,7 @@ static void pool_grow(int size) {
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     while (pool.size < size && pool.size < SEATS - 1) {
         pthread_t thread;
+        pool_expect((unsigned)pool.size);
         if (pthread_create(&thread, &attributes, pool_worker, (void *)(ptrdiff_t)pool.size)) break;
         pool.size++;
     }
@@ -148,6 +233,7 @@ static void pool_run(pool_task task, void *work, ptrdiff_t units, int threads) {
         atomic_store(&pool.shares[k].next, taken);
         pool.shares[k].end = taken = units * (k + 1) / pool.sharing;
     }
+    pool_part(seats);
     pthread_mutex_lock(&pool.sleepers);
     atomic_store(&pool.call, number * SEATS + (unsigned)seats);
     pthread_cond_broadcast(&pool.wake);

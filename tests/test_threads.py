@@ -77,6 +77,25 @@ for number in range(100): check(number)
 print("same bits")
 """
 
+PROCESSORS = """
+import pathlib, time
+everywhere = os.sched_getaffinity(0)
+check(1)
+for number in range(200):  # the caller comes to where the workers are, which then move
+    os.sched_setaffinity(0, {sorted(everywhere)[number // 3 % len(everywhere)]})
+    check(number)
+    time.sleep(0.002)
+os.sched_setaffinity(0, everywhere)
+for number in range(1000):
+    check(number)
+    threads = [int(folder.name) for folder in pathlib.Path("/proc/self/task").iterdir()]
+    if len(threads) > 3 and all(os.sched_getaffinity(thread) == everywhere for thread in threads): break
+    time.sleep(0.005)
+else:
+    raise SystemExit("a thread may not run where it might before")
+print("same bits")
+"""
+
 POOL_OF_PROCESSES = """
 import multiprocessing
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -126,6 +145,11 @@ def test_a_hundred_forks_after_parallel_calls(backend: str, layer: str) -> None:
 @each_pool
 def test_a_pool_of_forked_processes(backend: str, layer: str) -> None:
     assert run(POOL_OF_PROCESSES, backend, layer) == "same bits"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this operating system has no sched_setaffinity")
+def test_threads_that_were_moved_may_run_anywhere_again() -> None:
+    assert run(PROCESSORS, "cython", "own") == "same bits"
 
 
 @each_pool
