@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _effort(quick: bool, rounds: int | None) -> Effort:
-    effort = Effort(sample=0.01, rest=0.005, deadline=45) if quick else Effort()
+    effort = Effort(sample=0.01, rest=0.05, deadline=45) if quick else Effort()
     return effort if rounds is None else effort._replace(rounds=rounds)
 
 

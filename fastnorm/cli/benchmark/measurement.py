@@ -51,7 +51,7 @@ class Effort(NamedTuple):
 
     rounds: int = 5
     sample: float = 0.02
-    rest: float = 0.01
+    rest: float = 0.05
     deadline: float = math.inf
 
 
