@@ -3,6 +3,7 @@
 
 cdef enum:
     SHORT_GRADIENT = 4          # bundles: with longer rows, x, dy and dx of those in flight leave L1
+    FAR = 1048576               # elements: x of so many, and dy, lie beyond L2
 
 
 cdef struct GradientFlight:
@@ -25,23 +26,38 @@ cdef inline void held_dots(
     const lanes* x, Py_ssize_t x_stride, const lanes* dy, Py_ssize_t dy_stride, const lanes* weight, bint weighted,
     Py_ssize_t count, Py_ssize_t n, const double* mean, double* products, double* sums
 ) noexcept nogil:
-    """`line_dots` of ROWS lines at the most; the folding of one hides behind the reading of the next."""
+    """`line_dots` of ROWS lines at the most, of one run each; the folding of one hides behind the reading of the next."""
     cdef double held_s[ROWS * 8]    # vectors of 64 bytes whose lanes are still to be added
     cdef double held_p[ROWS * 8]
     cdef double folded_s[ROWS]
     cdef double folded_p[ROWS]
     cdef double found[2]
-    cdef Py_ssize_t k, strange = 0
-    cdef lanes s, p
+    cdef Py_ssize_t j, k, strange = 0, step = lane_count(x), whole = n - n % step
+    cdef lanes s, p, g, middle
+    cdef const lanes* row
+    cdef const lanes* upstream
     if count < ROWS:
         # What is not held is folded too: by chance that could be subnormals, which are slow.
         memset(held_s, 0, sizeof(held_s))
         memset(held_p, 0, sizeof(held_p))
     for k in range(count):
-        lane_dots(
-            <const lanes*> at(x, k * x_stride), <const lanes*> at(dy, k * dy_stride), weight, weighted, n,
-            rounded(x, mean[k]), &s, &p
-        )
+        row, upstream = <const lanes*> at(x, k * x_stride), <const lanes*> at(dy, k * dy_stride)
+        middle = splat(x, rounded(x, mean[k]))
+        s, p = splat(x, 0.0), splat(x, 0.0)
+        for j from 0 <= j < whole by step:
+            prefetch(row, j + READ_AHEAD * step)
+            prefetch(upstream, j + READ_AHEAD * step)
+            g = load(upstream, j)
+            if weighted:
+                g = multiply(g, load(weight, j))
+            s = add(s, g)
+            p = fused(g, subtract(load(row, j), middle), p)
+        if whole < n:  # lanes without an element hold dy = 0
+            g = load_partial(upstream, whole, n - whole, 0.0)
+            if weighted:
+                g = multiply(g, load_partial(weight, whole, n - whole, 0.0))
+            s = add(s, g)
+            p = fused(g, subtract(load_partial(row, whole, n - whole, rounded(x, mean[k])), middle), p)
         hold(<lanes*> held_s, k, s)
         hold(<lanes*> held_p, k, p)
     totals(<const lanes*> held_s, count, folded_s)
@@ -74,6 +90,18 @@ cdef void dots_short_rows(
         o += count
 
 
+cdef inline void read_statistics(
+    const double* numbers, Py_ssize_t first, Py_ssize_t count, double* read
+) noexcept nogil:
+    """Those of the rows in flight, 0 if they are missing; of constant size if there are ROWS, since others are slow."""
+    if numbers and count == ROWS:
+        memcpy(read, numbers + first, ROWS * sizeof(double))
+    elif numbers:
+        memcpy(read, numbers + first, count * sizeof(double))
+    else:
+        memset(read, 0, ROWS * sizeof(double))
+
+
 cdef inline void flight_statistics(
     const lanes* x, View v, const Rule* rule, const double* mean, const double* rstd, Py_ssize_t first,
     Py_ssize_t count, GradientFlight* f
@@ -83,8 +111,8 @@ cdef inline void flight_statistics(
     cdef double lo[ROWS]
     cdef double m2[ROWS]
     if rstd:
-        for k in range(count):
-            f.mean[k], f.rstd[k] = mean[first + k] if mean else 0.0, rstd[first + k]
+        read_statistics(mean, first, count, f.mean)
+        read_statistics(rstd, first, count, f.rstd)
     else:
         moments_short_rows(x, v, rule.measure, f.mean, lo, m2, 0, count)
         for k in range(count):
@@ -151,11 +179,11 @@ cdef void normalize_grad_short_rows(
     Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """As normalize_grad_rows with one segment."""
-    cdef Py_ssize_t o = start * rows, last = min(stop * rows, v.outer), k, unit, count
+    cdef Py_ssize_t o = start * rows, last = min(stop * rows, v.outer), j, k, unit, count
     cdef const lanes* source
     cdef const lanes* upstream
     cdef lanes* target
-    cdef bint ordinary
+    cdef bint ordinary, far = v.outer * v.n >= FAR
     cdef GradientFlight f
     while o < last:
         unit, count = o // rows, min(ROWS, last - o)
@@ -169,6 +197,9 @@ cdef void normalize_grad_short_rows(
         flight_sums(source, upstream, v, w, weight if per_position else NULL, count, &f)
         ordinary = flight_slopes(x, v.n, per_position, rule, count, &f)
         for k in range(count):
+            for j from 0 <= j < (v.n if far else 0) by lane_count(x):  # the row that comes in this one's place
+                prefetch(source, (count + k) * v.outer_stride + j)
+                prefetch(upstream, (count + k) * w.outer_stride + j)
             if ordinary or has_range(x, f.rstd[k], f.wide_scale[k]):
                 apply_slope(
                     <const lanes*> at(source, k * v.outer_stride), <const lanes*> at(upstream, k * w.outer_stride),
