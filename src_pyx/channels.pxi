@@ -117,7 +117,7 @@ cdef inline bint roots_fit(bint single, Channels n, Py_ssize_t start, Py_ssize_t
 cdef inline void unit_moments(
     const lanes* x, Work* w, View v, Py_ssize_t items, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The moments of the channels `start` to `stop`, v being their rows in one item."""
+    """The moments of the rows of the channels `start` to `stop`, v being those in one item."""
     cdef Py_ssize_t b, c, row, chunks = parts(v.n, CHUNK)
     cdef const lanes* source
     for b in range(items):
@@ -128,7 +128,31 @@ cdef inline void unit_moments(
             moments_short_rows(source, v, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, v.outer)
         else:
             moments_rows(source, v, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, v.outer * chunks)
-    pool_channels(w, items, w.lines, w.channels, start, stop)
+
+
+cdef inline void result_beside_unit(
+    const lanes* x, lanes* y, Work* w, Py_ssize_t item, Py_ssize_t c, Py_ssize_t count, Py_ssize_t further
+) noexcept nogil:
+    """The result of `count` channels of an item, and the moments of those that are so much `further`, if they exist."""
+    cdef Py_ssize_t j, place, n = w.x.n
+    cdef Channels numbers = w.channels
+    cdef Coefficients k
+    cdef Moments line
+    cdef const lanes* row
+    cdef lanes* target
+    for j in range(c, c + count):
+        place = item * w.lines + j
+        row, target = <const lanes*> at(x, place * n), at(y, place * n)
+        k = coefficients(x, numbers.mean[j], numbers.lo[j], numbers.scale[j], numbers.shift[j])
+        if j + further < w.lines:
+            line = result_beside_moments(
+                row, target, n, &k, <const lanes*> NULL, <const lanes*> NULL, w.y.streamed,
+                <const lanes*> at(row, further * n), VARIANCE
+            )
+            place += further
+            w.mean[place], w.lo[place], w.m2[place] = line.hi, line.lo, line.m2
+        else:
+            apply_scalar_within(row, target, n, k, w.y.streamed)
 
 
 cdef void train_channels(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -136,19 +160,56 @@ cdef void train_channels(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py
     cdef Py_ssize_t items = w.x.outer // w.lines, unit, b, c, row
     cdef Channels n = w.channels
     cdef View v = w.x, u = w.y
+    cdef bint paired = v.n > SHORT * lane_count(x) and are_paired(<const lanes*> y, v.n, u, 1, VARIANCE), made = False
     for unit in range(start, stop):
         c = unit * w.rows
         v.outer = u.outer = min(w.rows, w.lines - c)
-        unit_moments(x, w, v, items, c, c + v.outer)
+        if not made:
+            unit_moments(x, w, v, items, c, c + v.outer)
+        pool_channels(w, items, w.lines, n, c, c + v.outer)
+        made = False
         if not fold_channels(&w.rule, w.storage == SINGLE, n, c, c + v.outer):
             w.strange = True
             continue
+        made = paired and unit + 1 < stop
         for b in range(items):
             row = (b * w.lines + c) * v.n
+            if made:
+                result_beside_unit(x, y, w, b, c, v.outer, w.rows)
+                continue
             affine_rows(
                 <const lanes*> at(x, row), at(y, row), v, u, n.mean + c, n.lo + c, n.scale + c, n.shift + c, v.outer,
                 <const lanes*> NULL, <const lanes*> NULL, 0, v.outer * parts(v.n, CHUNK)
             )
+
+
+cdef inline void slope_beside_unit(
+    const lanes* x, const lanes* dy, lanes* dx, Work* w, Py_ssize_t item, Py_ssize_t c, Py_ssize_t count,
+    Py_ssize_t further
+) noexcept nogil:
+    """dx of `count` channels of an item, and the sums of those that are so much `further`, if they exist."""
+    cdef Py_ssize_t j, place, next, n = w.x.n
+    cdef Channels numbers = w.channels
+    cdef Slope k
+    cdef double found[2]
+    cdef const lanes* row
+    cdef const lanes* upstream
+    cdef const lanes* ahead
+    cdef const lanes* ahead_dy
+    for j in range(c, c + count):
+        place, next = item * w.lines + j, item * w.lines + j + further
+        row, upstream = <const lanes*> at(x, place * n), <const lanes*> at(dy, place * n)
+        k = slope_of(x, numbers.mean[j], numbers.scale[j], numbers.slope[j], numbers.shift[j], True)
+        if j + further < w.lines:
+            ahead, ahead_dy = <const lanes*> at(x, next * n), <const lanes*> at(dy, next * n)
+            slope_beside_dots_of(
+                row, upstream, at(dx, place * n), n, &k, <const lanes*> NULL, w.y.streamed, ahead, ahead_dy,
+                rounded(x, numbers.mean[j + further]), found
+            )
+            finish_dots(ahead, ahead_dy, <const lanes*> NULL, n, numbers.mean[j + further], found)
+            w.sums[next], w.products[next] = found[0], found[1]
+        else:
+            slope_run(row, upstream, at(dx, place * n), x, False, n, k, w.y.streamed)
 
 
 cdef void train_channels_backward(
@@ -158,16 +219,21 @@ cdef void train_channels_backward(
     cdef Py_ssize_t items = w.x.outer // w.lines, chunks = parts(w.x.n, CHUNK), unit, b, c, row
     cdef Channels n = w.channels
     cdef View v = w.x, u = w.y
+    cdef bint paired = w.given and v.n > SHORT_GRADIENT * lane_count(x) and are_paired(
+        <const lanes*> dx, v.n, u, 1, VARIANCE
+    )
+    cdef bint made = False
     for unit in range(start, stop):
         c = unit * w.rows
         v.outer = min(w.rows, w.lines - c)
         if not w.given:
             unit_moments(x, w, v, items, c, c + v.outer)
+            pool_channels(w, items, w.lines, n, c, c + v.outer)
             centre_channels(&w.rule, n, c, c + v.outer)
         if not roots_fit(w.storage == SINGLE, n, c, c + v.outer):
-            w.strange = True
+            w.strange, made = True, False
             continue
-        for b in range(items):
+        for b in range(0 if made else items):
             row = b * w.lines + c
             if v.n <= SHORT_GRADIENT * lane_count(x):
                 dots_short_rows(
@@ -181,11 +247,16 @@ cdef void train_channels_backward(
                 )
         for b in range(c, c + v.outer):
             join_dots(w, items, w.lines, n, b)
+        made = False
         if not slope_channels(w.storage == SINGLE, items * v.n, n, c, c + v.outer):
             w.strange = True
             continue
+        made = paired and unit + 1 < stop
         for b in range(items):
             row = (b * w.lines + c) * v.n
+            if made:
+                slope_beside_unit(x, dy, dx, w, b, c, v.outer, w.rows)
+                continue
             affine_grad_rows(
                 <const lanes*> at(x, row), <const lanes*> at(dy, row), at(dx, row), v, v, u, n.mean + c, n.scale + c,
                 n.slope + c, n.shift + c, v.outer, 0, v.outer * chunks

@@ -77,6 +77,19 @@ cdef inline void result_beside_sums_of(
         result_beside_sums(x, y, n, c[0], weight, bias, 0, True, ahead, measure, shift, sums)
 
 
+cdef inline Moments result_beside_moments(
+    const lanes* x, lanes* y, Py_ssize_t n, const Coefficients* c, const lanes* weight, const lanes* bias,
+    bint streamed, const lanes* ahead, Measure measure
+) noexcept nogil:
+    """The result of a row x of a single block, and the moments of the next."""
+    cdef Moments line = Moments(0.0, 0.0, 0.0, 0.0)
+    cdef double sums[2]
+    cdef double shift = head_mean(ahead, n, measure, False, 1.0)
+    result_beside_sums_of(x, y, n, c, weight, bias, streamed, ahead, measure, shift, sums)
+    absorb_sums(&line, ahead, n, measure, shift, sums)
+    return line
+
+
 cdef inline bint are_paired(const lanes* y, Py_ssize_t n, View u, Py_ssize_t segments, Measure measure) noexcept nogil:
     """Whether one loop can do both, rows being a single block and a single run, and is the faster way."""
     if n > BLOCK or segments > 1 or measure == MAGNITUDES:

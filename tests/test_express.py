@@ -117,6 +117,28 @@ def test_training_updates_the_running_statistics_as_the_general_path(
     assert all(calls)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_channels_that_take_turns_in_the_cache_have_the_bits_of_the_general_path(
+    dtype: Any, kernels: str, calls: list[bool]
+) -> None:
+    x, dy = sample(40, 23, 331, dtype=dtype), sample(40, 23, 331, dtype=dtype)[::-1].copy()
+    weight, bias = sample(23, dtype=dtype), sample(23, dtype=dtype)
+    x[3, 11] *= 1024  # its rows' first elements are far from the channel's mean
+    given = fastnorm.batch_norm(x, training=True, return_stats=True)[1]._asdict()
+    for threads in (1, 2):
+        with fastnorm.config(num_threads=threads):
+            plain, general = (
+                [
+                    fastnorm.batch_norm(x, None, None, weight, bias, training=True, **keywords),
+                    *fastnorm.batch_norm_backward(dy, x, weight, training=True, **keywords),
+                    *fastnorm.batch_norm_backward(dy, x, weight, training=True, **given, **keywords),
+                ]
+                for keywords in ({}, {"backend": "cython"})
+            )
+        assert [found.tobytes() for found in plain] == [expected.tobytes() for expected in general]
+    assert all(calls)
+
+
 def test_training_on_what_is_not_plain_changes_the_running_statistics_once(calls: list[bool]) -> None:
     x = sample(4, 6, 5)
     mean, var = np.zeros(6, np.float32), np.ones(6, np.float32)
