@@ -51,11 +51,11 @@ class Tuned(NamedTuple):
     # first, np.empty of 3 MiB costs 4 microseconds with its page faults, of 31 MiB 44, but of 40 MiB 2,053 (glibc 2.36,
     # which maps each block above 32 MiB anew).
     pool_smallest_bytes: int = 2**24
-    # Outputs of at least so many bytes are written past the caches: what leaves them anyhow need not be read first. A
-    # quarter of the last cache, since x is in it too, and whoever reads the result brings an output of its own; at most
-    # 64 MiB. layer_norm followed by rms_norm with 32 MiB of cache (Zen 3) takes 0.83 of the time at 8 MiB and 0.71 at
-    # 16, but 1.23 at 4; with 260 MiB (Emerald Rapids) 1.1 at 32 MiB and 0.79 at 96.
-    stream_bytes: int = min((last_level_cache() or 2**28) // 4, 2**26)
+    # Outputs of at least so many bytes are written past the caches: what leaves them anyhow need not be read first. Half
+    # of the last cache, since x fills the other; at most 64 MiB. With 32 MiB of cache (Zen 3) and nobody else on the
+    # processor, calls take 1.5 to 2.8 of the time at 8 MiB, 0.9 to 1.2 at 16, 0.7 to 1.0 at 24; with 260 MiB (Emerald
+    # Rapids) layer_norm followed by rms_norm 1.1 at 32 MiB and 0.79 at 96.
+    stream_bytes: int = min((last_level_cache() or 2**28) // 2, 2**26)
 
 
 def _tuned() -> Tuned:
