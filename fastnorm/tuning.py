@@ -51,10 +51,10 @@ class Tuned(NamedTuple):
     # first, np.empty of 3 MiB costs 4 microseconds with its page faults, of 31 MiB 44, but of 40 MiB 2,053 (glibc 2.36,
     # which maps each block above 32 MiB anew).
     pool_smallest_bytes: int = 2**24
-    # Outputs of at least so many bytes are written past the caches: what leaves them anyhow need not be read first. Half
-    # of the last cache, since x fills the other; at most 64 MiB. With 32 MiB of cache (Zen 3) and nobody else on the
-    # processor, calls take 1.5 to 2.8 of the time at 8 MiB, 0.9 to 1.2 at 16, 0.7 to 1.0 at 24; with 260 MiB (Emerald
-    # Rapids) layer_norm followed by rms_norm 1.1 at 32 MiB and 0.79 at 96.
+    # Outputs of at least so many bytes are written past the caches: what leaves them anyhow need not be read first.
+    # Half of the last cache, since x fills the other; at most 64 MiB. With 32 MiB of cache (Zen 3) and nobody else on
+    # the processor, calls take 1.5 to 2.8 of the time at 8 MiB, 0.9 to 1.2 at 16, 0.7 to 1.0 at 24; with 260 MiB
+    # (Emerald Rapids) layer_norm followed by rms_norm 1.1 at 32 MiB and 0.79 at 96.
     stream_bytes: int = min((last_level_cache() or 2**28) // 2, 2**26)
 
 

@@ -138,17 +138,23 @@ cdef inline void result_beside_unit(
     cdef Channels numbers = w.channels
     cdef Coefficients k
     cdef Moments line
+    cdef double shift
+    cdef double sums[2]
     cdef const lanes* row
+    cdef const lanes* ahead
     cdef lanes* target
     for j in range(c, c + count):
         place = item * w.lines + j
         row, target = <const lanes*> at(x, place * n), at(y, place * n)
         k = coefficients(x, numbers.mean[j], numbers.lo[j], numbers.scale[j], numbers.shift[j])
         if j + further < w.lines:
-            line = result_beside_moments(
-                row, target, n, &k, <const lanes*> NULL, <const lanes*> NULL, w.y.streamed,
-                <const lanes*> at(row, further * n), VARIANCE
+            ahead, line = <const lanes*> at(row, further * n), Moments(0.0, 0.0, 0.0, 0.0)
+            shift = head_mean(ahead, n, VARIANCE, False, 1.0)
+            result_beside_sums_of(
+                row, target, n, &k, <const lanes*> NULL, <const lanes*> NULL, w.y.streamed, ahead, VARIANCE, shift,
+                sums
             )
+            absorb_sums(&line, ahead, n, VARIANCE, shift, sums)
             place += further
             w.mean[place], w.lo[place], w.m2[place] = line.hi, line.lo, line.m2
         else:

@@ -127,7 +127,7 @@ cdef inline void line_dots(
 cdef inline void finish_dots(
     const lanes* x, const lanes* dy, const lanes* weight, Py_ssize_t n, double mean, double* sums
 ) noexcept nogil:
-    """From sums about the mean as the storage type has it to those about the mean; again in float64 beyond its range."""
+    """From sums about the rounded mean to those about the mean; once more in float64 where they are not finite."""
     sums[1] -= (mean - rounded(x, mean)) * sums[0]
     if not is_finite(sums[0]) or not is_finite(sums[1]):
         wide_dots(x, dy, weight, n, mean, sums)

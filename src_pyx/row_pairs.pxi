@@ -2,8 +2,8 @@
 # Operation for operation what they are one after the other.
 
 cdef enum:
-    TOGETHER_ROWS = 2
-    PAIRED = 32             # bundles: two longer rows and their result leave L1, which costs more than it saves in cache
+    TOGETHER_ROWS = 2       # whose results are written beside the sums of as many, so that divisions overlap
+    PAIRED = 32             # bundles: longer rows and their results leave L1, which costs more than is saved in cache
 
 cdef extern from "row_pairs.h" nogil:
     void lanes32_step_of_pair(
@@ -77,17 +77,15 @@ cdef inline void result_beside_sums_of(
         result_beside_sums(x, y, n, c[0], weight, bias, 0, True, ahead, measure, shift, sums)
 
 
-cdef inline Moments result_beside_moments(
+cdef inline void result_beside_next(
     const lanes* x, lanes* y, Py_ssize_t n, const Coefficients* c, const lanes* weight, const lanes* bias,
-    bint streamed, const lanes* ahead, Measure measure
+    bint streamed, const lanes* ahead, Measure measure, double shift, double* sums
 ) noexcept nogil:
-    """The result of a row x of a single block, and the moments of the next."""
-    cdef Moments line = Moments(0.0, 0.0, 0.0, 0.0)
-    cdef double sums[2]
-    cdef double shift = head_mean(ahead, n, measure, False, 1.0)
-    result_beside_sums_of(x, y, n, c, weight, bias, streamed, ahead, measure, shift, sums)
-    absorb_sums(&line, ahead, n, measure, shift, sums)
-    return line
+    """And once for the variance and for squares, the measures that are paired."""
+    if measure == VARIANCE:
+        result_beside_sums_of(x, y, n, c, weight, bias, streamed, ahead, VARIANCE, shift, sums)
+    else:
+        result_beside_sums_of(x, y, n, c, weight, bias, streamed, ahead, SQUARES, shift, sums)
 
 
 cdef inline bint are_paired(const lanes* y, Py_ssize_t n, View u, Py_ssize_t segments, Measure measure) noexcept nogil:
@@ -122,15 +120,10 @@ cdef void normalize_row_pairs(
                 if fusion:
                     before_part(x, fusion, (row + together) * v.n, v.n)
                 head[k] = head_mean(ahead, v.n, rule.measure, False, 1.0)
-            if start <= row < stop - together and not e[k].wide and rule.measure == VARIANCE:
-                result_beside_sums_of(
-                    source, target, v.n, &c[k], weight if per_position else NULL, bias, u.streamed, ahead, VARIANCE,
-                    head[k], &sums[2 * k]
-                )
-            elif start <= row < stop - together and not e[k].wide:
-                result_beside_sums_of(
-                    source, target, v.n, &c[k], weight if per_position else NULL, bias, u.streamed, ahead, SQUARES,
-                    head[k], &sums[2 * k]
+            if start <= row < stop - together and not e[k].wide:
+                result_beside_next(
+                    source, target, v.n, &c[k], weight if per_position else NULL, bias, u.streamed, ahead,
+                    rule.measure, head[k], &sums[2 * k]
                 )
             else:
                 if start <= row < stop and per_position:

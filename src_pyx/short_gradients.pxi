@@ -26,7 +26,7 @@ cdef inline void held_dots(
     const lanes* x, Py_ssize_t x_stride, const lanes* dy, Py_ssize_t dy_stride, const lanes* weight, bint weighted,
     Py_ssize_t count, Py_ssize_t n, const double* mean, double* products, double* sums
 ) noexcept nogil:
-    """`line_dots` of ROWS lines at the most, of one run each; the folding of one hides behind the reading of the next."""
+    """`line_dots` of up to ROWS lines of one run each; the folding of one hides behind the reading of the next."""
     cdef double held_s[ROWS * 8]    # vectors of 64 bytes whose lanes are still to be added
     cdef double held_p[ROWS * 8]
     cdef double folded_s[ROWS]
