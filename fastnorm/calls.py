@@ -39,7 +39,7 @@ class Call:
         with np.errstate(over="ignore"):
             if self.out is None:
                 return _converted(self.y, self.result, self.backend)
-            if not np.may_share_memory(self.out, self.y):
+            if not np.may_share_memory(self.out, self.y):  # else y is a view of it
                 np.copyto(self.out, self.y, casting="unsafe")
         return self.out
 

@@ -53,8 +53,8 @@ class Tuned(NamedTuple):
     pool_smallest_bytes: int = 2**24
     # Outputs of at least so many bytes are written past the caches: what leaves them anyhow need not be read first.
     # Half of the last cache, since x fills the other; at most 64 MiB. With 32 MiB of cache (Zen 3) and nobody else on
-    # the processor, calls take 1.5 to 2.8 of the time at 8 MiB, 0.9 to 1.2 at 16, 0.7 to 1.0 at 24; with 260 MiB
-    # (Emerald Rapids) layer_norm followed by rms_norm 1.1 at 32 MiB and 0.79 at 96.
+    # the processor, calls so written take 1.5 to 2.8 times as long at 8 MiB, 0.9 to 1.2 at 16, 0.7 to 1.0 at 24; with
+    # 260 MiB (Emerald Rapids) layer_norm followed by rms_norm 1.1 at 32 MiB and 0.79 at 96.
     stream_bytes: int = min((last_level_cache() or 2**28) // 2, 2**26)
 
 
@@ -103,6 +103,9 @@ def _prefetch() -> int:
 
 # Whether compiled loops ask for memory ahead: 1, 0, or -1, by the processor (see src_pyx/lanes.h).
 PREFETCH = _prefetch()
+
+# Whether threads that share a processor are moved apart (see src_pyx/pool.h); some sandboxes forbid that.
+MOVE_THREADS = os.environ.get("FASTNORM_MOVE_THREADS", "1") != "0"
 
 
 class Step(NamedTuple):

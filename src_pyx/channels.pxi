@@ -150,7 +150,7 @@ cdef inline void result_beside_unit(
         if j + further < w.lines:
             ahead, line = <const lanes*> at(row, further * n), Moments(0.0, 0.0, 0.0, 0.0)
             shift = head_mean(ahead, n, VARIANCE, False, 1.0)
-            result_beside_sums_of(
+            result_beside_next(
                 row, target, n, &k, <const lanes*> NULL, <const lanes*> NULL, w.y.streamed, ahead, VARIANCE, shift,
                 sums
             )

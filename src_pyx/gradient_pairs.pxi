@@ -56,7 +56,7 @@ cdef inline void slope_beside_dots(
     sums[0], sums[1] = 0.0 + total(sum_s), 0.0 + total(sum_p)
 
 
-cdef inline void slope_beside_dots_of(
+cdef void slope_beside_dots_of(
     const lanes* x, const lanes* dy, lanes* dx, Py_ssize_t n, const Slope* c, const lanes* weight, bint streamed,
     const lanes* ahead, const lanes* ahead_dy, double middle, double* sums
 ) noexcept nogil:
@@ -64,11 +64,11 @@ cdef inline void slope_beside_dots_of(
     if weight and not streamed:
         slope_beside_dots(x, dy, dx, n, c, weight, True, False, ahead, ahead_dy, middle, sums)
     elif not streamed:
-        slope_beside_dots(x, dy, dx, n, c, weight, False, False, ahead, ahead_dy, middle, sums)
+        slope_beside_dots(x, dy, dx, n, c, x, False, False, ahead, ahead_dy, middle, sums)
     elif weight:
         slope_beside_dots(x, dy, dx, n, c, weight, True, True, ahead, ahead_dy, middle, sums)
     else:
-        slope_beside_dots(x, dy, dx, n, c, weight, False, True, ahead, ahead_dy, middle, sums)
+        slope_beside_dots(x, dy, dx, n, c, x, False, True, ahead, ahead_dy, middle, sums)
 
 
 cdef inline void statistics_of_row(

@@ -18,7 +18,10 @@ cnp.import_array()
 choose_prefetching(_tuning.PREFETCH)
 
 cdef extern from "pool.h" nogil:
+    bint pool_moves
     void pool_run(void (*task)(void*, Py_ssize_t, Py_ssize_t) noexcept nogil, void* work, Py_ssize_t units, int threads)
+
+pool_moves = _tuning.MOVE_THREADS
 
 cdef enum Primitive:
     MOMENTS

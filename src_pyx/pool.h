@@ -5,8 +5,8 @@
  *
  * Why not OpenMP: its threads spin for milliseconds after a parallel region and take the cores from the BLAS that a
  * pipeline calls next, and they do not survive a fork. Here a thread that has nothing to do spins for SPIN_NANOSECONDS,
- * as long as the next call of a busy loop may take to come, and then sleeps; after YIELD_NANOSECONDS of these, whoever
- * has work, a BLAS thread say, goes first. After a fork the child starts afresh. If another Python thread is using the
+ * as long as the next call of a busy loop may take to come, and then sleeps; from YIELD_NANOSECONDS on it yields between
+ * its looks, so that whoever has work, a BLAS thread say, goes first. After a fork the child starts afresh. If another Python thread is using the
  * pool, a call is served by its own thread alone.
  */
 #ifndef FASTNORM_POOL_H
@@ -23,6 +23,7 @@ typedef void (*pool_task)(void *work, ptrdiff_t start, ptrdiff_t stop);
 #include <stdatomic.h>
 #include <time.h>
 #if defined(__linux__)
+#  include <string.h>
 #  include <sys/syscall.h>
 #  include <unistd.h>
 #endif
@@ -71,17 +72,20 @@ static inline long long pool_nanoseconds(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+static int pool_moves = 1; /* whether threads are moved */
+
 #if defined(__linux__)
-enum { MOVE_NANOSECONDS = 1000000 }; /* between two moves of a worker, which a busy machine may undo */
+/* The least time between two moves of a worker: on a busy machine the system may move it back. */
+enum { MOVE_NANOSECONDS = 1000000 };
 
 /* Where a worker was last seen. The kernel wakes a thread where it slept, though the caller may have come there since and
  * another processor be idle, and takes up to tens of milliseconds to part them. So the caller does. */
 typedef struct {
     _Alignas(LINE) atomic_int cpu; /* -1: not known */
-    atomic_int moved;              /* whether it may not run where it did, until it has moved */
+    atomic_int banned;             /* whether it may not run everywhere, until it has moved */
     pid_t thread;
-    cpu_set_t allowed;             /* and may again then */
-    long long since;
+    cpu_set_t allowed;             /* where it may again then */
+    long long last_move;
 } pool_place;
 
 static pool_place pool_places[SEATS];
@@ -90,36 +94,45 @@ static pool_place pool_places[SEATS];
 static inline void pool_report(unsigned number) {
     pool_place *place = &pool_places[number];
     int cpu = sched_getcpu();
-    if (atomic_load(&place->moved)) {
+    if (atomic_load(&place->banned)) {
         sched_setaffinity(0, sizeof place->allowed, &place->allowed);
-        atomic_store(&place->moved, 0);
+        atomic_store(&place->banned, 0);
     }
     if (atomic_load_explicit(&place->cpu, memory_order_relaxed) != cpu) atomic_store(&place->cpu, cpu);
 }
 
-/* Have it go where nobody is. */
-static void pool_move(pool_place *place, const cpu_set_t *taken) {
+/* Have it go where nobody is, if there is room beside `moved` others; return whether it goes. */
+static int pool_move(pool_place *place, const cpu_set_t *taken, int moved) {
     cpu_set_t others;
     long long now = pool_nanoseconds();
-    if (atomic_load(&place->moved) || now - place->since < MOVE_NANOSECONDS) return;
-    if (sched_getaffinity(place->thread, sizeof place->allowed, &place->allowed)) return;
+    if (atomic_load(&place->banned) || now - place->last_move < MOVE_NANOSECONDS) return 0;
+    place->last_move = now;
+    if (sched_getaffinity(place->thread, sizeof place->allowed, &place->allowed)) return 0;
     CPU_AND(&others, &place->allowed, taken);
     CPU_XOR(&others, &place->allowed, &others);
-    place->since = now;
-    if (CPU_COUNT(&others) && !sched_setaffinity(place->thread, sizeof others, &others)) atomic_store(&place->moved, 1);
+    /* Of a thread that may run everywhere this is to hold when there are more processors, too. */
+    if (CPU_COUNT(&place->allowed) == sysconf(_SC_NPROCESSORS_ONLN)) memset(&place->allowed, 255, sizeof place->allowed);
+    if (CPU_COUNT(&others) <= moved || sched_setaffinity(place->thread, sizeof others, &others)) return 0;
+    atomic_store(&place->banned, 1);
+    return 1;
 }
 
 /* Part the workers from the caller, and from each other. */
 static void pool_part(int workers) {
     cpu_set_t met, taken;
+    int cpu = sched_getcpu(), moved = 0;
+    if (!pool_moves) return;
     CPU_ZERO(&taken);
-    CPU_SET(sched_getcpu(), &taken);
+    CPU_SET(cpu, &taken);
     met = taken;
-    for (int k = 0; k < workers; k++) CPU_SET(atomic_load_explicit(&pool_places[k].cpu, memory_order_relaxed), &taken);
     for (int k = 0; k < workers; k++) {
-        int cpu = atomic_load_explicit(&pool_places[k].cpu, memory_order_relaxed);
+        cpu = atomic_load_explicit(&pool_places[k].cpu, memory_order_acquire);
+        if (cpu >= 0) CPU_SET(cpu, &taken);
+    }
+    for (int k = 0; k < workers; k++) {
+        cpu = atomic_load_explicit(&pool_places[k].cpu, memory_order_acquire);
         if (cpu < 0) continue;
-        if (CPU_ISSET(cpu, &met)) pool_move(&pool_places[k], &taken);
+        if (CPU_ISSET(cpu, &met)) moved += pool_move(&pool_places[k], &taken, moved);
         CPU_SET(cpu, &met);
     }
 }
@@ -127,7 +140,7 @@ static void pool_part(int workers) {
 /* Before a worker is started, and by itself then. */
 static void pool_expect(unsigned number) {
     atomic_store(&pool_places[number].cpu, -1);
-    atomic_store(&pool_places[number].moved, 0);
+    atomic_store(&pool_places[number].banned, 0);
 }
 static void pool_arrive(unsigned number) {
     pool_places[number].thread = (pid_t)syscall(SYS_gettid);
@@ -168,7 +181,6 @@ static unsigned pool_wait(unsigned number, unsigned seen) {
     pthread_mutex_lock(&pool.sleepers);
     while (atomic_load(&pool.call) == seen) pthread_cond_wait(&pool.wake, &pool.sleepers);
     pthread_mutex_unlock(&pool.sleepers);
-    pool_report(number);
     return atomic_load(&pool.call);
 }
 
@@ -177,6 +189,7 @@ static void *pool_worker(void *argument) {
     pool_arrive(number);
     for (;;) {
         seen = pool_wait(number, seen);
+        pool_report(number);
         if (number < seen % SEATS) {
             /* Sit down first, then look whether the call is still on: the caller ends it first, then looks who sits. */
             atomic_fetch_add(&pool.seated, 1);

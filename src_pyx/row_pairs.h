@@ -6,8 +6,8 @@
 
 #include "lanes.h"
 
-/* Bundles of x, y, weight and bias (of `weights` 1 the first, of 0 none), `centre` to `shift` the coefficients; of the next
- * row `ahead`, whose deviations from `middle` are added to `sums`, for a variance, and their squares to `squares`. What
+/* Bundles of x, y, weight and bias (of `weights` 1 the first, of 0 none), `centre` to `shift` the coefficients; of another
+ * row, `ahead`, whose deviations from `middle` are added to `sums`, for a variance, and their squares to `squares`. What
  * goes past the caches is written at once: lines of which a part is written, then others read, leave in pieces. */
 #define DEFINE_ROW_PAIRS(lanes, scalar)                                                                   \
     INLINE void lanes##_step_of_pair(                                                                     \
@@ -37,7 +37,7 @@
         if (streamed) lanes##_stream(y, 0, result);                                                       \
     }
 
-/* The same backward: dx of a bundle from dy, x and the coefficients `centre` to `shift`; of the next row g = weight * dy, for
+/* The same backward: dx of a bundle from dy, x and the coefficients `centre` to `shift`; of another row g = weight * dy, for
  * `sums`, and g * (x - middle), for `products`. */
 #define DEFINE_GRADIENT_PAIRS(lanes, scalar)                                                              \
     INLINE void lanes##_gradient_step_of_pair(                                                            \

@@ -1,8 +1,8 @@
-# The result of a row beside the sums of the next, in one loop: while one waits for memory, the other computes.
+# The result of a row beside the sums of another, in one loop: while one waits for memory, the other computes.
 # Operation for operation what they are one after the other.
 
 cdef enum:
-    TOGETHER_ROWS = 2       # whose results are written beside the sums of as many, so that divisions overlap
+    ROWS_BESIDE = 2         # whose results are written beside the sums of as many, so that divisions overlap
     PAIRED = 32             # bundles: longer rows and their results leave L1, which costs more than is saved in cache
 
 cdef extern from "row_pairs.h" nogil:
@@ -22,7 +22,7 @@ cdef inline void result_beside_sums(
     const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias, int weights,
     bint streamed, const lanes* ahead, Measure measure, double shift, double* sums
 ) noexcept nogil:
-    """`apply_both` (of `weights` 1 without a bias), or of 0 `apply_one`, of a row x; `sums_of` the next, `ahead`."""
+    """The result of a row x (`weights` 2: with weight and bias, 1: a weight, 0: neither), and the sums of `ahead`."""
     cdef Py_ssize_t i, j, step = lane_count(x), whole = n - n % step, group = RUN * step, rest = n - whole
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
     cdef lanes scale_rest = splat(x, c.scale_rest), addend = splat(x, c.shift), middle = splat(x, shift)
@@ -66,18 +66,18 @@ cdef inline void result_beside_sums_of(
     if weight and bias and not streamed:
         result_beside_sums(x, y, n, c[0], weight, bias, 2, False, ahead, measure, shift, sums)
     elif weight and not streamed:
-        result_beside_sums(x, y, n, c[0], weight, bias, 1, False, ahead, measure, shift, sums)
+        result_beside_sums(x, y, n, c[0], weight, x, 1, False, ahead, measure, shift, sums)
     elif not streamed:
-        result_beside_sums(x, y, n, c[0], weight, bias, 0, False, ahead, measure, shift, sums)
+        result_beside_sums(x, y, n, c[0], x, x, 0, False, ahead, measure, shift, sums)
     elif weight and bias:
         result_beside_sums(x, y, n, c[0], weight, bias, 2, True, ahead, measure, shift, sums)
     elif weight:
-        result_beside_sums(x, y, n, c[0], weight, bias, 1, True, ahead, measure, shift, sums)
+        result_beside_sums(x, y, n, c[0], weight, x, 1, True, ahead, measure, shift, sums)
     else:
-        result_beside_sums(x, y, n, c[0], weight, bias, 0, True, ahead, measure, shift, sums)
+        result_beside_sums(x, y, n, c[0], x, x, 0, True, ahead, measure, shift, sums)
 
 
-cdef inline void result_beside_next(
+cdef void result_beside_next(
     const lanes* x, lanes* y, Py_ssize_t n, const Coefficients* c, const lanes* weight, const lanes* bias,
     bint streamed, const lanes* ahead, Measure measure, double shift, double* sums
 ) noexcept nogil:
@@ -101,21 +101,22 @@ cdef void normalize_row_pairs(
     Py_ssize_t stop
 ) noexcept nogil:
     """`normalize_rows` of rows that are paired, some and as many of the next, whose algebra then overlaps."""
-    cdef Py_ssize_t o, k, row, p = 0 if per_position else start % parameters, together = TOGETHER_ROWS
+    cdef Py_ssize_t o, k, row, p = 0 if per_position else start % parameters, together = ROWS_BESIDE
     cdef double scale, shift, rstd
-    cdef double head[TOGETHER_ROWS]
-    cdef double sums[2 * TOGETHER_ROWS]
-    cdef Moments line[TOGETHER_ROWS]
-    cdef Exact e[TOGETHER_ROWS]
-    cdef Coefficients c[TOGETHER_ROWS]
+    cdef double head[ROWS_BESIDE]
+    cdef double sums[2 * ROWS_BESIDE]
+    cdef Moments line[ROWS_BESIDE]
+    cdef Exact e[ROWS_BESIDE]
+    cdef Coefficients c[ROWS_BESIDE]
     cdef const lanes* ahead
     cdef const lanes* source
     cdef lanes* target
     for o from start - together <= o < stop by together:
         for k in range(together):  # the result of row o + k, and the sums of one that is as many further
             row = o + k
-            source, target = <const lanes*> at(x, row * v.outer_stride), at(y, row * u.outer_stride)
-            ahead = <const lanes*> at(source, together * v.outer_stride)
+            source = <const lanes*> at(x, max(row, start) * v.outer_stride)
+            target = at(y, max(row, start) * u.outer_stride)
+            ahead = <const lanes*> at(x, (row + together) * v.outer_stride)
             if row + together < stop:
                 if fusion:
                     before_part(x, fusion, (row + together) * v.n, v.n)

@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 # Around the borders of a bundle, a block, a chunk, a tile and of several of each.
 ROW_VIEWS = [(1, 1, 1), (5, 1, 1), (2, 31, 1), (7, 33, 1), (3, 96, 1), (2, 4096, 1), (3, 4097, 1), (1, 65536, 1)]
 ROW_VIEWS += [(2, 65537, 1), (1, 2 * 65536 + 4099, 1)]
-ROW_VIEWS += [(5, 333, 1), (3, 2080, 1)]  # whose results are made beside the sums of the next
+ROW_VIEWS += [(5, 333, 1), (3, 500, 1), (4, 1023, 1)]  # whose results are made beside the sums of the next
 ROW_VIEWS += [(67, 2, 1), (70, 3, 1), (41, 13, 1), (33, 30, 1)]  # of which many lie side by side
 COLUMN_VIEWS = [(1, 1, 2), (4, 1, 5), (3, 5, 3), (1, 8, 33), (1, 63, 32), (2, 65, 17), (1, 1024, 40), (2, 1025, 5)]
 COLUMN_VIEWS += [(2, 300, 257), (1, 2113, 33), (3, 9, 513)]

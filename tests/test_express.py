@@ -8,6 +8,7 @@ import pytest
 from cases import CASES, build, dtype_of, outcome
 
 import fastnorm
+from fastnorm import tuning
 
 Array = np.ndarray[Any, Any]
 
@@ -118,11 +119,13 @@ def test_training_updates_the_running_statistics_as_the_general_path(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(40, 23, 331), (64, 48, 400)], ids=["caches", "past the caches"])
 def test_channels_that_take_turns_in_the_cache_have_the_bits_of_the_general_path(
-    dtype: Any, kernels: str, calls: list[bool]
+    shape: tuple[int, ...], dtype: Any, kernels: str, calls: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, dy = sample(40, 23, 331, dtype=dtype), sample(40, 23, 331, dtype=dtype)[::-1].copy()
-    weight, bias = sample(23, dtype=dtype), sample(23, dtype=dtype)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
+    x, dy = sample(*shape, dtype=dtype), sample(*shape, dtype=dtype)[::-1].copy()
+    weight, bias = sample(shape[1], dtype=dtype), sample(shape[1], dtype=dtype)
     x[3, 11] *= 1024  # its rows' first elements are far from the channel's mean
     given = fastnorm.batch_norm(x, training=True, return_stats=True)[1]._asdict()
     for threads in (1, 2):

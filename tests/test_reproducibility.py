@@ -22,6 +22,7 @@ BY_ITEM: dict[str, Norm] = {
     "layer_norm, lanes": lambda x, **k: fastnorm.layer_norm(x, axis=1, **k),
     "layer_norm, three axes": lambda x, **k: fastnorm.layer_norm(x, axis=(1, 2, 3), **k),
     "rms_norm": lambda x, **k: fastnorm.rms_norm(x, axis=2, **k),
+    "rms_norm, weights": lambda x, **k: fastnorm.rms_norm(x, np.arange(x.shape[-1]), **k),
     "instance_norm": lambda x, **k: fastnorm.instance_norm(x, np.arange(6.0), **k),
     "instance_norm, last": lambda x, **k: fastnorm.instance_norm(x, channel_axis=-1, **k),
     "group_norm": lambda x, **k: fastnorm.group_norm(x, 3, np.arange(6.0), **k),
@@ -71,9 +72,12 @@ def test_memory_alignment_does_not_show(name: str, dtype: Any, compiled: str) ->
 
 
 @each_dtype
-@pytest.mark.parametrize("shape", [(2, 6, 1030, 90), (1, 6, 60, 3001), (550, 6, 64, 5)], ids=str)
 @pytest.mark.parametrize(
-    "name", ["layer_norm, weights", "instance_norm", "instance_norm, last", "batch_norm, inference"]
+    "shape", [(2, 6, 1030, 90), (1, 6, 60, 3001), (550, 6, 64, 5), (25, 6, 7, 1008), (50, 6, 7, 504)], ids=str
+)
+@pytest.mark.parametrize(
+    "name",
+    ["layer_norm, weights", "rms_norm, weights", "instance_norm", "instance_norm, last", "batch_norm, inference"],
 )
 def test_stores_past_the_caches_do_not_show(
     name: str, shape: tuple[int, ...], dtype: Any, compiled: str, monkeypatch: pytest.MonkeyPatch
@@ -93,6 +97,8 @@ def test_stores_past_the_caches_do_not_show(
 
 BACKWARD: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
     "layer_norm": (lambda dy, x, w, **k: fastnorm.layer_norm_backward(dy, x, w, **k), (1030, 1031)),
+    "layer_norm, pairs": (lambda dy, x, w, **k: fastnorm.layer_norm_backward(dy, x, w, **k), (2200, 504)),
+    "rms_norm, pairs": (lambda dy, x, w, **k: fastnorm.rms_norm_backward(dy, x, w, **k), (1100, 1008)),
     "layer_norm, short rows": (lambda dy, x, w, **k: fastnorm.layer_norm_backward(dy, x, w, **k), (17_000, 64)),
     "layer_norm, lanes": (lambda dy, x, w, **k: fastnorm.layer_norm_backward(dy, x, axis=0, **k), (1030, 1031)),
     "group_norm": (lambda dy, x, w, **k: fastnorm.group_norm_backward(dy, x, 2, w, **k), (2, 6, 90, 1000)),
