@@ -94,18 +94,18 @@ POOL_SMALLEST_SECOND_BYTES = 2**17
 POOL_BYTES = 2**29
 
 
-def _prefetch() -> int:
-    choice = os.environ.get("FASTNORM_PREFETCH") or "-1"
-    if choice not in ("-1", "0", "1"):
-        raise ValueError(f"FASTNORM_PREFETCH must be 0 or 1, or -1 for the library's choice, got {choice!r}")
+def _choice(variable: str, default: int, choices: tuple[int, ...], expected: str) -> int:
+    choice = os.environ.get(variable) or str(default)
+    if choice not in map(str, choices):
+        raise ValueError(f"{variable} must be {expected}, got {choice!r}")
     return int(choice)
 
 
 # Whether compiled loops ask for memory ahead: 1, 0, or -1, by the processor (see src_pyx/lanes.h).
-PREFETCH = _prefetch()
+PREFETCH = _choice("FASTNORM_PREFETCH", -1, (-1, 0, 1), "0 or 1, or -1 for the library's choice")
 
 # Whether threads that share a processor are moved apart (see src_pyx/pool.h); some sandboxes forbid that.
-MOVE_THREADS = os.environ.get("FASTNORM_MOVE_THREADS", "1") != "0"
+MOVE_THREADS = _choice("FASTNORM_MOVE_THREADS", 1, (0, 1), "0 or 1")
 
 
 class Step(NamedTuple):

@@ -128,6 +128,7 @@ def test_all_variants_give_the_same_bits() -> None:
         ("FASTNORM_NUM_THREADS", "many", ("positive integer",)),
         ("NUMBA_NUM_THREADS", "1.5", ("positive integer",)),
         ("FASTNORM_PREFETCH", "yes", ("0 or 1",)),
+        ("FASTNORM_MOVE_THREADS", "no", ("0 or 1",)),
     ],
 )
 def test_a_bad_environment_variable_is_refused_by_name(variable: str, value: str, names: tuple[str, ...]) -> None:
