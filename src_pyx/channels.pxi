@@ -5,6 +5,8 @@
 cdef enum:
     CHANNELS_BYTES = 524288     # of what is read twice: so much, at the most, makes a unit of several channels
     LARGEST_CHANNEL = 1048576   # bytes: a larger one does not stay in L2
+    SHORT_IMAGE = 2048          # bytes of a row: of such rows a unit has at least
+    ADJACENT_BYTES = 65536      # side by side in an item: what lies beyond them is asked for in vain
     CHANNEL_NUMBERS = 9         # in Channels
 
 
@@ -15,11 +17,16 @@ cdef inline Channels channels_of(double* numbers, Py_ssize_t channels) noexcept 
     )
 
 
-cdef inline Py_ssize_t channels_together(Py_ssize_t channel_bytes, Py_ssize_t channels, int threads) noexcept nogil:
+cdef inline Py_ssize_t channels_together(
+    Py_ssize_t row_bytes, Py_ssize_t items, Py_ssize_t arrays, Py_ssize_t channels, int threads
+) noexcept nogil:
     """How many channels make a unit of work, as many units to each thread; 0 if one alone would not stay in cache."""
+    cdef Py_ssize_t channel_bytes = row_bytes * items * arrays, unit_bytes = CHANNELS_BYTES
     if channel_bytes > LARGEST_CHANNEL:
         return 0
-    return parts(channels, threads * parts(channels * channel_bytes, threads * CHANNELS_BYTES))
+    if row_bytes <= SHORT_IMAGE:
+        unit_bytes = max(unit_bytes, items * arrays * ADJACENT_BYTES)
+    return parts(channels, threads * parts(channels * channel_bytes, threads * unit_bytes))
 
 
 cdef inline void pool_channels(
@@ -58,17 +65,20 @@ cdef inline bint fold_channels(
     return not single or strange == 0
 
 
-cdef inline void join_dots(Work* w, Py_ssize_t items, Py_ssize_t channels, Channels n, Py_ssize_t c) noexcept nogil:
-    """The sums of a channel from those of the chunks of its rows, as NumPy adds them."""
-    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), b, k, row
+cdef inline void join_dots(
+    Work* w, Py_ssize_t items, Py_ssize_t channels, Channels n, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The sums of some channels from those of the chunks of their rows, (item, channel), as NumPy adds them."""
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), b, c, k, row
     cdef double s, p
     for b in range(items):
-        row = (b * channels + c) * chunks
-        s, p = w.sums[row], w.products[row]
-        for k in range(row + 1, row + chunks):
-            s += w.sums[k]
-            p += w.products[k]
-        n.sums[c], n.products[c] = (n.sums[c] + s, n.products[c] + p) if b > 0 else (s, p)
+        for c in range(start, stop):
+            row = (b * channels + c) * chunks
+            s, p = w.sums[row], w.products[row]
+            for k in range(row + 1, row + chunks):
+                s += w.sums[k]
+                p += w.products[k]
+            n.sums[c], n.products[c] = (n.sums[c] + s, n.products[c] + p) if b > 0 else (s, p)
 
 
 cdef inline bint slope_channels(
@@ -251,8 +261,7 @@ cdef void train_channels_backward(
                     <const lanes*> at(x, row * v.n), <const lanes*> at(dy, row * v.n), v, v, n.mean + c, v.outer,
                     w.products + row * chunks, w.sums + row * chunks, 0, v.outer * chunks
                 )
-        for b in range(c, c + v.outer):
-            join_dots(w, items, w.lines, n, b)
+        join_dots(w, items, w.lines, n, c, c + v.outer)
         made = False
         if not slope_channels(w.storage == SINGLE, items * v.n, n, c, c + v.outer):
             w.strange = True

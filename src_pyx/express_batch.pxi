@@ -250,7 +250,9 @@ def train(
             read_numbers(bias, 0.0, n.shift, channels)
             # Where a channel cannot be served, the general path needs x as it was.
             if not last and not narrow and (out is None or not overlaps(<cnp.ndarray> x, out)):
-                w.rows = channels_together(count * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), channels, threads)
+                w.rows = channels_together(
+                    spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 1, channels, threads
+                )
             if w.rows == 0:
                 pooled_moments(w, threads, items, channels, &rule)
                 if not fold_channels(&rule, w.storage != DOUBLE, n, 0, channels):

@@ -246,7 +246,9 @@ def train_backward(
         weight = widened(weight)
         read_numbers(weight, 1.0, n.scale, channels)
         if not last and is_plain(x):
-            w.rows = channels_together(2 * count * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), channels, threads)
+            w.rows = channels_together(
+                spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 2, channels, threads
+            )
         dx = output_like(x, out, dy, weight)
         if dx is None:
             return None
@@ -266,7 +268,6 @@ cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t c
     """The gradients of all channels, one pass over x and dy after the other; False where float32 cannot serve one."""
     cdef Channels n = w.channels
     cdef bint single = w.storage != DOUBLE
-    cdef Py_ssize_t c
     if not w.given:
         pooled_moments(w[0], threads, items, channels, &w.rule)
         centre_channels(&w.rule, n, 0, channels)
@@ -280,8 +281,7 @@ cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t c
         memcpy(n.sums, w.sums, channels * sizeof(double))
         memcpy(n.products, w.products, channels * sizeof(double))
     else:
-        for c in range(channels):
-            join_dots(w, items, channels, n, c)
+        join_dots(w, items, channels, n, 0, channels)
     if not slope_channels(single, count, n, 0, channels):
         return False
     w.primitive = AFFINE_GRAD
