@@ -29,7 +29,10 @@ def number(value: Any, function: str, name: str, *, minimum: float | None = None
     """Return a real scalar as a float, which must be at least (or, with `open_end`, above) `minimum`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{function}: {name} must be a real number, got {type(value).__name__}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        raise ValueError(f"{function}: {name} must be within the range of float64, got an int beyond it") from None
     if math.isnan(result):
         raise ValueError(f"{function}: {name} must be a number, got NaN")
     if minimum is not None and (result < minimum or (open_end and result == minimum)):

@@ -25,6 +25,8 @@ PAIR = [0.5] * 3, [0.5] * 3
         ("moments", (LINE,), {"algorithm": ["naive"]}, ValueError, r"algorithm must be one of .* got \['naive'\]"),
         ("moments", (LINE,), {"weights_kind": LINE}, ValueError, "weights_kind must be 'frequency' or 'reliability'"),
         ("layer_norm", (LINE,), {"quantize": LINE}, ValueError, "quantize must be 'int8' or None"),
+        ("layer_norm", (LINE,), {"eps": 10**400}, ValueError, "eps must be within the range of float64, got an int"),
+        ("moments", (LINE,), {"ddof": 10**400}, ValueError, "ddof must be within the range of float64, got an int"),
         ("min_max_scale", (LINE,), {"feature_range": (0, np.inf)}, ValueError, "feature_range must be finite"),
         ("normalize_image", (RAGGED, *PAIR), {}, TypeError, "image must be an array of numbers"),
         ("normalize_image", (IMAGE, *PAIR), {"dtype": "nonsense"}, TypeError, "dtype must be float32 or float16"),
