@@ -119,7 +119,9 @@ def test_training_updates_the_running_statistics_as_the_general_path(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(40, 23, 331), (64, 48, 400)], ids=["caches", "past the caches"])
+@pytest.mark.parametrize(
+    "shape", [(40, 23, 531), (48, 44, 520), (12, 250, 301)], ids=["caches", "past the caches", "short images"]
+)
 def test_channels_that_take_turns_in_the_cache_have_the_bits_of_the_general_path(
     shape: tuple[int, ...], dtype: Any, kernels: str, calls: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
