@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow
+
 Array = npt.NDArray[Any]
 
 
@@ -46,6 +48,9 @@ FORMULAS: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
 }
 
+# What compiled kernels know them by.
+CODES = {name: number for number, name in enumerate(FORMULAS)}
+
 
 class Activation:
     """A function of one number, applied to every element."""
@@ -55,7 +60,7 @@ class Activation:
 
     def code(self, dtype: np.dtype[Any]) -> int:
         """Return what compiled kernels know it by: its number in the table, or a function's address."""
-        return tuple(FORMULAS).index(self.name)
+        return CODES[self.name]
 
     def apply(self, y: Array) -> None:
         """Apply it in place, in float64."""
@@ -132,3 +137,12 @@ def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Ac
     except TypeError as error:
         raise TypeError(f"{function}: {error}") from None
     return scalar
+
+
+def activation_code(activation: Any, x: Any, function: str) -> int | None:
+    """Return what the lane knows an activation by, checked; None stays None, and is for arrays it would not serve."""
+    if not isinstance(x, np.ndarray) or not (x.dtype in (FLOAT32, FLOAT64) or is_narrow(x.dtype)):
+        return None
+    dtype = computed_in(x.dtype)
+    applied = check_activation(activation, function, dtype)
+    return None if applied is None else applied.code(dtype)

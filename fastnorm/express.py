@@ -9,13 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
 from fastnorm import tuning
-from fastnorm.activations import check_activation
 from fastnorm.backends import registry
 from fastnorm.backends.cython import Cython
-from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow
 from fastnorm.recipe import Measure
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -33,15 +29,18 @@ class Lane:
         ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis; without weights over
         any one axis.
     lines_with_options : callable
-        ``(x, residual, weight, bias, axis, eps, measure, activation, keep, stats_class, out)``: the same of
-        x + residual, through the activation of a code; with ``keep`` also the sum, with a class also the statistics.
+        ``(x, residual, weight, bias, axis, eps, measure, activation, code_of, return_residual, return_stats,
+        stats_class, out)``: the same of x + residual, through an activation, whose code ``code_of`` tells where it is
+        no name; with the sum and with the statistics, in their class, if they are wanted.
     groups : callable
         ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels.
     instances : callable
         ``(x, weight, bias, channel_axis, eps, out)``: each channel.
     groups_with_options : callable
-        ``(x, residual, num_groups, weight, bias, channel_axis, eps, activation, keep, stats_class, out)``: the same for
-        groups; without ``num_groups`` for each channel.
+        ``(x, residual, num_groups, weight, bias, channel_axis, eps, activation, code_of, return_residual,
+        return_stats, stats_class, out)``: the same for groups.
+    instances_with_statistics : callable
+        ``(x, weight, bias, channel_axis, eps, return_stats, stats_class, out)``: each channel, and its statistics.
     given : callable
         ``(x, mean, var, weight, bias, channel_axis, eps, out)``: given statistics, channels second or last.
     fused_given : callable
@@ -72,8 +71,8 @@ class Lane:
 
     __slots__ = (
         "extrema_along", "fused_given", "given", "groups", "groups_backward", "groups_with_options", "instances",
-        "lines", "lines_backward", "lines_with_options", "moments_along", "normalize_image", "pixels", "scaled",
-        "standardized", "train", "train_backward",
+        "instances_with_statistics", "lines", "lines_backward", "lines_with_options", "moments_along",
+        "normalize_image", "pixels", "scaled", "standardized", "train", "train_backward",
     )  # fmt: skip
 
     extrema_along: Callable[..., Any]
@@ -83,6 +82,7 @@ class Lane:
     groups_backward: Callable[..., Any]
     groups_with_options: Callable[..., Any]
     instances: Callable[..., Any]
+    instances_with_statistics: Callable[..., Any]
     lines: Callable[..., Any]
     lines_backward: Callable[..., Any]
     lines_with_options: Callable[..., Any]
@@ -142,12 +142,3 @@ def plain_calls_by(name: str, *arguments: Any) -> Callable[[Function], Function]
         return cast(Function, LaneFirst(function, lane, name, arguments))
 
     return decorate
-
-
-def activation_code(activation: Any, x: Any, function: str) -> int | None:
-    """Return what the lane knows an activation by, checked; None stays None, and is for arrays it would not serve."""
-    if not isinstance(x, np.ndarray) or not (x.dtype in (FLOAT32, FLOAT64) or is_narrow(x.dtype)):
-        return None
-    dtype = computed_in(x.dtype)
-    applied = check_activation(activation, function, dtype)
-    return None if applied is None else applied.code(dtype)

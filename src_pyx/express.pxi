@@ -10,6 +10,7 @@ from libc.stdint cimport uintptr_t
 
 import numpy as _numpy
 
+from fastnorm import activations as _activations
 from fastnorm import dtypes as _dtypes
 from fastnorm import memory as _memory
 from fastnorm import settings as _settings
@@ -43,7 +44,8 @@ cdef object in_force = _settings._in_force
 cdef object FLOAT32 = _dtypes.FLOAT32
 cdef object FLOAT16 = _numpy.dtype(_numpy.float16)
 cdef Py_ssize_t SERIAL = _tuning.SERIAL_ELEMENTS
-cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES       # larger outputs come from recycled memory
+cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES           # larger outputs come from recycled memory
+cdef Py_ssize_t SECOND = _tuning.POOL_SMALLEST_SECOND_BYTES     # and larger second ones
 
 
 cdef int bfloat16_type = -1     # ml_dtypes', once an array of it has been seen

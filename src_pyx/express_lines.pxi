@@ -60,7 +60,35 @@ cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
 
 cdef inline object total_like(object x, bint wanted):
     """Where the sum with a residual goes, if it is wanted."""
-    return _memory.empty(x.shape, x.dtype, True) if wanted else None
+    if not wanted:
+        return None
+    if cnp.PyArray_NBYTES(<cnp.ndarray> x) < SECOND:
+        return new_array(
+            cnp.PyArray_DESCR(<cnp.ndarray> x), cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_DIMS(<cnp.ndarray> x),
+            NULL, 0
+        )
+    return _memory.empty(x.shape, x.dtype, True)
+
+
+cdef inline object code_of_activation(object activation, object code_of, object x):
+    """What `fuse` knows an activation by; None stays None."""
+    cdef object code = None
+    if activation is None:
+        return None
+    if isinstance(activation, str):
+        code = (<dict> _activations.CODES).get(activation)
+    return code_of(activation, x) if code is None else code
+
+
+cdef inline bint are_options(
+    object residual, object activation, object return_residual, object return_stats
+) noexcept:
+    """Whether there is an option, and what is asked for is True or False."""
+    if (return_residual is not True and return_residual is not False) or (
+        return_stats is not True and return_stats is not False
+    ):
+        return False
+    return residual is not None or activation is not None or return_stats is True
 
 
 cdef inline cnp.ndarray statistic_like(cnp.ndarray x, int first_reduced):
@@ -74,25 +102,27 @@ cdef inline cnp.ndarray statistic_like(cnp.ndarray x, int first_reduced):
 
 cdef inline object with_options(object y, object stats_class, object mean, object rstd, object total):
     """What a call returns: the result, then the statistics and the sum with a residual, if they are wanted."""
-    if y is None or (stats_class is None and total is None):
+    if y is None or (rstd is None and total is None):
         return y
-    if stats_class is None:
+    if rstd is None:
         return y, total
     return (y, stats_class(mean, rstd)) if total is None else (y, stats_class(mean, rstd), total)
 
 
 def lines_with_options(
     object x, object residual, object weight, object bias, object axis, object eps, Measure measure,
-    object activation, bint keep, object stats_class, object out
+    object activation, object code_of, object return_residual, object return_stats, object stats_class, object out
 ):
-    """`lines` of x + residual, through an activation (a code or None); with `keep` the sum is returned too.
+    """`lines` of x + residual, through an activation; with the sum, and with the statistics in their class, if wanted.
 
-    So are the statistics, in their class, if that is not None.
+    `code_of` tells by what number the kernels know an activation that is no name, and refuses wrong ones.
     """
     cdef Py_ssize_t n
     cdef Rule rule
     cdef object y, total
     cdef cnp.ndarray mean = None, rstd = None
+    if not are_options(residual, activation, return_residual, return_stats):
+        return None
     if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
         return None
     if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
@@ -102,10 +132,11 @@ def lines_with_options(
     weight, bias = widened(weight), widened(bias)
     if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not vectors_fit(x, weight, bias, n):
         return None
-    if not residual_fits(x, residual, keep):
+    if not residual_fits(x, residual, return_residual is True):
         return None
-    total = total_like(x, keep)
-    if stats_class is not None:
+    activation = code_of_activation(activation, code_of, x)
+    total = total_like(x, return_residual is True)
+    if return_stats is True:
         mean = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
         rstd = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
     y = normalized(
@@ -170,17 +201,43 @@ def instances(object x, object weight, object bias, object channel_axis, object 
     return groups_of(x, None, weight, bias, channel_axis, eps, out, None, None, None, None, None)
 
 
-def groups_with_options(
+cdef object channels_with_options(
     object x, object residual, object num_groups, object weight, object bias, object channel_axis, object eps,
-    object activation, bint keep, object stats_class, object out
+    object activation, object code_of, object return_residual, object return_stats, object stats_class, object out
 ):
-    """`groups`, or `instances` if num_groups is None, as `lines_with_options`."""
+    """`groups_of` with options; num_groups may be None, for each channel."""
     cdef object y, total
     cdef cnp.ndarray mean = None, rstd = None
-    if not is_served(x) or not residual_fits(x, residual, keep):
+    if not are_options(residual, activation, return_residual, return_stats) or not is_served(x):
         return None
-    total = total_like(x, keep)
-    if stats_class is not None:
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) < 3 or not residual_fits(x, residual, return_residual is True):
+        return None
+    activation = code_of_activation(activation, code_of, x)
+    total = total_like(x, return_residual is True)
+    if return_stats is True:
         mean, rstd = statistic_like(x, 2), statistic_like(x, 2)
     y = groups_of(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total, mean, rstd)
     return with_options(y, stats_class, mean, rstd, total)
+
+
+def groups_with_options(
+    object x, object residual, object num_groups, object weight, object bias, object channel_axis, object eps,
+    object activation, object code_of, object return_residual, object return_stats, object stats_class, object out
+):
+    """`groups`, as `lines_with_options`."""
+    if not PyLong_CheckExact(num_groups):
+        return None
+    return channels_with_options(
+        x, residual, num_groups, weight, bias, channel_axis, eps, activation, code_of, return_residual, return_stats,
+        stats_class, out
+    )
+
+
+def instances_with_statistics(
+    object x, object weight, object bias, object channel_axis, object eps, object return_stats, object stats_class,
+    object out
+):
+    """`instances`, and the statistics in their class."""
+    return channels_with_options(
+        x, None, None, weight, bias, channel_axis, eps, None, None, False, return_stats, stats_class, out
+    )

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,11 @@ def lines_with_options(
     axis: object,
     eps: object,
     measure: int,
-    activation: int | None,
-    keep: bool,
-    stats_class: type[tuple[_Array, _Array]] | None,
+    activation: object,
+    code_of: Callable[[object, object], int | None],
+    return_residual: object,
+    return_stats: object,
+    stats_class: type[tuple[_Array, _Array]],
     out: object,
 ) -> _Array | tuple[object, ...] | None: ...
 def groups(
@@ -91,11 +94,23 @@ def groups_with_options(
     bias: object,
     channel_axis: object,
     eps: object,
-    activation: int | None,
-    keep: bool,
-    stats_class: type[tuple[_Array, _Array]] | None,
+    activation: object,
+    code_of: Callable[[object, object], int | None],
+    return_residual: object,
+    return_stats: object,
+    stats_class: type[tuple[_Array, _Array]],
     out: object,
 ) -> _Array | tuple[object, ...] | None: ...
+def instances_with_statistics(
+    x: object,
+    weight: object,
+    bias: object,
+    channel_axis: object,
+    eps: object,
+    return_stats: object,
+    stats_class: type[tuple[_Array, _Array]],
+    out: object,
+) -> tuple[object, ...] | None: ...
 def fused_given(
     x: object,
     residual: object,

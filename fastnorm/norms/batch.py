@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine, gradients
-from fastnorm.activations import check_activation
+from fastnorm.activations import activation_code, check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import activation_code, lane
+from fastnorm.express import lane
 from fastnorm.gradients import Gradients
 from fastnorm.norms import masked
 from fastnorm.norms.conventions import (

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine, gradients
-from fastnorm.activations import check_activation
+from fastnorm.activations import activation_code, check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import activation_code, lane, plain_calls_by
+from fastnorm.express import lane, plain_calls_by
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
 from fastnorm.plan import ChannelLayout, Plan, plan_channels, plan_groups_last, plan_reduction
@@ -28,14 +29,6 @@ def _normalize_groups(
     activation: Any = None, where: npt.ArrayLike | None = None, weights: npt.ArrayLike | None = None,
 ) -> Any:  # fmt: skip
     """Normalise groups of channels; without `num_groups` each channel is one."""
-    with_options = residual is not None or activation is not None or return_stats
-    if with_options and where is None and weights is None and dtype is None and backend is None:
-        code, stats_class = activation_code(activation, x, function), Stats if return_stats else None
-        y = lane.groups_with_options(
-            x, residual, num_groups, weight, bias, channel_axis, eps, code, return_residual, stats_class, out
-        )
-        if y is not None:
-            return y
     if is_device_array(x):
         from fastnorm.device_norms import channels as on_device  # imports Numba
 
@@ -78,6 +71,10 @@ def _plan_groups(layout: ChannelLayout, per_group: int) -> Plan:
 
 
 @plain_calls_by("groups", "x", "num_groups", "weight", "bias", "channel_axis", "eps", "out")
+@plain_calls_by(
+    "groups_with_options", "x", "residual", "num_groups", "weight", "bias", "channel_axis", "eps", "activation",
+    partial(activation_code, function="group_norm"), "return_residual", "return_stats", Stats, "out",
+)  # fmt: skip
 def group_norm(
     x: npt.ArrayLike,
     num_groups: int,
@@ -155,6 +152,7 @@ def group_norm(
 
 
 @plain_calls_by("instances", "x", "weight", "bias", "channel_axis", "eps", "out")
+@plain_calls_by("instances_with_statistics", "x", "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "out")
 def instance_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,

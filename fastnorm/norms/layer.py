@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine, gradients
-from fastnorm.activations import check_activation
+from fastnorm.activations import activation_code, check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import VARIANCE, activation_code, lane, plain_calls_by
+from fastnorm.express import VARIANCE, lane, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Rule
@@ -55,6 +56,10 @@ def normalize_lines(
 
 
 @plain_calls_by("lines", "x", "weight", "bias", "axis", "eps", VARIANCE, False, False, "out")
+@plain_calls_by(
+    "lines_with_options", "x", "residual", "weight", "bias", "axis", "eps", VARIANCE, "activation",
+    partial(activation_code, function="layer_norm"), "return_residual", "return_stats", Stats, "out",
+)  # fmt: skip
 def layer_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,
@@ -124,14 +129,6 @@ def layer_norm(
     array([[-1.2247,  0.    ,  1.2247],
            [ 0.    ,  0.    ,  0.    ]])
     """
-    with_options = residual is not None or activation is not None or return_stats
-    if with_options and dtype is None and backend is None and quantize is None:
-        code, stats_class = activation_code(activation, x, "layer_norm"), Stats if return_stats else None
-        y = lane.lines_with_options(
-            x, residual, weight, bias, axis, eps, VARIANCE, code, return_residual, stats_class, out
-        )
-        if y is not None:
-            return y
     rule = Rule(eps=arguments.number(eps, "layer_norm", "eps", minimum=0))
     return normalize_lines(
         "layer_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy.typing as npt
 
 from fastnorm import arguments
+from fastnorm.activations import activation_code
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import SQUARES, activation_code, lane, plain_calls_by
+from fastnorm.express import SQUARES, lane, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.norms.layer import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
@@ -18,6 +20,10 @@ Array = npt.NDArray[Any]
 
 
 @plain_calls_by("lines", "x", "weight", "bias", "axis", "eps", SQUARES, False, False, "out")
+@plain_calls_by(
+    "lines_with_options", "x", "residual", "weight", "bias", "axis", "eps", SQUARES, "activation",
+    partial(activation_code, function="rms_norm"), "return_residual", "return_stats", Stats, "out",
+)  # fmt: skip
 def rms_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,
@@ -70,14 +76,6 @@ def rms_norm(
     >>> fastnorm.rms_norm([3.0, 4.0], eps=0).round(4)
     array([0.8485, 1.1314])
     """
-    with_options = residual is not None or activation is not None or return_stats
-    if with_options and dtype is None and backend is None and quantize is None:
-        code, stats_class = activation_code(activation, x, "rms_norm"), Stats if return_stats else None
-        y = lane.lines_with_options(
-            x, residual, weight, bias, axis, eps, SQUARES, code, return_residual, stats_class, out
-        )
-        if y is not None:
-            return y
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm", "eps", minimum=0))
     return normalize_lines(
         "rms_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend,
