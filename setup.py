@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from glob import glob
 
 from Cython.Build import cythonize
 from numpy import get_include
@@ -26,31 +27,23 @@ if X86 and os.name == "posix":
 FLAGS = ["-O3", "-std=gnu11", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 # No vectorisation of straight-line code: in it GCC 12 drops roundings, (double)(float)x, with 512-bit vectors.
 FLAGS += ["-fno-tree-slp-vectorize"]
-# What is said to be inline is: left to itself, GCC calls the steps of a short row, and a row takes half as long again.
+# Inline functions are forced to be: GCC otherwise calls the steps of a short row, which then takes half as long again.
 # Without debugging information the modules weigh a fifth.
 FLAGS += ["-DCYTHON_INLINE=inline __attribute__((always_inline))", "-g0"]
 if os.name != "posix":
     FLAGS = []
 
+HEADERS = sorted(glob("src_pyx/*.h"))
+
 extensions = [
-    Extension(f"fastnorm.backends.{name}", [f"src_pyx/{name}.pyx"], extra_compile_args=FLAGS)
+    Extension(f"fastnorm.backends.{name}", [f"src_pyx/{name}.pyx"], depends=HEADERS, extra_compile_args=FLAGS)
     for name in ("_cpu", "_lane_first")
 ]
 extensions += [
     Extension(
         f"fastnorm.backends._kernels_{name}",
         [f"src_pyx/_kernels_{name}.pyx"],
-        depends=[
-            "src_pyx/activations.h",
-            "src_pyx/column_sums.h",
-            "src_pyx/gradients.h",
-            "src_pyx/half.h",
-            "src_pyx/images.h",
-            "src_pyx/lanes.h",
-            "src_pyx/pool.h",
-            "src_pyx/row_pairs.h",
-            "src_pyx/tiles.h",
-        ],
+        depends=HEADERS,
         include_dirs=[get_include(), "src_pyx"],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=FLAGS + flags,

@@ -5,9 +5,9 @@ from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
 from fastnorm.settings import check_backend, current
 
-# What has no kernels of its own.
+# What NumPy computes, whatever the backend.
 BY_NUMPY = ("local_response_norm", "local_response_norm_backward", "clip_by_value", "fold_batch_norm")
-# What is products of matrices; a compiled backend that is asked for does the rest.
+# Mostly products of matrices; a compiled backend that is asked for does the scaling alone.
 BY_BLAS = ("spectral_norm",)
 BY_KERNELS = (
     "moments", "extrema", "layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm", "switchable_norm",

@@ -72,7 +72,8 @@ def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Whether a result may have this dtype."""
-    return dtype.name in ("float16", "float32", "float64", _BFLOAT16)
+    row = _find(dtype)
+    return row is not None and row.result.name == dtype.name
 
 
 def find_dtype(value: npt.DTypeLike) -> np.dtype[Any] | None:

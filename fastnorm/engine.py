@@ -197,7 +197,7 @@ def normalize_positions(
 
 
 def _lines_of(part: Array, plan: Plan) -> Array:
-    """Statistics, flat, as one number a line of the plan's view, or a period of that."""
+    """One number for each line of the plan's view, from flat statistics; where they repeat, one period of them."""
     if plan.pool is None or plan.pool[0] == 1:
         return part
     before, pooled, after = plan.pool

@@ -84,8 +84,35 @@ class _Pool:
                 oldest = self._kept.popitem(last=False)[1]
                 self._bytes -= oldest.size
 
+    def clear(self) -> int:
+        """Let go of every block; return their bytes."""
+        with self._lock:
+            freed, kept = self._bytes, list(self._kept.values())
+            self._kept.clear()
+            self._bytes = 0
+        del kept  # freed outside the lock
+        return freed
+
 
 _pool = _Pool(_bound())
+
+
+def clear() -> int:
+    """Give the memory that is kept for the next outputs back to the system.
+
+    Returns
+    -------
+    int
+        How many bytes that was.
+
+    Examples
+    --------
+    >>> import fastnorm.memory
+    >>> freed = fastnorm.memory.clear()
+    >>> fastnorm.memory.clear()
+    0
+    """
+    return _pool.clear()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], second: bool = False) -> Array:

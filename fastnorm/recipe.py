@@ -1,7 +1,7 @@
 """Coefficient algebra: from moments to y = (x - centre) * scale + shift, in float64.
 
-Everything that is particular to a norm is here, as data (`Rule`) and a few lines of arithmetic. The compiled kernels
-do the same operations in the same order, so a composed norm has the bits of a fused one.
+What is particular to a norm by mean and variance is here, as data (`Rule`) and a few lines of arithmetic. The compiled
+kernels do the same operations in the same order, so a composed norm has the bits of a fused one.
 """
 
 from dataclasses import dataclass

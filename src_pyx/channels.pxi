@@ -1,12 +1,12 @@
 # Training on (N, C, S): the statistics of a channel are pooled over the items. A unit of work is some adjacent channels
-# of all items, so few that they stay in L2 between the pass for their sums and the pass for their result: memory is
-# read once for both. The steps and their order are those of all channels taken one pass after the other.
+# of all items: few enough for the pass for their result to find them in L2, unless their images are so short that an
+# item's channels had better be read together. The steps and their order are those of all channels, pass after pass.
 
 cdef enum:
-    CHANNELS_BYTES = 524288     # of what is read twice: so much, at the most, makes a unit of several channels
-    LARGEST_CHANNEL = 1048576   # bytes: a larger one does not stay in L2
-    SHORT_IMAGE = 2048          # bytes of a row: of such rows a unit has at least
-    ADJACENT_BYTES = 65536      # side by side in an item: what lies beyond them is asked for in vain
+    CHANNELS_BYTES = 524288     # of a unit: what the second pass finds in L2
+    LARGEST_CHANNEL = 1048576   # bytes: a larger one does not stay there, so channels are not taken in units
+    SHORT_IMAGE = 2048          # bytes of a row, at the most, whose units are at least
+    ADJACENT_BYTES = 65536      # wide in each item, in cache or not: memory asked for beyond them is other units'
     CHANNEL_NUMBERS = 9         # in Channels
 
 

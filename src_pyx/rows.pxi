@@ -1,6 +1,6 @@
 # The row form: a line is contiguous, its statistics are folded over the lanes of a bundle.
 #
-# A line is cut into chunks of CHUNK_ROWS blocks, a block has BLOCK elements; both are part of the definition of the
+# A line is cut into chunks of CHUNK elements, these into blocks of BLOCK; both are part of the definition of the
 # result, not of the tuning. Threads take whole chunks, so no bit of a result depends on how many there are.
 
 cdef enum:

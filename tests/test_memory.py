@@ -9,6 +9,7 @@ import pytest
 from cases import dtype_of
 
 import fastnorm
+from fastnorm import memory, tuning
 from fastnorm.plan import rows_of_unit
 
 Array = np.ndarray[Any, Any]
@@ -62,6 +63,21 @@ def peak(call: Callable[[], Any]) -> int:
 
 def test_an_array_is_seen() -> None:
     assert peak(lambda: np.empty(2**20)) >= 2**23
+
+
+def test_large_outputs_are_recycled_until_the_memory_is_given_back() -> None:
+    size = tuning.POOL_SMALLEST_BYTES
+    memory.clear()
+    first = memory.empty((size // 4,), np.dtype(np.float32))
+    address, view = first.ctypes.data, first[3:]
+    del first
+    assert memory.clear() == 0, "a view is alive"
+    del view
+    again = memory.empty((size // 4,), np.dtype(np.float32))
+    assert again.ctypes.data == address
+    del again
+    assert memory.clear() == size
+    assert memory.clear() == 0
 
 
 @each_dtype

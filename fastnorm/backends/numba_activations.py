@@ -11,13 +11,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from fastnorm.activations import CODES
 from fastnorm.backends.numba_jit import HELPER, helper, kernel, parallel_kernel
 from fastnorm.backends.numba_lanes import fused
 
 # Elements to a unit of work.
 BLOCK = 8192
-# In the order of fastnorm/activations.py.
-RELU, GELU, GELU_TANH, SILU, SIGMOID, TANH = range(6)
+# All of the table: one more there must be one more here, and in `activate`.
+RELU, GELU, GELU_TANH, SILU, SIGMOID, TANH = CODES.values()
 # 1.5 * 2^23: a number added to it is rounded to an integer, which the low bits hold.
 TO_INTEGER = np.float32(12582912.0)
 

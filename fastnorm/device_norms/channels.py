@@ -210,7 +210,7 @@ def given(
     x: Any, mean: Any, var: Any, weight: Any, bias: Any, channel_axis: int, eps: float, out: Any, dtype: Any,
     return_stats: bool, backend: str | None,
 ) -> Any:  # fmt: skip
-    """Normalise each channel by given statistics: `norms.batch.normalize` on a device."""
+    """Normalise each channel by given statistics: `norms.given.normalize` on a device."""
     function = "normalize"
     on = device.begin(x, backend, function)
     source = on.take(x, function, "x")

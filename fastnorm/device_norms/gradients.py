@@ -56,7 +56,7 @@ def lines(
     function: str, dy: Any, x: Any, weight: Any, mean: Any, rstd: Any, axis: Any, rule: Rule, out: Any, dtype: Any,
     backend: str | None, parameters: bool,
 ) -> Gradients:  # fmt: skip
-    """Backward of norms whose lines are one axis, or the trailing ones: `norms.layer.lines_backward` on a device."""
+    """Backward of norms whose lines are one axis, or the trailing ones: `norms.lines.lines_backward` on a device."""
     where = device.begin(x, backend, function)
     source = where.take(x, function, "x")
     axes = arguments.trailing_axes(axis, source.ndim, function)

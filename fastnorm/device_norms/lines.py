@@ -29,7 +29,7 @@ def lines(
     backend: str | None, residual: Any = None, return_residual: bool = False, activation: Any = None,
     quantize: str | None = None,
 ) -> Any:  # fmt: skip
-    """Normalise lines that are one axis, or the trailing ones: `norms.layer.normalize_lines` on a device."""
+    """Normalise lines that are one axis, or the trailing ones: `norms.lines.normalize_lines` on a device."""
     where = device.begin(x, backend, function)
     refuse(function, quantize=quantize)
     source = where.take(x, function, "x")

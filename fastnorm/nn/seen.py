@@ -14,7 +14,7 @@ def _strongly(array: Array) -> Callable[[], Array]:
 
 
 class Seen:
-    """The arrays of a call: kept alive in training, since a backward pass will need them; else known only.
+    """The arrays of a call: kept alive in training, since a backward pass will need them; else held by weak references.
 
     A pipeline that never goes backward would otherwise keep what passes through each of its layers.
 

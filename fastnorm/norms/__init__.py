@@ -1,1 +1,1 @@
-"""The norms, one file each: data, a little algebra, a docstring."""
+"""The norms, one file for each family: data, a little algebra, docstrings."""

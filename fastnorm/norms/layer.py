@@ -6,53 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, calls, engine, gradients
-from fastnorm.activations import activation_code, check_activation
-from fastnorm.device import is_device_array
+from fastnorm import arguments
+from fastnorm.activations import activation_code
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import VARIANCE, lane, plain_calls_by
 from fastnorm.gradients import Gradients
-from fastnorm.plan import plan_reduction
-from fastnorm.recipe import Measure, Rule
+from fastnorm.norms.lines import lines_backward, normalize_lines
+from fastnorm.recipe import Rule
 
 Array = npt.NDArray[Any]
-
-
-def normalize_lines(
-    function: str, x: npt.ArrayLike, weight: npt.ArrayLike | None, bias: npt.ArrayLike | None, axis: Any, rule: Rule,
-    out: Array | None, dtype: npt.DTypeLike | None, return_stats: bool, backend: str | None,
-    residual: npt.ArrayLike | None = None, return_residual: bool = False, activation: Any = None,
-    quantize: str | None = None,
-) -> Any:  # fmt: skip
-    """The common path of the norms whose lines are one axis, or the trailing ones, of x."""
-    if is_device_array(x):
-        from fastnorm.device_norms import lines as on_device  # imports Numba
-
-        return on_device.lines(
-            function, x, weight, bias, axis, rule, out, dtype, return_stats, backend,
-            residual, return_residual, activation, quantize,
-        )  # fmt: skip
-    array = calls.take(x, function)
-    axes = arguments.trailing_axes(axis, array.ndim, function)
-    shape = tuple(array.shape[a] for a in axes)
-    weight = arguments.parameter(weight, shape, function, "weight")
-    bias = arguments.parameter(bias, shape, function, "bias")
-    addend = arguments.residual(residual, return_residual, array, function)
-    applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
-    arguments.quantization(quantize, axes, array, out, dtype, function)
-    plan = plan_reduction(array.shape, axes)
-    narrow = addend is None and applied is None and quantize is None
-    narrow = narrow or engine.fuses_narrow(plan.view, array, addend, backend, function)
-    call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
-    call, fusion = engine.fuse(call, addend, applied, return_residual, plan if quantize else None)
-    stats = engine.stats_of_nothing(plan.stats) if return_stats and not array.size else None
-    if array.size:
-        moments = engine.normalize_positions(call, plan, rule, weight, bias, return_stats, fusion)
-        stats = None if moments is None else engine.stats_of(moments, plan.count, rule, plan.stats)
-    return engine.results(call, stats, return_residual, fusion)
 
 
 @plain_calls_by("lines", "x", "weight", "bias", "axis", "eps", VARIANCE, False, False, "out")
@@ -118,9 +82,12 @@ def layer_norm(
     Raises
     ------
     TypeError
-        x, weight or bias is not of a real number dtype, or out not of the result's.
+        x, weight or bias is not of a real number dtype, or out not of the result's; an activation is neither a name nor
+        compiled, or does not compile for the dtype.
     ValueError
-        A shape, axis or eps that does not fit.
+        A shape, axis or eps that does not fit; an activation, `quantize` or backend that there is not.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -134,38 +101,6 @@ def layer_norm(
         "layer_norm", x, weight, bias, axis, rule, out, dtype, return_stats, backend,
         residual, return_residual, activation, quantize,
     )  # fmt: skip
-
-
-def lines_backward(
-    function: str, dy: npt.ArrayLike, x: npt.ArrayLike, weight: npt.ArrayLike | None, mean: npt.ArrayLike | None,
-    rstd: npt.ArrayLike | None, axis: Any, rule: Rule, out: Array | None, dtype: npt.DTypeLike | None,
-    backend: str | None, parameters: bool = True,
-) -> Gradients:  # fmt: skip
-    """The common path of the backward passes of norms whose lines are one axis, or the trailing ones, of x."""
-    if is_device_array(x):
-        from fastnorm.device_norms import gradients as on_device  # imports Numba
-
-        return on_device.lines(
-            function, dy, x, weight, mean, rstd, axis, rule, out, dtype, backend, parameters,
-        )  # fmt: skip
-    array = calls.take(x, function)
-    axes = arguments.trailing_axes(axis, array.ndim, function)
-    shape = tuple(array.shape[a] for a in axes)
-    weight = arguments.parameter(weight, shape, function, "weight")
-    plan = plan_reduction(array.shape, axes)
-    needs_mean = rule.measure == Measure.VARIANCE
-    given = gradients.given_statistics(mean, rstd, plan.stats, function, needs_mean)
-    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=True)
-    sums = None
-    if array.size:
-        sums = gradients.of_lines(call, upstream, plan, rule, weight, given, parameters)
-    elif parameters:
-        sums = np.zeros(shape), np.zeros(shape)
-    dx = call.finish()
-    if sums is None:
-        return Gradients(dx, None, None)
-    dweight, dbias = (gradients.rounded(part.reshape(shape), weight, call.result) for part in sums)
-    return Gradients(dx, dweight, dbias)
 
 
 def layer_norm_backward(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import SQUARES, lane
-from fastnorm.norms.layer import normalize_lines
+from fastnorm.norms.lines import normalize_lines
 from fastnorm.norms.scalers import scale_by_extrema
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure, Rule

@@ -126,7 +126,7 @@ def _statistics(x: Array, counted: Counted, rule: Rule) -> tuple[Moments, Array,
 
 
 def _usable(rstd: Array, totals: Array) -> Array:
-    """Return rstd, 1 where nothing counts: float64 would make the same of an item by a scale of 0, only later."""
+    """Return rstd, 1 where nothing counts: a 0 would send the item to float64, slower, for the same result."""
     return np.where(totals == 0, 1.0, rstd)
 
 

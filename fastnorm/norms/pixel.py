@@ -10,7 +10,7 @@ from fastnorm import arguments, calls
 from fastnorm.device import dimensions, is_device_array
 from fastnorm.engine import ArrayOrStats
 from fastnorm.express import SQUARES, lane, plain_calls_by
-from fastnorm.norms.layer import lines_backward, normalize_lines
+from fastnorm.norms.lines import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,7 @@ from fastnorm.activations import activation_code
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.express import SQUARES, lane, plain_calls_by
 from fastnorm.gradients import Gradients
-from fastnorm.norms.layer import lines_backward, normalize_lines
+from fastnorm.norms.lines import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
 Array = npt.NDArray[Any]
@@ -66,9 +66,12 @@ def rms_norm(
     Raises
     ------
     TypeError
-        x, weight or bias is not of a real number dtype, or out not of the result's.
+        x, weight or bias is not of a real number dtype, or out not of the result's; an activation is neither a name nor
+        compiled, or does not compile for the dtype.
     ValueError
-        A shape, axis or eps that does not fit.
+        A shape, axis or eps that does not fit; an activation, `quantize` or backend that there is not.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

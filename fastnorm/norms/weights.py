@@ -169,7 +169,7 @@ def _unit(vector: Array, eps: float) -> tuple[Array, float]:
 
 
 def _divisor(length: float, eps: float) -> float:
-    """What is divided to length 1: the length, eps at least; 1 for zeros, which stay so. NaN stays too."""
+    """The divisor that gives length 1: the length, at least eps; 1 for a vector of zeros, which stays so. NaN stays."""
     return max(length, eps) or 1.0
 
 

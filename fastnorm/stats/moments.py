@@ -167,6 +167,11 @@ def moments(
     (np.float64(0.0), np.float64(0.0))
     """
     function = "moments"
+    if not isinstance(algorithm, str) or algorithm not in ("auto", *ALGORITHMS):
+        names = ", ".join(map(repr, ("auto", *ALGORITHMS)))
+        raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
+    if not isinstance(weights_kind, str) or weights_kind not in ("frequency", "reliability"):
+        raise ValueError(f"{function}: weights_kind must be 'frequency' or 'reliability', got {weights_kind!r}")
     if is_device_array(x):
         from fastnorm.device_norms import statistics as on_device  # imports Numba
 
@@ -175,11 +180,6 @@ def moments(
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     degrees = arguments.number(ddof, function, "ddof")
-    if not isinstance(algorithm, str) or algorithm not in ("auto", *ALGORITHMS):
-        names = ", ".join(map(repr, ("auto", *ALGORITHMS)))
-        raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
-    if not isinstance(weights_kind, str) or weights_kind not in ("frequency", "reliability"):
-        raise ValueError(f"{function}: weights_kind must be 'frequency' or 'reliability', got {weights_kind!r}")
     weight = arguments.element_weights(weights, where, array.shape, function)
     chosen = choose(array.size, backend, function)
     plan = plan_reduction(array.shape, axes)
