@@ -1,5 +1,6 @@
 """What may follow a norm in the same pass: a table of activations for all backends, and functions of the user's."""
 
+import dis
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -80,7 +81,9 @@ class Scalar(Activation):
         if dtype not in self._loops:
             import numba
 
-            function, scalar = self._function, numba.from_dtype(dtype)
+            # Division by zero gives infinity or NaN, as in NumPy: by itself Numba raises there, in the midst of a line.
+            options = {**self._function.targetoptions, "error_model": "numpy"}
+            function, scalar = numba.jit(**options)(self._function.py_func), numba.from_dtype(dtype)
 
             def loop(y: Any, n: int) -> None:
                 for i in range(n):
@@ -131,12 +134,21 @@ def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Ac
             f"{function}: activation must be a name or a scalar function compiled by numba.njit, "
             f"got {type(activation).__name__}"
         )
+    if _raises(activation.py_func):
+        raise TypeError(
+            f"{function}: activation {activation.__name__!r} must not raise: there is no line to go back to"
+        )
     scalar = _compiled.setdefault(activation, Scalar(activation))
     try:
         scalar.code(dtype)  # now: what does not compile must not show when the output has been written to
     except TypeError as error:
         raise TypeError(f"{function}: {error}") from None
     return scalar
+
+
+def _raises(function: Any) -> bool:
+    """Whether a function has a raise or an assert, by the bytecode of its own."""
+    return any(instruction.opname in ("RAISE_VARARGS", "RERAISE") for instruction in dis.get_instructions(function))
 
 
 def activation_code(activation: Any, x: Any, function: str) -> int | None:

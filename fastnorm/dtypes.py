@@ -80,7 +80,7 @@ def find_dtype(value: npt.DTypeLike) -> np.dtype[Any] | None:
     """Return the dtype that NumPy makes of a value, None if it makes none."""
     try:
         return np.dtype(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):  # the last for ","
         return None
 
 

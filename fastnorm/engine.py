@@ -244,6 +244,8 @@ def normalize_channels(
     Statistics come one for all of the batch, (1, groups), or one for each item, (N, groups); flat, if wanted.
     """
     dtype, channels = call.compute, layout.channels
+    # Rounded for either way, since the number of threads has a say in which it is.
+    weight, bias = (None if part is None else parameter(part, 0.0, channels, dtype) for part in (weight, bias))
     fused = plan.pool is None and layout.order is None and (per_group == 1 or not layout.last)
     fused = fused and _enough_lines(plan.view, call)
     if fusion is not None and not (fused and plan.view[2] == 1):

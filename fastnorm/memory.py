@@ -84,6 +84,10 @@ class _Pool:
                 oldest = self._kept.popitem(last=False)[1]
                 self._bytes -= oldest.size
 
+    def after_fork(self) -> None:
+        """Take a new lock: the thread that may have held the old one does not exist in the child of a fork."""
+        self._lock = threading.RLock()
+
     def clear(self) -> int:
         """Let go of every block; return their bytes."""
         with self._lock:
@@ -95,6 +99,8 @@ class _Pool:
 
 
 _pool = _Pool(_bound())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.after_fork)
 
 
 def clear() -> int:

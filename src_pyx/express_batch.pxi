@@ -26,7 +26,10 @@ cdef object from_list(object numbers):
     for number in numbers:
         if not isinstance(number, (float, int)):
             return numbers
-    return _numpy.array(numbers, _numpy.float64)
+    try:
+        return _numpy.array(numbers, _numpy.float64)
+    except OverflowError:  # an int beyond it
+        return numbers
 
 
 cdef inline bint is_bytes(object a) noexcept:

@@ -1,6 +1,7 @@
 """The backends by name. A new one is a row here and a module with a subclass of `Reference`."""
 
 import importlib
+import os
 import threading
 from functools import cache
 
@@ -64,6 +65,16 @@ _chosen: dict[tuple[str, ...], Reference] = {}
 _preparing: threading.Thread | None = None
 _prepared = threading.Event()
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Take a new lock: the thread that may have held the old one does not exist in the child."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _numba_is_ready() -> bool:

@@ -53,6 +53,8 @@ class BatchNorm(RunningLayer, MaskedLayer):
         self._check_channels(x)
         mean, var = self._statistics()
         seen = self.num_batches_tracked if self._updates else None
+        if seen is not None and seen < 0:
+            raise ValueError(f"{self._name}: num_batches_tracked must be at least 0, got {seen}")
         momentum = self.momentum
         if momentum is None:  # the average of all batches
             new = 0.0 if seen is None else 1.0 / (int(seen) + 1)

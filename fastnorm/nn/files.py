@@ -21,7 +21,7 @@ from fastnorm.nn.tensors import as_numpy
 Array = npt.NDArray[Any]
 
 # What zipfile, zlib and NumPy raise where a file is no archive of arrays, or a damaged one.
-_DAMAGED = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.PathLike[str]) -> None:
@@ -102,16 +102,24 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
                     raise ValueError("no zip archive")
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as archive:
-                    return dict(archive.items())
+                    return {name: _number_array(name, value) for name, value in archive.items()}
             except _DAMAGED as error:
                 raise ValueError(f"load: {source} is not a readable .npz file: {error}") from error
     safetensors = _safetensors("load")
     try:
         with safetensors.safe_open(source, framework="np") as tensors:
             names = tensors.keys()  # it is no mapping
-            return {name: tensors.get_tensor(name) for name in names}
-    except safetensors.SafetensorError as error:
+            return {name: _number_array(name, tensors.get_tensor(name)) for name in names}
+    except (safetensors.SafetensorError, AttributeError, ValueError) as error:  # NumPy has not every dtype
         raise ValueError(f"load: {source} is not a readable .safetensors file: {error}") from error
+
+
+def _number_array(name: str, value: Any) -> Array:
+    """What a file holds under a name, if that is an array of real numbers."""
+    try:
+        return calls.take(value, "load", name)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _checked_path(path: str | os.PathLike[str], function: str) -> tuple[Path, str]:

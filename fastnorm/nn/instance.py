@@ -13,7 +13,7 @@ from fastnorm.nn.masked import MaskedLayer
 from fastnorm.nn.running import RunningLayer
 from fastnorm.nn.state import Entry
 from fastnorm.norms.batch import batch_norm, batch_norm_backward
-from fastnorm.norms.conventions import TORCH, update_running
+from fastnorm.norms.conventions import TORCH, check_momentum, update_running
 from fastnorm.norms.group import instance_norm, instance_norm_backward
 from fastnorm.recipe import Moments
 from fastnorm.stats.moments import moments
@@ -60,11 +60,13 @@ class InstanceNorm(RunningLayer, MaskedLayer):
         positions = tuple(axis for axis in range(1, x.ndim) if axis != channel)
         if prod(x.shape[axis] for axis in positions) == 1:
             raise ValueError(f"{self._name}: x must have more than one value per channel, got shape {x.shape}")
-        momentum = self.momentum if self._updates and x.size else None
-        if momentum is not None:
-            seen = self._statistics_seen(x, positions, where, weights)
+        momentum = None if self.momentum is None else check_momentum(self.momentum, self._name)
+        moved = self._updates and x.size and momentum is not None
+        seen = self._statistics_seen(x, positions, where, weights) if moved else None
+        result = instance_norm(x, self.weight, self.bias, **options, where=where, weights=weights)
+        if seen is not None and momentum is not None:
             update_running(self.running_mean, self.running_var, seen, 1, momentum, _UNBIASED)
-        return instance_norm(x, self.weight, self.bias, **options, where=where, weights=weights)
+        return result
 
     def _statistics_seen(
         self, x: Array, positions: tuple[int, ...], where: Array | None, weights: Array | None

@@ -182,6 +182,8 @@ class State:
             raise ValueError(f"{self._name}: {name} must have shape {target.shape}, got {array.shape}")
         if target.dtype.kind == "i" and array.dtype.kind not in "iu":
             raise TypeError(f"{self._name}: {name} must have an integer dtype, got {array.dtype}")
+        if target.dtype.kind == "i" and array.size and int(array.max()) > np.iinfo(target.dtype).max:
+            raise ValueError(f"{self._name}: {name} must fit {target.dtype}, got {array.max()}")
         with np.errstate(over="ignore"):
             return array.astype(target.dtype).reshape(target.shape)
 

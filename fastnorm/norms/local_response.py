@@ -79,7 +79,7 @@ def local_response_norm(
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     window = arguments.integer(size, function, "size", minimum=1)
-    slope = arguments.number(alpha, function, "alpha") / window
+    slope = arguments.number(alpha, function, "alpha") / arguments.number(window, function, "size")
     exponent = arguments.number(beta, function, "beta")
     offset = arguments.number(k, function, "k")
     call = calls.begin(array, out, dtype, backend, function)
@@ -155,7 +155,7 @@ def local_response_norm_backward(
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     window = arguments.integer(size, function, "size", minimum=1)
-    slope = arguments.number(alpha, function, "alpha") / window
+    slope = arguments.number(alpha, function, "alpha") / arguments.number(window, function, "size")
     exponent = arguments.number(beta, function, "beta")
     offset = arguments.number(k, function, "k")
     given = gradients.given_statistics(mean, rstd, array.shape, function, needs_mean=False)

@@ -81,7 +81,7 @@ def lp_normalize(
         powers = np.abs(call.x, out=None if np.may_share_memory(call.x, call.y) else call.y)
         # Scaled by the largest magnitude, so that no power overflows.
         largest = engine.extrema(powers, plan, call.backend)[1].astype(np.float64)
-        with np.errstate(invalid="ignore", under="ignore"):
+        with np.errstate(invalid="ignore", under="ignore", over="ignore"):  # over: of p, in float32
             powers /= np.where(largest == 0.0, 1.0, largest).astype(powers.dtype).reshape(plan.stats)
             np.power(powers, power, out=powers)
         sums = engine.statistics(powers, plan, Measure.MAGNITUDES, call.backend).m2

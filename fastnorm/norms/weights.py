@@ -153,6 +153,12 @@ def _power_iteration(matrix: Array, start: Array, iterations: int, eps: float) -
     return left, right, sigma
 
 
+def _exponent(matrix: Array) -> int:
+    """The power of two that the largest magnitude is next to; 0 if that is none, or not finite."""
+    largest = float(np.abs(matrix).max())
+    return math.frexp(largest)[1] if math.isfinite(largest) else 0
+
+
 class SpectralNorm(NamedTuple):
     """The weight over its spectral norm, that norm, and the singular vectors that gave it."""
 
@@ -238,9 +244,13 @@ def spectral_norm(
     if start is None:
         start = np.random.default_rng(0).standard_normal((array.shape[0],))
     left, right, sigma = _power_iteration(matrix, start, iterations, least)
-    if not 0.0 < sigma < math.inf:  # products beyond the storage type
-        left, right, sigma = _power_iteration(matrix.astype(np.float64), start, iterations, least)
+    if not 0.0 < sigma < math.inf:  # products beyond the storage type, or beyond float64
+        exponent = _exponent(matrix)
+        wide = np.ldexp(matrix.astype(np.float64), -exponent)
+        left, right, sigma = _power_iteration(wide, start, iterations, float(np.ldexp(least, -exponent)))
         left, right = left.astype(x.dtype), right.astype(x.dtype)
+        with np.errstate(over="ignore"):
+            sigma = float(np.ldexp(sigma, exponent))
     length = np.float64(_divisor(sigma, least))
     scale = np.full((1,) * array.ndim, 1.0 / length)
     if call is None:

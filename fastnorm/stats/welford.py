@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from fastnorm.recipe import Measure, Moments, merge
 Array = npt.NDArray[Any]
 
 _MAGIC = b"FNW1"
+_MOST_DIMENSIONS = 64  # of a NumPy array
 
 
 class Welford:
@@ -52,6 +55,8 @@ class Welford:
 
     def __init__(self, axis: int | None = 0, dtype: npt.DTypeLike = np.float64) -> None:
         self.axis = None if axis is None else arguments.integer(axis, "Welford", "axis")
+        if self.axis is not None and not -_MOST_DIMENSIONS <= self.axis < _MOST_DIMENSIONS:
+            raise ValueError(f"Welford: axis must be that of an array, got {axis}")
         found = find_dtype(dtype)
         if found is None or found.kind != "f":
             raise TypeError(f"Welford: dtype must be a floating dtype, got {dtype if found is None else found}")
@@ -211,6 +216,7 @@ class Welford:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"Welford.from_bytes: data must be bytes, got {type(data).__name__}")
+        data = bytes(data)
         layout = "<4s?q?4sQB"
         try:
             magic, has_axis, axis, has_shape, dtype, count, ndim = struct.unpack_from(layout, data)
@@ -218,9 +224,11 @@ class Welford:
                 raise ValueError("Welford.from_bytes: these bytes are not a Welford state")
             shape = struct.unpack_from(f"<{ndim}Q", data, struct.calcsize(layout))
             result = cls(axis if has_axis else None, dtype.rstrip(b"\0").decode("ascii"))
+            if ndim > _MOST_DIMENSIONS or math.prod(size for size in shape if size) > sys.maxsize:
+                raise ValueError("Welford.from_bytes: these bytes are not a Welford state")
         except (struct.error, TypeError, UnicodeDecodeError):
             raise ValueError("Welford.from_bytes: these bytes are not a Welford state") from None
-        size = int(np.prod(shape)) if count else 0
+        size = math.prod(shape) if count else 0
         rest = data[struct.calcsize(layout) + 8 * ndim :]
         if len(rest) != 3 * 8 * size:
             raise ValueError(f"Welford.from_bytes: expected {3 * 8 * size} bytes of state, got {len(rest)}")
