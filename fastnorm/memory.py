@@ -43,16 +43,16 @@ def _allocated(size: int) -> _Block:
     return _Block(memory, start + -start % _LINE, size)
 
 
-class _Lease:
+class Lease:
     """Lends a block to the array that is made of it; when no array uses it any more, gives it back."""
 
-    __slots__ = ("__array_interface__", "block")
+    __slots__ = ("__array_interface__", "address", "block")
 
-    def __init__(self, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    __array_interface__: dict[str, Any]
+
+    def __init__(self, block: _Block) -> None:
         self.block = block
-        self.__array_interface__ = {
-            "version": 3, "data": (block.address, False), "shape": shape, "typestr": dtype.str
-        }  # fmt: skip
+        self.address = block.address
 
     def __del__(self) -> None:
         _pool.give_back(self.block)
@@ -121,10 +121,19 @@ def clear() -> int:
     return _pool.clear()
 
 
+def lease(size: int) -> Lease:
+    """Return recycled memory of `size` bytes, to be the base of an array."""
+    return Lease(_pool.take(size))
+
+
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], second: bool = False) -> Array:
     """Return an uninitialised array, of recycled memory if it is large; a call's second output if it is less large."""
     size = prod(shape) * dtype.itemsize
     if size < (tuning.POOL_SMALLEST_SECOND_BYTES if second else tuning.POOL_SMALLEST_BYTES):
         return np.empty(shape, dtype)
-    array = np.asarray(_Lease(_pool.take(size), shape, dtype))
+    block = lease(size)
+    block.__array_interface__ = {
+        "version": 3, "data": (block.address, False), "shape": shape, "typestr": dtype.str
+    }  # fmt: skip
+    array = np.asarray(block)
     return array if array.dtype == dtype else array.view(dtype)  # bfloat16 is no type of NumPy's own

@@ -143,6 +143,17 @@ cdef int threads_for(Py_ssize_t size, Py_ssize_t lines) except -1:
     return threads if threads == 1 or lines >= threads * _tuning.LINES_PER_THREAD else 0
 
 
+cdef inline cnp.ndarray recycled(cnp.PyArray_Descr* dtype, cnp.ndarray x, Py_ssize_t size):
+    """An array of the shape of x, `size` bytes of recycled memory."""
+    cdef object lease = _memory.lease(size)
+    cdef uintptr_t address = lease.address
+    cdef cnp.ndarray y = new_array(
+        dtype, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), <char*> address, cnp.NPY_ARRAY_CARRAY
+    )
+    cnp.set_array_base(y, lease)
+    return y
+
+
 cdef object output_like(cnp.ndarray x, object out, object weight, object bias):
     """Where the result goes: `out` if it is as plain as x, a new array without it; None where neither is right."""
     cdef bint bytes_in = cnp.PyArray_TYPE(x) == cnp.NPY_UINT8
@@ -155,7 +166,7 @@ cdef object output_like(cnp.ndarray x, object out, object weight, object bias):
         if size < ALIGNED:
             return new_array(dtype, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), NULL, 0)
         if size >= LARGEST:
-            return _memory.empty((<object> x).shape, <object> dtype)
+            return recycled(dtype, x, size)
         size += LINE_BYTES
         memory = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_UINT8)
         data = <char*> cnp.PyArray_DATA(memory)

@@ -67,7 +67,9 @@ cdef inline object total_like(object x, bint wanted):
             cnp.PyArray_DESCR(<cnp.ndarray> x), cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_DIMS(<cnp.ndarray> x),
             NULL, 0
         )
-    return _memory.empty(x.shape, x.dtype, True)
+    return recycled(
+        cnp.PyArray_DESCR(<cnp.ndarray> x), <cnp.ndarray> x, cnp.PyArray_NBYTES(<cnp.ndarray> x)
+    )
 
 
 cdef inline object code_of_activation(object activation, object code_of, object x):
