@@ -134,11 +134,13 @@ def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Ac
             f"{function}: activation must be a name or a scalar function compiled by numba.njit, "
             f"got {type(activation).__name__}"
         )
-    if _raises(activation.py_func):
-        raise TypeError(
-            f"{function}: activation {activation.__name__!r} must not raise: there is no line to go back to"
-        )
-    scalar = _compiled.setdefault(activation, Scalar(activation))
+    scalar = _compiled.get(activation)
+    if scalar is None:
+        if _raises(activation.py_func):
+            raise TypeError(
+                f"{function}: activation {activation.__name__!r} must not raise: there is no line to go back to"
+            )
+        scalar = _compiled[activation] = Scalar(activation)
     try:
         scalar.code(dtype)  # now: what does not compile must not show when the output has been written to
     except TypeError as error:

@@ -69,7 +69,7 @@ def layer_norm(
         Also return the sum, ``x + residual``, last.
     activation : str or function, optional
         Applied to the result: "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", or a function of one number that
-        ``numba.njit`` compiled.
+        ``numba.njit`` compiled and that does not raise.
     quantize : "int8", optional
         Return lines of int8 and a float32 scale for each, shaped to broadcast, instead of the result, which is about
         their product: ``scale = max(abs(line)) / 127``. The lines are the last axes then, without `out` and `dtype`.
