@@ -118,7 +118,8 @@ def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Ac
     Raises
     ------
     TypeError
-        It is neither a name nor a function compiled by ``numba.njit``, or not one of a number of `dtype`.
+        It is neither a name nor a function compiled by ``numba.njit``, or not one of a number of `dtype`, or one that
+        raises.
     ValueError
         There is none of that name.
     """
