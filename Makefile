@@ -4,7 +4,7 @@ VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
 PEERS_BIN := $(PEERS)/bin
-SOURCES := $(shell find src_pyx fastnorm -name '*.p[yx]*' -not -name '*.pyc') $(wildcard src_pyx/*.h) setup.py pyproject.toml
+SOURCES := $(shell find src_pyx fastnorm -name '*.[ph]*' -not -name '*.pyc') setup.py pyproject.toml
 
 LESSONS := batch_norm_by_hand shared_cells weight_scales batch_sizes fold spectral_norm exploding_gradient
 
@@ -33,7 +33,7 @@ $(PEERS_BIN)/python:
 WHEEL := dist/wheel
 
 $(WHEEL)/built: $(SOURCES) | $(BIN)/python
-	rm -rf $(WHEEL)
+	rm -rf $(WHEEL) build/lib*  # which still have the modules that are no more
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
 	@touch $@
 
@@ -78,7 +78,7 @@ lint: $(VENV)/test.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src_pyx  # it calls pycodestyle
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/stubtest --mypy-config-file pyproject.toml fastnorm.backends._cpu fastnorm.backends._lane_first fastnorm.backends._kernels_base
+	$(BIN)/stubtest --mypy-config-file pyproject.toml fastnorm.backends._cpu fastnorm.backends._fast_call fastnorm.backends._kernels_base
 
 test-peers: $(PEERS)/installed
 	KERAS_BACKEND=jax $(PEERS_BIN)/pytest $(wildcard tests/test_peers_*.py) tests/test_lab.py

@@ -33,11 +33,11 @@ FLAGS += ["-DCYTHON_INLINE=inline __attribute__((always_inline))", "-g0"]
 if os.name != "posix":
     FLAGS = []
 
-HEADERS = sorted(glob("src_pyx/*.h"))
+HEADERS = sorted(glob("src_pyx/**/*.h", recursive=True))
 
 extensions = [
     Extension(f"fastnorm.backends.{name}", [f"src_pyx/{name}.pyx"], depends=HEADERS, extra_compile_args=FLAGS)
-    for name in ("_cpu", "_lane_first")
+    for name in ("_cpu", "_fast_call")
 ]
 extensions += [
     Extension(
@@ -53,6 +53,7 @@ extensions += [
 extensions = cythonize(
     extensions,
     build_dir="build",
+    include_path=["src_pyx"],
     nthreads=PROCESSES,
     compiler_directives={
         "language_level": 3,

@@ -23,9 +23,9 @@ import numpy as np
 import fastnorm
 from fastnorm.backends import registry
 from fastnorm.backends.cython import runnable_variants
-from fastnorm.backends.numba_cpu import is_short
-from fastnorm.backends.numba_jit import helper, kernel
-from fastnorm.backends.numba_lanes import (
+from fastnorm.backends.numba.backend import is_short
+from fastnorm.backends.numba.jit import helper, kernel
+from fastnorm.backends.numba.lanes import (
     READ_AHEAD,
     WRITE_AHEAD,
     at,
@@ -41,8 +41,8 @@ from fastnorm.backends.numba_lanes import (
     store_partial,
     total,
 )
-from fastnorm.backends.numba_rows import normalize_rows
-from fastnorm.backends.numba_short_rows import normalize_short_rows
+from fastnorm.backends.numba.rows import normalize_rows
+from fastnorm.backends.numba.short_rows import normalize_short_rows
 from fastnorm.recipe import Rule
 
 # rows x length, and how much more than the uncorrected kernel ours may take.

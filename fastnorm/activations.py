@@ -39,7 +39,7 @@ def _silu(x: Array) -> Array:
     return np.maximum(x, -800.0) * _sigmoid(x)
 
 
-# In the order of src_pyx/activations.h. gelu: Hendrycks and Gimpel, 2016; silu: Elfwing, Uchibe and Doya, 2017.
+# In the order of src_pyx/vectors/activations.h. gelu: Hendrycks and Gimpel, 2016; silu: Elfwing, Uchibe and Doya, 2017.
 FORMULAS: dict[str, Callable[[Array], Array]] = {
     "relu": _relu,
     "gelu": _gelu,
@@ -155,7 +155,7 @@ def _raises(function: Any) -> bool:
 
 
 def activation_code(activation: Any, x: Any, function: str) -> int | None:
-    """Return what the lane knows an activation by, checked; None stays None, and is for arrays it would not serve."""
+    """Return what the fast path knows an activation by, checked; None stays None, and is for arrays not served."""
     if not isinstance(x, np.ndarray) or not (x.dtype in (FLOAT32, FLOAT64) or is_narrow(x.dtype)):
         return None
     dtype = computed_in(x.dtype)

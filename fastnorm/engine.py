@@ -25,7 +25,7 @@ from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
 
-# Lines side by side are worked on, and shared by threads, in tiles of so many bytes; see column_statistics.pxi.
+# Lines side by side are worked on, and shared by threads, in tiles of so many bytes; see columns/statistics.pxi.
 TILE_BYTES = 512
 
 # What a norm returns: an array, or with `return_stats` (array, Stats). Any, so that nobody must narrow it.
@@ -58,7 +58,7 @@ def fuse(
     """
     quantized = None
     if quantize is not None:
-        quantized = empty(call.x.shape, np.dtype(np.int8)), np.empty(quantize.stats, np.float32)
+        quantized = empty(call.x.shape, np.dtype(np.int8)), np.empty(quantize.stats_shape, np.float32)
     if residual is None:
         if activation is None and quantized is None:
             return call, None
@@ -95,8 +95,8 @@ def apply(
     x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)
     y = target.reshape(view)
     contiguous = x.flags.c_contiguous and y.flags.c_contiguous
-    narrow = weight is None and 1 < columns <= tuning.NARROW_COLUMNS and contiguous
-    at_once = fusion is not None and weight is None and order is None and contiguous and not narrow and wide is None
+    few = weight is None and 1 < columns <= tuning.FEW_COLUMNS and contiguous
+    at_once = fusion is not None and weight is None and order is None and contiguous and not few and wide is None
     if fusion is not None and at_once:
         backend.affine_fused(fusion, x, y, flat)
         return
@@ -105,8 +105,8 @@ def apply(
         x = viewed(call.x, view, order)
     if wide is not None:
         _apply_lines(backend, x, y, flat, wide, weight, bias)
-    elif narrow:
-        _apply_narrow(backend, x, y, flat)
+    elif few:
+        _apply_few_columns(backend, x, y, flat)
     else:
         backend.affine(x, y, flat, weight, bias)
     if not np.may_share_memory(y, call.y):  # the transposition could not be seen as a view
@@ -115,15 +115,15 @@ def apply(
         backend.after(fusion, call.y)
 
 
-def _apply_narrow(backend: Reference, x: Array, y: Array, coefficients: Affine) -> None:
-    """Apply to rows too narrow for a vector, several rows as one; the bits are those of row by row."""
+def _apply_few_columns(backend: Reference, x: Array, y: Array, coefficients: Affine) -> None:
+    """Apply down columns too few for a vector, several rows as one; the bits are those of row by row."""
     outer, reduce, columns = x.shape
     together = max(1, tuning.PACKED_COLUMNS // columns)
     whole = reduce - reduce % together
-    wide = Affine(*(np.tile(part, (1, together)) for part in coefficients))
+    repeated = Affine(*(np.tile(part, (1, together)) for part in coefficients))
     packed = outer, whole // together, columns * together
     if whole:
-        backend.affine(x[:, :whole].reshape(packed), y[:, :whole].reshape(packed), wide)
+        backend.affine(x[:, :whole].reshape(packed), y[:, :whole].reshape(packed), repeated)
     if whole < reduce:
         backend.affine(x[:, whole:], y[:, whole:], coefficients)
 

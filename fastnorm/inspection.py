@@ -33,11 +33,11 @@ def configuration() -> dict[str, Any]:
         cython["reason"] = registry.why_not("cython")
     numba: dict[str, Any] = {"available": registry.why_not("numba") is None}
     if numba["available"]:
-        from fastnorm.backends import numba_cpu, numba_jit
+        from fastnorm.backends.numba import backend, jit
 
-        numba["threading layer"] = numba_cpu.threading_layer()
+        numba["threading layer"] = backend.threading_layer()
         numba["threads started"] = registry.load("numba").threads(sys.maxsize)
-        numba["cache directory"] = str(numba_jit.CACHE_DIRECTORY) if numba_jit.CACHE_DIRECTORY else None
+        numba["cache directory"] = str(jit.CACHE_DIRECTORY) if jit.CACHE_DIRECTORY else None
     else:
         numba["reason"] = registry.why_not("numba")
     cuda: dict[str, Any] = {"available": registry.why_no_cuda() is None}

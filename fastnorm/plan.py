@@ -1,8 +1,8 @@
 """Shapes: an array and the axes a norm reduces become a canonical view and a way to pool its lines.
 
 The view is (outer, reduce, inner). With inner = 1 a line is contiguous (the row form); with inner > 1 neighbours in
-memory belong to different lines (the lane form). Where the reduced axes are not adjacent (BatchNorm on NCHW), lines are
-reduced first and then pooled.
+memory belong to different lines (the column form). Where the reduced axes are not adjacent (BatchNorm on NCHW), lines
+are reduced first and then pooled.
 """
 
 from dataclasses import dataclass
@@ -39,19 +39,29 @@ def rows_of_unit(rows: int, length: int) -> int:
     return max(min(64, max(16, min(65536 // length, rows // 2))), -(-rows // units))
 
 
+def kept_shape(shape: Shape, axes: tuple[int, ...]) -> Shape:
+    """Return `shape` with every axis but `axes` of length 1, which broadcasts against it."""
+    return tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
+
+
+def dropped_shape(shape: Shape, axes: tuple[int, ...]) -> Shape:
+    """Return `shape` without `axes`."""
+    return tuple(size for axis, size in enumerate(shape) if axis not in axes)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How an array is seen.
 
     `order` is the transposition to make first (None: as it stands); then the array has shape `view`. With `pool` =
-    (a, b, c), the lines (outer, inner) are seen as that shape and joined along b. `stats` is the shape of the
-    statistics that broadcasts against the array, before it was transposed.
+    (a, b, c), the lines (outer, inner) are seen as that shape and joined along b. `stats_shape` is that of the
+    statistics, which broadcasts against the array before it was transposed.
     """
 
     view: tuple[int, int, int]
     pool: tuple[int, int, int] | None
     order: tuple[int, ...] | None
-    stats: Shape
+    stats_shape: Shape
     count: int  # elements behind one statistic
 
 
@@ -97,17 +107,16 @@ def _view(kinds: str, sizes: list[int]) -> tuple[tuple[int, int, int], tuple[int
 def plan_reduction(shape: Shape, axes: tuple[int, ...]) -> Plan:
     """Return the plan of statistics over `axes` (not negative, no duplicates) of an array of `shape`."""
     reduced = frozenset(axes)
-    stats = tuple(1 if axis in reduced else size for axis, size in enumerate(shape))
+    stats_shape = tuple(1 if axis in reduced else size for axis, size in enumerate(shape))
     count = prod(shape[axis] for axis in axes)
     if 0 in shape:
-        return Plan((prod(stats), count, 1), None, None, stats, count)
+        return Plan((prod(stats_shape), count, 1), None, None, stats_shape, count)
     found, order = _view(*_runs(shape, reduced)), None
     if found is None:  # the kept axes to the front
         order = (*(a for a in range(len(shape)) if a not in reduced), *sorted(reduced))
-        kept = prod(stats)
-        found = (kept, count, 1), None
+        found = (prod(stats_shape), count, 1), None
     view, pool = found
-    return Plan(view, pool, order, stats, count)
+    return Plan(view, pool, order, stats_shape, count)
 
 
 @lru_cache(maxsize=4096)

@@ -101,7 +101,7 @@ def _choice(variable: str, default: int, choices: tuple[int, ...], expected: str
     return int(choice)
 
 
-# Whether compiled loops ask for memory ahead: 1, 0, or -1, by the processor (see src_pyx/lanes.h).
+# Whether compiled loops ask for memory ahead: 1, 0, or -1, by the processor (see src_pyx/vectors/lanes.h).
 PREFETCH = _choice("FASTNORM_PREFETCH", -1, (-1, 0, 1), "0 or 1, or -1 for the library's choice")
 
 # Whether threads that share a processor are moved apart (see src_pyx/pool.h); some sandboxes forbid that.
@@ -131,7 +131,7 @@ def threads_for(elements: int, num_threads: int) -> int:
 
 # Rows of up to so many columns do not fill a vector (RGB has 3): where it changes no bit, rows are taken together, so
 # many that they make about PACKED_COLUMNS.
-NARROW_COLUMNS = 24
+FEW_COLUMNS = 24
 PACKED_COLUMNS = 128
 
 # A long line is shared by threads, its statistics first and its result then, if there are fewer lines than this times

@@ -1,14 +1,17 @@
 # The entry points of one variant. Arrays come as the canonical view (outer, reduce, inner), checked by the engine; they
 # are read through their C struct: acquiring typed memoryviews would cost more than a small norm does.
-include "lanes.pxi"
+include "vectors/lanes.pxi"
 include "moments.pxi"
-include "fusion.pxi"
-include "rows.pxi"
-include "short_rows.pxi"
-include "column_statistics.pxi"
-include "columns.pxi"
-include "gradients.pxi"
-include "short_gradients.pxi"
+include "fused/fusion.pxi"
+include "rows/rows.pxi"
+include "rows/short_rows.pxi"
+include "columns/statistics.pxi"
+include "columns/extrema.pxi"
+include "columns/columns.pxi"
+include "gradients/gradients.pxi"
+include "gradients/rows.pxi"
+include "gradients/columns.pxi"
+include "gradients/short_rows.pxi"
 
 cimport numpy as cnp
 
@@ -175,10 +178,10 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         )
 
 
-include "fused_pieces.pxi"
-include "narrow.pxi"
-include "channels.pxi"
-include "inference.pxi"
+include "fused/pieces.pxi"
+include "narrow/narrow.pxi"
+include "batch/channels.pxi"
+include "batch/inference.pxi"
 
 
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -205,7 +208,7 @@ cdef inline bint may_stream(const Work* w) noexcept:
     return w.primitive not in (MOMENTS, EXTREMA, DOTS, ACTIVATE)
 
 
-include "joined.pxi"
+include "columns/joined.pxi"
 
 
 cdef void run(Work* w, int threads) noexcept:
@@ -392,9 +395,15 @@ def merge(
 
 
 include "textbook.pxi"
-include "express.pxi"
-include "express_lines.pxi"
-include "express_axes.pxi"
-include "express_batch.pxi"
-include "express_gradients.pxi"
-include "images.pxi"
+include "fast_path/fast_path.pxi"
+include "fast_path/lines.pxi"
+include "fast_path/axes.pxi"
+include "fast_path/batch.pxi"
+include "fast_path/gradients.pxi"
+include "images/images.pxi"
+
+# What backends/cython.py must know of the kernels.
+COUNTED_PIXELS = COUNTED        # of which the sums of an image's channels are made at a time
+DESK_ELEMENTS = DESK            # of lines of 16-bit floats, or of a tile of columns, that are normalised in one go
+IMAGE_COEFFICIENTS = REPEATED   # that an image's channels are repeated to fill
+TILE_COLUMNS = MAX_LINES

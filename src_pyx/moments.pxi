@@ -1,4 +1,4 @@
-# What the row form and the lane form share: the algebra of moments and of coefficients, all in float64.
+# What the row form and the column form share: the algebra of moments and of coefficients, all in float64.
 
 from libc.math cimport fabs, sqrt
 from libc.string cimport memcpy, memset

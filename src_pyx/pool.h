@@ -1,13 +1,13 @@
 /* A pool of threads of our own: each has a share of the work units, and helps with the others' when it is done.
  *
- * A share is the same range in every call of the same size, so that arrays which fit in the cores' own caches stay there
- * from call to call.
+ * A share is the same range in every call of the same size, so that arrays which fit in the cores' own caches stay
+ * there from call to call.
  *
  * Why not OpenMP: its threads spin for milliseconds after a parallel region and take the cores from the BLAS that a
  * pipeline calls next, and they do not survive a fork. Here a thread that has nothing to do spins for SPIN_NANOSECONDS,
- * as long as the next call of a busy loop may take to come, and then sleeps; from YIELD_NANOSECONDS on it yields between
- * its looks, so that whoever has work, a BLAS thread say, goes first. After a fork the child starts afresh. If another Python thread is using the
- * pool, a call is served by its own thread alone.
+ * as long as the next call of a busy loop may take to come, and then sleeps; from YIELD_NANOSECONDS on it yields
+ * between its looks, so that whoever has work, a BLAS thread say, goes first. After a fork the child starts afresh. If
+ * another Python thread is using the pool, a call is served by its own thread alone.
  */
 #ifndef FASTNORM_POOL_H
 #define FASTNORM_POOL_H
@@ -78,8 +78,8 @@ static int pool_moves = 1; /* whether threads are moved */
 /* The least time between two moves of a worker: on a busy machine the system may move it back. */
 enum { MOVE_NANOSECONDS = 1000000 };
 
-/* Where a worker was last seen. The kernel wakes a thread where it slept, though the caller may have come there since and
- * another processor be idle, and takes up to tens of milliseconds to part them. So the caller does. */
+/* Where a worker was last seen. The kernel wakes a thread where it slept, though the caller may have come there since
+ * and another processor be idle, and takes up to tens of milliseconds to part them. So the caller does. */
 typedef struct {
     _Alignas(LINE) atomic_int cpu; /* -1: not known */
     atomic_int banned;             /* whether it may not run everywhere, until it has moved */
@@ -111,7 +111,8 @@ static int pool_move(pool_place *place, const cpu_set_t *taken, int moved) {
     CPU_AND(&others, &place->allowed, taken);
     CPU_XOR(&others, &place->allowed, &others);
     /* Of a thread that may run everywhere this is to hold when there are more processors, too. */
-    if (CPU_COUNT(&place->allowed) == sysconf(_SC_NPROCESSORS_ONLN)) memset(&place->allowed, 255, sizeof place->allowed);
+    if (CPU_COUNT(&place->allowed) == sysconf(_SC_NPROCESSORS_ONLN))
+        memset(&place->allowed, 255, sizeof place->allowed);
     if (CPU_COUNT(&others) <= moved || sched_setaffinity(place->thread, sizeof others, &others)) return 0;
     atomic_store(&place->banned, 1);
     return 1;

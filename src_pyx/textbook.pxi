@@ -1,7 +1,7 @@
 # The textbook algorithms for mean and variance, element by element, as in fastnorm/backends/textbook.py: the same
 # operations in the same order. float16 comes as float32, every result rounded to what float16 holds (`half`).
 
-cdef extern from "half.h" nogil:
+cdef extern from "vectors/half.h" nogil:
     float half_rounded(float x)
 
 ctypedef fused real:

@@ -16,7 +16,7 @@ import fastnorm
 from fastnorm import tuning
 from fastnorm.backends import registry
 from fastnorm.backends.cython import Cython
-from fastnorm.express import Lane, lane
+from fastnorm.fast_path import FastPath, fast_path
 
 # A fixture of a test that searches is the same for all of its examples, and need not be made anew for each.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "print_blob": True}
@@ -27,7 +27,7 @@ settings.load_profile("ci" if os.environ.get("CI", "").lower() in ("1", "true") 
 
 @pytest.fixture(scope="session", autouse=True)
 def bound() -> None:
-    """The lane is bound by the first plain call; not by one for which a test has put another backend in place.
+    """The fast path is bound by the first plain call; not by one for which a test has put another backend in place.
 
     A variant of the kernels reads thresholds as it is loaded: not while a test has others in place.
     """
@@ -87,14 +87,14 @@ def threads_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=[label for label in COMPILED_LABELS if label.startswith("cython")])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Have the lane served by each variant of the kernels."""
+    """Have the fast path served by each variant of the kernels."""
     if why_not(request.param) is not None:
         pytest.skip(f"{request.param}: {why_not(request.param)}")
-    serving, backend = Lane(), implementation(request.param)
+    serving, backend = FastPath(), implementation(request.param)
     assert isinstance(backend, Cython)
     serving.bind(backend)
-    for name in Lane.__slots__:
-        monkeypatch.setattr(lane, name, getattr(serving, name))
+    for name in FastPath.__slots__:
+        monkeypatch.setattr(fast_path, name, getattr(serving, name))
     return str(request.param)
 
 
@@ -108,7 +108,7 @@ def served(kernels: str, serve: Callable[[str], str], monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each call of the lane so far served."""
+    """Whether each call of the fast path so far served."""
     log: list[bool] = []
     fastnorm.layer_norm(np.ones((1, 2)))  # bound on first use
 
@@ -120,6 +120,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
         return call
 
-    for name in Lane.__slots__:
-        monkeypatch.setattr(lane, name, logged(getattr(lane, name)))
+    for name in FastPath.__slots__:
+        monkeypatch.setattr(fast_path, name, logged(getattr(fast_path, name)))
     return log

@@ -122,7 +122,7 @@ PLAIN: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 @each_dtype
 @pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("activation", [None, "relu", hard_swish], ids=str)
-def test_plain_calls_have_a_lane_of_the_same_bits(
+def test_plain_calls_have_a_fast_path_of_the_same_bits(
     name: str, activation: Any, dtype: str, kernels: str, calls: list[bool]
 ) -> None:
     op, shape, options = PLAIN[name]

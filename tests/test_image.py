@@ -57,7 +57,7 @@ def test_more_channels_than_a_kernel_rounds_at_a_time(layout: Any, backend: str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("channels", [1, 3, 5, 4099])
-def test_plain_calls_have_a_lane_of_the_same_bits(
+def test_plain_calls_have_a_fast_path_of_the_same_bits(
     channels: int, layout: Any, dtype: Any, kernels: str, calls: list[bool]
 ) -> None:
     image = pixels(2, 3, 11, channels)

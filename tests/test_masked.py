@@ -227,7 +227,7 @@ def test_out_dtype_and_strides(name: str, backend: str) -> None:
 
 @each_norm
 def test_plain_calls_heed_the_mask(name: str) -> None:
-    """Without any other keyword, where a lane of its own serves the call that has no mask."""
+    """Without any other keyword, where the fast path serves the call that has no mask."""
     x, dy = sample((4, 6, 7)), sample((4, 6, 7), 1)
     given, counts = counting("both", x.shape)
     own = {key: value for key, value in options(name).items() if key != "channel_axis"}

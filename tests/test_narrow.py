@@ -52,7 +52,7 @@ def test_rows(name: str, dtype: str, served: str) -> None:
 @each_dtype
 @pytest.mark.parametrize("name", COLUMN_NORMS)
 def test_columns(name: str, dtype: str, served: str) -> None:
-    for shape in COLUMNS:  # these have no lane: one path for all calls
+    for shape in COLUMNS:  # these have no fast path
         x = data(shape, dtype)
         assert_rounded(COLUMN_NORMS[name](x), COLUMN_NORMS[name](wide(x)), x.dtype, str(shape))
 
@@ -231,7 +231,7 @@ def test_out(name: str, dtype: str, served: str) -> None:
                 assert_bits(target.copy(), expected, f"{first} {second}")
 
 
-def test_out_over_the_parameters_of_a_lane(served: str) -> None:
+def test_out_over_the_parameters_of_the_fast_path(served: str) -> None:
     block = data((12, 10), "float16").copy()
     expected = rounded(fastnorm.layer_norm(wide(block), wide(block[0]), wide(block[1])), np.float16)
     assert_bits(fastnorm.layer_norm(block, block[0], block[1], out=block), expected)

@@ -9,6 +9,11 @@ _Doubles = npt.NDArray[np.float64]
 
 __test__: dict[str, str]
 
+COUNTED_PIXELS: int
+DESK_ELEMENTS: int
+IMAGE_COEFFICIENTS: int
+TILE_COLUMNS: int
+
 def moments(x: _Array, measure: int, hi: _Doubles, lo: _Doubles, m2: _Doubles, threads: int) -> None: ...
 def convert(source: _Array, target: _Array, threads: int) -> None: ...
 def extrema(x: _Array, lows: _Array, highs: _Array, threads: int) -> None: ...

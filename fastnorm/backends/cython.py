@@ -67,14 +67,6 @@ def _chosen_variant() -> str:
     return forced
 
 
-# As in src_pyx/images.pxi: numbers on the desk, and pixels that are counted at a time.
-IMAGE_DESK = 4096
-IMAGE_PIECE = 65536
-
-# As in src_pyx/narrow.pxi: numbers on the desk where 16-bit floats are normalised in one go, and columns of a tile.
-NARROW_DESK = 65536
-NARROW_TILE = 128
-
 _PLAIN = Fusion(None, None, None)
 
 
@@ -110,13 +102,15 @@ class Cython(Reference):
         return tuning.threads_for(x.size, current().num_threads)
 
     def takes_narrow_lines(self, view: tuple[int, int, int], arrays: int) -> bool:
-        return view[1] * (arrays if view[2] == 1 else NARROW_TILE) <= NARROW_DESK
+        elements: int = view[1] * (arrays if view[2] == 1 else self._kernels.TILE_COLUMNS)
+        longest: int = self._kernels.DESK_ELEMENTS
+        return elements <= longest
 
     def convert(self, source: Array, target: Array) -> None:
         self._kernels.convert(source, target, self._threads_for(source))
 
-    def express(self, name: str) -> Callable[..., Any]:
-        """Return what serves plain calls, one of the functions of `fastnorm.express`."""
+    def fast_path(self, name: str) -> Callable[..., Any]:
+        """Return what serves plain calls, one of the functions of `fastnorm.fast_path`."""
         function: Callable[..., Any] = getattr(self._kernels, name)
         return function
 
@@ -239,13 +233,13 @@ class Cython(Reference):
         factor = scale.reshape(-1, channels)
         shift = (centre - mean.reshape(-1, channels)) * factor
         # For whole vectors of pixels, and so that the largest fits what the kernel has on its desk.
-        repeats = 1 if planar else max(1, IMAGE_DESK // channels)
+        repeats = 1 if planar else max(1, self._kernels.IMAGE_COEFFICIENTS // channels)
         parts = (np.tile(part.astype(np.float32), repeats) for part in (centre, factor, shift))
         self._kernels.image(x, y, planar, *parts, self._threads_for(x))
 
     def image_statistics(self, x: Array) -> tuple[Array, Array]:
         images, pixels, channels = x.shape
-        shape = images, -(-pixels // IMAGE_PIECE), channels
+        shape = images, -(-pixels // self._kernels.COUNTED_PIXELS), channels
         sums, squares = np.zeros(shape, np.uint64), np.zeros(shape, np.uint64)
         self._kernels.image_statistics(x, sums, squares, self._threads_for(x))
         sum_, square = sums.sum(axis=1), squares.sum(axis=1)

@@ -10,7 +10,7 @@ from fastnorm.backends.reference import Reference
 _ROWS = {
     "reference": ("fastnorm.backends.reference", "Reference"),
     "cython": ("fastnorm.backends.cython", "Cython"),
-    "numba": ("fastnorm.backends.numba_cpu", "Numba"),
+    "numba": ("fastnorm.backends.numba.backend", "Numba"),
 }
 
 NAMES = tuple(_ROWS)

@@ -27,6 +27,7 @@ from fastnorm.device_norms.calls import (
     summed,
 )
 from fastnorm.engine import Stats
+from fastnorm.plan import kept_shape
 from fastnorm.recipe import Rule
 
 
@@ -34,8 +35,8 @@ from fastnorm.recipe import Rule
 class Channels:
     """An array with a batch axis and a channel axis: (batch, before, channels, after).
 
-    With `after` = 1 channels are lanes of the view (items, positions, channels), else a channel of an item has `before`
-    rows of `after` elements.
+    With `after` = 1 channels are columns of the view (items, positions, channels), else a channel of an item has
+    `before` rows of `after` elements.
     """
 
     batch: int
@@ -108,7 +109,7 @@ def groups(
     added = addition(on, residual, return_residual, source, storage, function)
     call = begin(on, source, out, dtype, function, (scale, shift, added.residual))
     layout = channels_of(source.shape, axis)
-    stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(source.shape))
+    stats_shape = kept_shape(source.shape, (0, axis))
     found = statistics_of(on, source, layout.batch * channels) if return_stats else None
     if source.size:
         rows = layout.batch * channels // per_group
@@ -129,7 +130,7 @@ def apply_channels(
     shift: Buffer | None, rule: Rule, activation: str | None,
 ) -> None:  # fmt: skip
     """Write y from statistics (items, channels), a weight and a bias a channel."""
-    owned = Parameters(scale, shift, "lane" if layout.last else "run")
+    owned = Parameters(scale, shift, "column" if layout.last else "run")
     primitives.affine(
         call.where.place, x, call.y, layout.view(items), found, layout.whose(items), owned, rule, activation
     )
@@ -158,7 +159,7 @@ def batch(
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     scale, shift = parameters(on, weight, bias, (channels,), function)
     layout = channels_of(source.shape, axis)
-    stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(source.shape))
+    stats_shape = kept_shape(source.shape, (axis,))
     if not training and (running_mean is None or running_var is None):
         raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
     mean = parameter(on, running_mean, (channels,), function, "running_mean")
@@ -222,7 +223,7 @@ def given(
     check_same_dtype(function, mean=centre, var=spread)
     scale, shift = parameters(on, weight, bias, (channels,), function)
     call = begin(on, source, out, dtype, function, (scale, shift, centre, spread))
-    stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(source.shape)) if return_stats else None
+    stats_shape = kept_shape(source.shape, (axis,)) if return_stats else None
     statistics = Statistics(centre, spread, rooted=False)
     nothing = Addition(None, None, False)
     layout = Channels(1, before, channels, after)

@@ -14,7 +14,7 @@ from fastnorm.device_norms.calls import Call, begin, check_same_dtype, parameter
 from fastnorm.device_norms.channels import Channels, channel_statistics, channels_of
 from fastnorm.device_norms.lines import line_statistics
 from fastnorm.gradients import Gradients
-from fastnorm.plan import plan_reduction
+from fastnorm.plan import kept_shape, plan_reduction
 from fastnorm.recipe import Measure, Rule
 
 
@@ -63,7 +63,7 @@ def lines(
     shape = tuple(source.shape[a] for a in axes)
     scale = parameter(where, weight, shape, function, "weight")
     plan = plan_reduction(source.shape, axes)
-    found = given_statistics(where, mean, rstd, plan.stats, function, rule.measure == Measure.VARIANCE)
+    found = given_statistics(where, mean, rstd, plan.stats_shape, function, rule.measure == Measure.VARIANCE)
     others = (scale, *(found[:2] if found else ()))
     call, upstream = _begin(where, dy, source, out, dtype, function, others)
     sums = _sums_like(where, shape, scale, call) if parameters else None
@@ -83,7 +83,7 @@ def _compose_lines(
     where: Device, gradient: Gradient, view: View, rule: Rule, found: Statistics | None,
     results: tuple[Buffer, Buffer] | None,
 ) -> None:  # fmt: skip
-    """Rows too long for registers, and lanes: sums of chunks, then dx, then the sums for the parameters."""
+    """Rows too long for registers, and columns: sums of chunks, then dx, then the sums for the parameters."""
     outer, length, inner = view
     statistics = found or line_statistics(where, gradient.x, view, rule)
     whose = Whose(outer, outer)
@@ -98,7 +98,7 @@ def _compose_lines(
     )  # fmt: skip
     if results is None or inner == 1:
         return
-    # Lanes at one position are a row.
+    # Columns at one position are a row.
     plain, rows = Gradient(gradient.x, gradient.dy, gradient.dx), (outer * length, inner, 1)
     parts = gradients.dots(where.place, plain, rows, rule, statistics, Whose(length, 1), by_position=True)
     pool = Pool(1, length, outer, 1, parts.chunks, 0, parts.chunks, length * parts.chunks, 0, 1)
@@ -128,7 +128,7 @@ def _of_channels(
     pool = layout.pool(items, per_group, parts.chunks)
     factor = 1.0 / layout.count(items, per_group)
     primitives.add_up(place, parts.sums, parts.products, pool, a, b, factor, weight, per_group)
-    owner: Owner = "lane" if layout.last else "run"
+    owner: Owner = "column" if layout.last else "run"
     gradients.affine_grad(place, Gradient(call.x, dy, call.y, weight, owner), view, rule, found, whose, a, b)
     _channel_sums(call.where, layout, items, parts, results)
 
@@ -146,7 +146,7 @@ def groups(
     per_group = arguments.per_group(channels, num_groups, function)
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     scale = parameter(on, weight, (channels,), function, "weight")
-    stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(source.shape))
+    stats_shape = kept_shape(source.shape, (0, axis))
     found = given_statistics(on, mean, rstd, stats_shape, function)
     call, upstream = _begin(on, dy, source, out, dtype, function, (scale, *(found[:2] if found else ())))
     results = _sums_like(on, (channels,), scale, call)
@@ -185,7 +185,7 @@ def batch(
     channels = source.shape[axis]
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     scale = parameter(on, weight, (channels,), function, "weight")
-    stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(source.shape))
+    stats_shape = kept_shape(source.shape, (axis,))
     found = given_statistics(on, mean, rstd, stats_shape, function)
     layout = channels_of(source.shape, axis)
     if training:
@@ -216,7 +216,7 @@ def _of_given(
 ) -> None:  # fmt: skip
     """Write dx where the statistics did not come from x: dy, scaled."""
     place, view, whose = call.where.place, layout.view(1), layout.whose(1)
-    owned = Parameters(weight, None, "lane" if layout.last else "run")
+    owned = Parameters(weight, None, "column" if layout.last else "run")
     scaled = Rule(measure=Measure.SQUARES, eps=rule.eps)
     primitives.affine(place, dy, call.y, view, found, whose, owned, scaled)
     parts = gradients.dots(place, Gradient(call.x, dy, call.y), view, rule, found, whose)

@@ -41,7 +41,7 @@ def lines(
     added = addition(where, residual, return_residual, source, storage, function)
     call = begin(where, source, out, dtype, function, (scale, shift, added.residual))
     plan = plan_reduction(source.shape, axes)
-    found = statistics_of(where, source, prod(plan.stats)) if return_stats else None
+    found = statistics_of(where, source, prod(plan.stats_shape)) if return_stats else None
     if source.size:
         owned = Parameters(scale, shift, "position")
         done = plan.view[2] == 1 and primitives.normalize(
@@ -52,7 +52,7 @@ def lines(
             found = line_statistics(where, total, plan.view, rule)
             whose = Whose(plan.view[0], plan.view[0])
             primitives.affine(where.place, total, call.y, plan.view, found, whose, owned, rule, applied)
-    stats = shaped(where, found, plan.stats) if return_stats and found is not None else None
+    stats = shaped(where, found, plan.stats_shape) if return_stats and found is not None else None
     return results(call, stats, added)
 
 

@@ -9,7 +9,7 @@ from fastnorm.backends.cuda.buffers import Buffer, Shape
 from fastnorm.backends.cuda.merging import Pool
 from fastnorm.device import Device
 from fastnorm.device_norms.calls import refuse
-from fastnorm.plan import Plan, plan_reduction
+from fastnorm.plan import Plan, dropped_shape, plan_reduction
 from fastnorm.recipe import Rule
 
 
@@ -50,8 +50,7 @@ def planned(source: Buffer, axis: Any, keepdims: bool, function: str) -> tuple[P
             f"{function}: axis {axis!r} of an array of shape {source.shape} is not served on a CUDA device: "
             "transpose it, so that the axes lie together"
         )
-    kept = tuple(size for a, size in enumerate(source.shape) if a not in axes)
-    return plan, plan.stats if keepdims else kept
+    return plan, plan.stats_shape if keepdims else dropped_shape(source.shape, axes)
 
 
 def moments(

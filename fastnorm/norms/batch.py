@@ -11,11 +11,12 @@ from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import activation_code, check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import lane
+from fastnorm.fast_path import fast_path
 from fastnorm.gradients import Gradients
 from fastnorm.norms import masked
 from fastnorm.norms.conventions import (
     LEFT_OPEN,
+    Convention,
     ConventionName,
     check_momentum,
     find_convention,
@@ -23,7 +24,7 @@ from fastnorm.norms.conventions import (
     update_running,
 )
 from fastnorm.norms.given import as_moments
-from fastnorm.plan import plan_channels, plan_reduction
+from fastnorm.plan import kept_shape, plan_channels, plan_reduction
 from fastnorm.recipe import Rule
 
 Array = npt.NDArray[Any]
@@ -139,14 +140,14 @@ def batch_norm(
     if unweighted and dtype is None and (training or not return_stats) and backend is None:
         if training:
             old, stats_class = rules.weight_of_old(momentum), Stats if return_stats else None
-            y = lane.train(
+            y = fast_path.train(
                 x, running_mean, running_var, weight, bias, channel_axis, eps, old, rules.unbiased, stats_class, out
             )
         elif plain:
-            y = lane.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
+            y = fast_path.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
         else:
             code = activation_code(activation, x, function)
-            y = lane.fused_given(
+            y = fast_path.fused_given(
                 x, residual, running_mean, running_var, weight, bias, channel_axis, eps, code, return_residual, out
             )
         if y is not None:
@@ -165,22 +166,26 @@ def batch_norm(
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     bias = arguments.parameter(bias, (channels,), function, "bias")
-    layout = plan_channels(array.shape, axis)
-    stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(array.shape))
-    if not training:
-        if running_mean is None or running_var is None:
-            raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
-        mean = arguments.statistic(running_mean, channels, function, "running_mean")
-        var = arguments.statistic(running_var, channels, function, "running_var")
-        addend = arguments.residual(residual, return_residual, array, function)
-        applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
-        call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=plain)
-        call, fusion = engine.fuse(call, addend, applied, return_residual)
-        moments, rstd = as_moments(mean, var, rule.eps)
-        if array.size:
-            engine.apply_channels(call, layout, moments, rstd, weight, bias, 1, fusion)
-        stats = Stats(mean.reshape(stats_shape), rstd.reshape(stats_shape)) if return_stats else None
-        return engine.results(call, stats, return_residual)
+    if training:
+        return _by_batch(
+            array, axis, running_mean, running_var, weight, bias, rule, momentum, rules, where, weights, out, dtype,
+            backend, return_stats,
+        )  # fmt: skip
+    return _by_running(
+        array, axis, running_mean, running_var, weight, bias, rule, residual, return_residual, activation, out, dtype,
+        backend, return_stats,
+    )  # fmt: skip
+
+
+def _by_batch(
+    array: Array, axis: int, running_mean: npt.ArrayLike | None, running_var: npt.ArrayLike | None,
+    weight: Array | None, bias: Array | None, rule: Rule, momentum: float, rules: Convention,
+    where: npt.ArrayLike | None, weights: npt.ArrayLike | None, out: Array | None, dtype: npt.DTypeLike | None,
+    backend: str | None, return_stats: bool,
+) -> ArrayOrStats:  # fmt: skip
+    """Normalise by the statistics of the batch, and move the running ones."""
+    function = "batch_norm"
+    channels, layout = array.shape[axis], plan_channels(array.shape, axis)
     mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
     var_to_update = arguments.running(running_var, channels, function, "running_var")
     count = layout.batch * layout.spatial
@@ -189,6 +194,7 @@ def batch_norm(
     if counted is not None:
         masked.check_counted(counted, rules.unbiased and var_to_update is not None, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
+    stats_shape = kept_shape(array.shape, (axis,))
     if not array.size:
         return (call.finish(), engine.stats_of_nothing(stats_shape)) if return_stats else call.finish()
     if counted is not None:
@@ -203,6 +209,31 @@ def batch_norm(
         return result
     update_running(mean_to_update, var_to_update, found, count, momentum, rules)
     return (result, engine.stats_of(found, count, rule, stats_shape)) if return_stats else result
+
+
+def _by_running(
+    array: Array, axis: int, running_mean: npt.ArrayLike | None, running_var: npt.ArrayLike | None,
+    weight: Array | None, bias: Array | None, rule: Rule, residual: npt.ArrayLike | None, return_residual: bool,
+    activation: Any, out: Array | None, dtype: npt.DTypeLike | None, backend: str | None, return_stats: bool,
+) -> ArrayOrStats:  # fmt: skip
+    """Normalise by given statistics, with what stands next to that."""
+    function = "batch_norm"
+    channels, layout = array.shape[axis], plan_channels(array.shape, axis)
+    if running_mean is None or running_var is None:
+        raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
+    mean = arguments.statistic(running_mean, channels, function, "running_mean")
+    var = arguments.statistic(running_var, channels, function, "running_var")
+    addend = arguments.residual(residual, return_residual, array, function)
+    applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
+    plain = addend is None and applied is None and not return_residual
+    call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=plain)
+    call, fusion = engine.fuse(call, addend, applied, return_residual)
+    moments, rstd = as_moments(mean, var, rule.eps)
+    if array.size:
+        engine.apply_channels(call, layout, moments, rstd, weight, bias, 1, fusion)
+    stats_shape = kept_shape(array.shape, (axis,))
+    stats = Stats(mean.reshape(stats_shape), rstd.reshape(stats_shape)) if return_stats else None
+    return engine.results(call, stats, return_residual)
 
 
 def batch_norm_backward(
@@ -269,7 +300,7 @@ def batch_norm_backward(
     """
     function = "batch_norm_backward"
     if training and dtype is None and backend is None and where is None and weights is None:
-        served = lane.train_backward(dy, x, weight, mean, rstd, channel_axis, eps, out)
+        served = fast_path.train_backward(dy, x, weight, mean, rstd, channel_axis, eps, out)
         if served is not None:
             return Gradients(*served)
     if is_device_array(x):
@@ -285,7 +316,7 @@ def batch_norm_backward(
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
     layout = plan_channels(array.shape, axis)
-    stats_shape = tuple(size if a == axis else 1 for a, size in enumerate(array.shape))
+    stats_shape = kept_shape(array.shape, (axis,))
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if training:

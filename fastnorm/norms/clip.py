@@ -103,10 +103,10 @@ class _Numbers(NamedTuple):
 def _norm(x: Array, axes: tuple[int, ...], backend: Reference) -> _Numbers:
     """The L2 norm over axes, shaped to broadcast against x."""
     plan = plan_reduction(x.shape, axes)
-    exponent = np.zeros(plan.stats, np.int32)
+    exponent = np.zeros(plan.stats_shape, np.int32)
     if not x.size:
-        return _Numbers(np.zeros(plan.stats), exponent)
-    squares = engine.statistics(x, plan, Measure.SQUARES, backend).m2.reshape(plan.stats)
+        return _Numbers(np.zeros(plan.stats_shape), exponent)
+    squares = engine.statistics(x, plan, Measure.SQUARES, backend).m2.reshape(plan.stats_shape)
     with np.errstate(invalid="ignore"):
         root = np.sqrt(squares)
     far = (squares < SMALLEST_SQUARES) | (squares > LARGEST_SQUARES)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import plain_calls_by
-from fastnorm.plan import unbatched_layout
+from fastnorm.fast_path import plain_calls_by
+from fastnorm.plan import kept_shape, unbatched_layout
 from fastnorm.recipe import Moments
 
 Array = npt.NDArray[Any]
@@ -98,5 +98,5 @@ def normalize(
     result = call.finish()
     if not return_stats:
         return result
-    shape = tuple(size if a == axis else 1 for a, size in enumerate(array.shape))
+    shape = kept_shape(array.shape, (axis,))
     return result, Stats(mean.reshape(shape), rstd.reshape(shape))

@@ -13,10 +13,10 @@ from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import activation_code, check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import lane, plain_calls_by
+from fastnorm.fast_path import fast_path, plain_calls_by
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
-from fastnorm.plan import ChannelLayout, Plan, plan_channels, plan_groups_last, plan_reduction
+from fastnorm.plan import ChannelLayout, Plan, kept_shape, plan_channels, plan_groups_last, plan_reduction
 from fastnorm.recipe import Rule
 
 Array = npt.NDArray[Any]
@@ -49,7 +49,7 @@ def _normalize_groups(
     narrow = counted is None and addend is None and applied is None
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual)
-    stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
+    stats_shape = kept_shape(array.shape, (0, axis))
     stats = engine.stats_of_nothing(stats_shape) if return_stats and not array.size else None
     if array.size and counted is not None:
         found = masked.normalize_channels(call, counted, rule, weight, bias, fusion)
@@ -218,7 +218,7 @@ def _groups_backward(
     dtype: npt.DTypeLike | None, backend: str | None, where: npt.ArrayLike | None, weights: npt.ArrayLike | None,
 ) -> Gradients:  # fmt: skip
     if dtype is None and backend is None and where is None and weights is None:
-        served = lane.groups_backward(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)
+        served = fast_path.groups_backward(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)
         if served is not None:
             return Gradients(*served)
     if is_device_array(x):
@@ -233,7 +233,7 @@ def _groups_backward(
     per_group = arguments.per_group(channels, num_groups, function)
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
-    stats_shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
+    stats_shape = kept_shape(array.shape, (0, axis))
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=counted is None)

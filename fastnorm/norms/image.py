@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import find_dtype
-from fastnorm.express import lane
+from fastnorm.fast_path import fast_path
 from fastnorm.memory import empty
 
 Array = npt.NDArray[Any]
@@ -73,7 +73,7 @@ def normalize_image(
     """
     function = "normalize_image"
     if backend is None and mean is not None:
-        y = lane.normalize_image(image, mean, std, max_value, layout, out, dtype)
+        y = fast_path.normalize_image(image, mean, std, max_value, layout, out, dtype)
         if y is not None:
             served: Array = y
             return served

@@ -44,10 +44,10 @@ def normalize_lines(
     narrow = narrow or engine.fuses_narrow(plan.view, array, addend, backend, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual, plan if quantize else None)
-    stats = engine.stats_of_nothing(plan.stats) if return_stats and not array.size else None
+    stats = engine.stats_of_nothing(plan.stats_shape) if return_stats and not array.size else None
     if array.size:
         moments = engine.normalize_positions(call, plan, rule, weight, bias, return_stats, fusion)
-        stats = None if moments is None else engine.stats_of(moments, plan.count, rule, plan.stats)
+        stats = None if moments is None else engine.stats_of(moments, plan.count, rule, plan.stats_shape)
     return engine.results(call, stats, return_residual, fusion)
 
 
@@ -69,7 +69,7 @@ def lines_backward(
     weight = arguments.parameter(weight, shape, function, "weight")
     plan = plan_reduction(array.shape, axes)
     needs_mean = rule.measure == Measure.VARIANCE
-    given = gradients.given_statistics(mean, rstd, plan.stats, function, needs_mean)
+    given = gradients.given_statistics(mean, rstd, plan.stats_shape, function, needs_mean)
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=True)
     sums = None
     if array.size:

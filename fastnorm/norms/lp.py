@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import SQUARES, lane
+from fastnorm.fast_path import SQUARES, fast_path
 from fastnorm.norms.lines import normalize_lines
 from fastnorm.norms.scalers import scale_by_extrema
 from fastnorm.plan import plan_reduction
@@ -65,7 +65,7 @@ def lp_normalize(
     power = arguments.number(p, function, "p", minimum=0, open_end=True)
     index = arguments.axis_index(axis, array.ndim, function)
     if power == 2 and dtype is None and not return_stats and backend is None:
-        y = lane.lines(array, None, None, index, 0.0, SQUARES, True, True, out)
+        y = fast_path.lines(array, None, None, index, 0.0, SQUARES, True, True, out)
         if y is not None:
             return y
     if power in (1, 2):
@@ -75,19 +75,19 @@ def lp_normalize(
         return scale_by_extrema(function, array, index, None, 1.0, out, dtype, return_stats, backend)
     call = calls.begin(array, out, dtype, backend, function)
     plan = plan_reduction(array.shape, (index,))
-    rstd = np.ones(plan.stats)
+    rstd = np.ones(plan.stats_shape)
     if array.size:
         # The output is the scratch memory, unless it is the input.
         powers = np.abs(call.x, out=None if np.may_share_memory(call.x, call.y) else call.y)
         # Scaled by the largest magnitude, so that no power overflows.
         largest = engine.extrema(powers, plan, call.backend)[1].astype(np.float64)
         with np.errstate(invalid="ignore", under="ignore", over="ignore"):  # over: of p, in float32
-            powers /= np.where(largest == 0.0, 1.0, largest).astype(powers.dtype).reshape(plan.stats)
+            powers /= np.where(largest == 0.0, 1.0, largest).astype(powers.dtype).reshape(plan.stats_shape)
             np.power(powers, power, out=powers)
         sums = engine.statistics(powers, plan, Measure.MAGNITUDES, call.backend).m2
         with np.errstate(over="ignore"):
             norm = largest * sums ** (1.0 / power)
-        rstd = 1.0 / np.where(norm == 0.0, 1.0, norm).reshape(plan.stats)
+        rstd = 1.0 / np.where(norm == 0.0, 1.0, norm).reshape(plan.stats_shape)
         engine.apply_scale(call, plan, rstd)
     result = call.finish()
     return (result, Stats(np.zeros_like(rstd), rstd)) if return_stats else result

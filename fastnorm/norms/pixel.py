@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls
 from fastnorm.device import dimensions, is_device_array
 from fastnorm.engine import ArrayOrStats
-from fastnorm.express import SQUARES, lane, plain_calls_by
+from fastnorm.fast_path import SQUARES, fast_path, plain_calls_by
 from fastnorm.norms.lines import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
@@ -199,7 +199,7 @@ def l2_normalize_backward(
     """
     function = "l2_normalize_backward"
     if dtype is None and backend is None:
-        served = lane.lines_backward(dy, x, None, mean, rstd, axis, eps, SQUARES, True, True, False, out)
+        served = fast_path.lines_backward(dy, x, None, mean, rstd, axis, eps, SQUARES, True, True, False, out)
         if served is not None:
             dx: Array = served[0]
             return dx

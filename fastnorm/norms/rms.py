@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments
 from fastnorm.activations import activation_code
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import SQUARES, lane, plain_calls_by
+from fastnorm.fast_path import SQUARES, fast_path, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.norms.lines import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
@@ -130,7 +130,7 @@ def rms_norm_backward(
     array([ 0.181 , -0.1358])
     """
     if dtype is None and backend is None:
-        served = lane.lines_backward(dy, x, weight, mean, rstd, axis, eps, SQUARES, False, False, True, out)
+        served = fast_path.lines_backward(dy, x, weight, mean, rstd, axis, eps, SQUARES, False, False, True, out)
         if served is not None:
             return Gradients(served[0], served[1], None)
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm_backward", "eps", minimum=0))

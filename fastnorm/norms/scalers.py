@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.dtypes import FLOAT32
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.express import plain_calls_by
+from fastnorm.fast_path import plain_calls_by
 from fastnorm.lines import lines_over, replace_lines_over
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Affine, Rule
@@ -77,12 +77,12 @@ def standardize(
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     rule = Rule(ddof=degrees)
     if not array.size:
-        return (call.finish(), engine.stats_of_nothing(plan.stats)) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(plan.stats_shape)) if return_stats else call.finish()
     moments = engine.normalize_axes(call, plan, rule, return_stats)
     result = call.finish()
     if moments is None:
         return result
-    return result, engine.stats_of(moments, plan.count, rule, plan.stats)
+    return result, engine.stats_of(moments, plan.count, rule, plan.stats_shape)
 
 
 def scale_by_extrema(
@@ -95,7 +95,7 @@ def scale_by_extrema(
     plan = plan_reduction(array.shape, axes)
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     if not array.size:
-        return (call.finish(), engine.stats_of_nothing(plan.stats)) if return_stats else call.finish()
+        return (call.finish(), engine.stats_of_nothing(plan.stats_shape)) if return_stats else call.finish()
     least, largest = (part.astype(np.float64) for part in engine.extrema(call.x, plan, call.backend))
     zero = np.zeros_like(least)
     if low is None:
@@ -111,14 +111,14 @@ def scale_by_extrema(
     if far is None or not far.any():
         engine.apply_statistics(call, plan, Affine(least, zero, scale, shift))
     else:
-        mask = far.reshape(plan.stats)
+        mask = far.reshape(plan.stats_shape)
         lines = lines_over(axes, call.x, mask).astype(np.float64)  # read first: y may be x
         apart, scale[far] = _scale_by_division(lines, least[far], largest[far], low, high)
         engine.apply_statistics(call, plan, Affine(least, zero, np.where(far, 1.0, scale), shift))
         with np.errstate(over="ignore"):
             replace_lines_over(axes, call.y, mask, apart.astype(call.compute))
     result = call.finish()
-    return (result, Stats(least.reshape(plan.stats), scale.reshape(plan.stats))) if return_stats else result
+    return (result, Stats(least.reshape(plan.stats_shape), scale.reshape(plan.stats_shape))) if return_stats else result
 
 
 def _scale_by_division(lines: Array, least: Array, largest: Array, low: float, high: float) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from fastnorm.calls import Call
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.gradients import ChannelSums
 from fastnorm.norms.conventions import TORCH, check_momentum, update_running
-from fastnorm.plan import ChannelLayout, plan_channels, plan_reduction
+from fastnorm.plan import ChannelLayout, kept_shape, plan_channels, plan_reduction
 from fastnorm.recipe import Measure, Moments
 
 Array = npt.NDArray[Any]
@@ -170,7 +170,7 @@ def switchable_norm(
     else:
         given_mean, given_var = _given(running_mean, running_var, channels, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
-    shape = tuple(size if a in (0, axis) else 1 for a, size in enumerate(array.shape))
+    shape = kept_shape(array.shape, (0, axis))
     if not array.size:
         return (call.finish(), engine.stats_of_nothing(shape)) if return_stats else call.finish()
 

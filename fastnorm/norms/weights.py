@@ -13,7 +13,7 @@ from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import result_dtype, storage
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.plan import plan_reduction, unbatched_layout
+from fastnorm.plan import kept_shape, plan_reduction, unbatched_layout
 from fastnorm.recipe import Measure, Moments, Rule
 from fastnorm.settings import current
 
@@ -140,7 +140,7 @@ def weight_standardize(
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     plan = plan_reduction(array.shape, tuple(range(1, array.ndim)))
     moments = engine.normalize_axes(call, plan, rule, return_stats) if array.size else None
-    return _with_stats(call, moments, rule, plan.count, plan.stats, return_stats)
+    return _with_stats(call, moments, rule, plan.count, plan.stats_shape, return_stats)
 
 
 def _power_iteration(matrix: Array, start: Array, iterations: int, eps: float) -> tuple[Array, Array, float]:
@@ -351,7 +351,7 @@ def fold_batch_norm(
         calls.check_several(out, 2, "two arrays, for weight and bias", function)
         calls.check_out(out[0], array.shape, result, function)
         calls.check_out(out[1], (channels,), result, function)
-    shape = tuple(channels if a == axis else 1 for a in range(array.ndim))
+    shape = kept_shape(array.shape, (axis,))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rstd = 1.0 / np.sqrt(var + least)
         scale *= rstd

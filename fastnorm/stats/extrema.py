@@ -10,8 +10,8 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
-from fastnorm.express import plain_calls_by
-from fastnorm.plan import plan_reduction
+from fastnorm.fast_path import plain_calls_by
+from fastnorm.plan import dropped_shape, plan_reduction
 
 
 class Extrema(NamedTuple):
@@ -70,7 +70,7 @@ def extrema(
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
     chosen = choose(array.size, backend, function)
-    shape = plan.stats if keepdims else tuple(n for a, n in enumerate(array.shape) if a not in axes)
+    shape = plan.stats_shape if keepdims else dropped_shape(array.shape, axes)
     if plan.count == 0:
         raise ValueError(f"{function}: a line without elements has no extrema, got shape {array.shape}")
     dtype = array.dtype.newbyteorder("=")

@@ -14,8 +14,8 @@ from fastnorm.backends.textbook import ALGORITHMS, in_order
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
-from fastnorm.express import plain_calls_by
-from fastnorm.plan import plan_reduction
+from fastnorm.fast_path import plain_calls_by
+from fastnorm.plan import dropped_shape, plan_reduction
 from fastnorm.recipe import Measure
 from fastnorm.stats.bounds import relative_error_bound
 
@@ -185,7 +185,7 @@ def moments(
     plan = plan_reduction(array.shape, axes)
     total: Any = plan.count
     divisor: Any = degrees
-    shape = plan.stats if keepdims else tuple(n for a, n in enumerate(array.shape) if a not in axes)
+    shape = plan.stats_shape if keepdims else dropped_shape(array.shape, axes)
     if plan.count == 0:
         warnings.warn(f"{function}: mean of empty lines", RuntimeWarning, stacklevel=2)
     if not array.size:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import find_dtype
-from fastnorm.plan import plan_reduction
+from fastnorm.plan import dropped_shape, plan_reduction
 from fastnorm.recipe import Measure, Moments, merge
 
 Array = npt.NDArray[Any]
@@ -92,7 +92,7 @@ class Welford:
         array = calls.take(x, "Welford.update")
         axes = arguments.axis_indices(self.axis, array.ndim, "Welford.update")
         plan = plan_reduction(array.shape, axes)
-        shape = tuple(n for a, n in enumerate(array.shape) if a not in axes)
+        shape = dropped_shape(array.shape, axes)
         self._check(shape, "Welford.update")
         if array.size:
             backend = choose(array.size, None, "Welford.update")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnorm.backends.cuda import elementwise, extrema, lane_gradients, lanes, merging, row_gradients, rows, shapes
+from fastnorm.backends.cuda import column_gradients, columns, elementwise, extrema, merging, row_gradients, rows, shapes
 from fastnorm.backends.cuda.compat import Kernel, cuda
 from fastnorm.backends.cuda.forms import Form, GradientForm
 from fastnorm.backends.cuda.row_gradients import normalize_grad_rows
@@ -51,7 +51,7 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
             )
             yield f"normalize_rows {name} of a sum {storage}, vectors", rows.normalize_rows(shape, form)
         chunk = shapes.chunk_shape(32768, vector, wide)
-        tile, half = shapes.lane_shape(256, vector, wide), shapes.lane_shape(256, vector, wide, halved=True)
+        tile, half = shapes.column_shape(256, vector, wide), shapes.column_shape(256, vector, wide, halved=True)
         running = {"statistics": "float32", "rooted": False}
         back = GradientForm(storage, storage, real, upstream=storage, paired=wide)
         yield f"moments_rows {storage}, vectors", rows.moments_rows(chunk, storage, real, True)
@@ -59,20 +59,20 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
             f"affine_rows {storage}, vectors",
             rows.affine_rows(chunk, Form(storage, storage, real, weight="run", bias="run", **running)),
         )
-        yield f"moments_lanes {storage}, vectors", lanes.moments_lanes(tile, storage, real, True)
+        yield f"moments_columns {storage}, vectors", columns.moments_columns(tile, storage, real, True)
         yield (
-            f"affine_lanes {storage}, vectors",
-            lanes.affine_lanes(tile, Form(storage, storage, real, weight="lane", bias="lane", **running)),
+            f"affine_columns {storage}, vectors",
+            columns.affine_columns(tile, Form(storage, storage, real, weight="column", bias="column", **running)),
         )
         yield f"dots_rows {storage}, vectors", row_gradients.dots_rows(chunk, back)
         yield f"affine_grad_rows {storage}, vectors", row_gradients.affine_grad_rows(chunk, back)
         summed = replace(back, parameters=storage, weight="position", sums="position")
         yield f"affine_grad_rows, sums {storage}, vectors", row_gradients.affine_grad_rows(chunk, summed)
-        yield f"dots_lanes {storage}, vectors", lane_gradients.dots_lanes(half, back)
-        yield f"affine_grad_lanes {storage}, vectors", lane_gradients.affine_grad_lanes(half, back)
+        yield f"dots_columns {storage}, vectors", column_gradients.dots_columns(half, back)
+        yield f"affine_grad_columns {storage}, vectors", column_gradients.affine_grad_columns(half, back)
         yield f"add {storage}, vectors", elementwise.add(chunk._replace(rows=1), storage, storage, real, True)
         yield f"extrema_rows {storage}, vectors", extrema.extrema_rows(chunk, storage, real)
-        yield f"extrema_lanes {storage}, vectors", extrema.extrema_lanes(tile, storage, real)
+        yield f"extrema_columns {storage}, vectors", extrema.extrema_columns(tile, storage, real)
     odd = shapes.row_shape(1023, 1, False)
     assert odd is not None
     yield "normalize_rows 1023", rows.normalize_rows(odd, Form("float32", "float32", np.float32))
@@ -82,7 +82,7 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
         yield f"merge_moments {parts} to m2", merging.merge_moments(step, True, True, False, None, rooted=False)
         yield f"merge_extrema {parts}", extrema.merge_extrema(step, "float32", "bfloat16", np.float32)
         yield f"merge_sums {parts}", merging.merge_sums(step, "float16", "float32")
-    yield "merge_columns", merging.merge_columns(shapes.column_shape(), "float32", "bfloat16")
+    yield "merge_columns", merging.merge_columns(shapes.merging_shape(), "float32", "bfloat16")
     yield "rooted", elementwise.rooted("float16")
     yield "spread", elementwise.spread()
 
@@ -162,11 +162,11 @@ def main(capabilities: list[tuple[int, int]]) -> None:
             device = SimpleNamespace(compute_capability=capability)
             dispatcher.get_current_device = lambda device=device: device
             for function in (
-                rows.normalize_rows, rows.moments_rows, rows.affine_rows, lanes.moments_lanes, lanes.affine_lanes,
-                normalize_grad_rows, row_gradients.dots_rows, row_gradients.affine_grad_rows,
-                lane_gradients.dots_lanes, lane_gradients.affine_grad_lanes, merging.merge_moments,
+                rows.normalize_rows, rows.moments_rows, rows.affine_rows, columns.moments_columns,
+                columns.affine_columns, normalize_grad_rows, row_gradients.dots_rows, row_gradients.affine_grad_rows,
+                column_gradients.dots_columns, column_gradients.affine_grad_columns, merging.merge_moments,
                 merging.merge_sums, merging.merge_columns, elementwise.add, elementwise.rooted,
-                elementwise.spread, extrema.extrema_rows, extrema.extrema_lanes, extrema.merge_extrema,
+                elementwise.spread, extrema.extrema_rows, extrema.extrema_columns, extrema.merge_extrema,
             ):  # fmt: skip
                 function.cache_clear()
             for name, kernel in kernels():

@@ -58,8 +58,8 @@ def test_rows_whose_squares_leave_the_range(length: int, scale: float) -> None:
     y = exact(x, eps=0.0)
     allowed = 4 * UNIT * np.maximum(1, np.abs(y))
     assert (np.abs(on("layer_norm", x, eps=0.0) - y) <= allowed).all()
-    lanes = np.ascontiguousarray(x.T)
-    assert (np.abs(on("layer_norm", lanes, axis=0, eps=0.0) - y.T) <= allowed.T).all()
+    columns = np.ascontiguousarray(x.T)
+    assert (np.abs(on("layer_norm", columns, axis=0, eps=0.0) - y.T) <= allowed.T).all()
 
 
 @each_length

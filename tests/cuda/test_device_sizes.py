@@ -1,4 +1,4 @@
-"""Sizes that a grid or a chunk ends at: more rows than 65,535, lines of ten million, and both in lanes."""
+"""Sizes that a grid or a chunk ends at: more rows than 65,535, lines of ten million, and both in columns."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ import fastnorm
 
 Array = np.ndarray[Any, Any]
 
-# One line; rows; lanes; both; channels in the middle of pooled axes, and pooled after kept ones.
+# One line; rows; columns; both; channels in the middle of pooled axes, and pooled after kept ones.
 AXES = [
     ((7,), None),
     ((3, 5), 1),

@@ -1,4 +1,4 @@
-"""Kernels for the least and the largest element: of chunks of rows or lanes, and of the parts that belong together.
+"""Kernels for the least and the largest element: of chunks of rows or columns, and of the parts that belong together.
 
 NaN is both, wherever there is one. Extrema are exact: parts are of the type that x is computed in.
 """
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fastnorm.backends.cuda import machine
+from fastnorm.backends.cuda.columns import place
 from fastnorm.backends.cuda.compat import Integer, Kernel, Pointer, cuda, device_function
-from fastnorm.backends.cuda.lanes import place
 from fastnorm.backends.cuda.merging import part_of
 from fastnorm.backends.cuda.rows import chunk_of
-from fastnorm.backends.cuda.shapes import LaneShape, RowShape, Step
+from fastnorm.backends.cuda.shapes import ColumnShape, RowShape, Step
 
 
 @device_function
@@ -63,10 +63,10 @@ def extrema_rows(shape: RowShape, storage: str, real: Any) -> Kernel:
 
 
 @lru_cache(maxsize=64)
-def extrema_lanes(shape: LaneShape, storage: str, real: Any) -> Kernel:
-    """Return the kernel for the extrema of each lane of each chunk, (outer, chunks, inner)."""
+def extrema_columns(shape: ColumnShape, storage: str, real: Any) -> Kernel:
+    """Return the kernel for the extrema of each column of each chunk, (outer, chunks, inner)."""
     vector, width, depth, slots = shape
-    lanes_of_block, chunk_length = shape.lanes, shape.chunk
+    columns_of_block, chunk_length = shape.columns, shape.chunk
     columns = depth, width * vector
     make_lows, make_highs = machine.shared(columns, real), machine.shared(columns, real)
     load_x, store_one = machine.load(storage, real, vector), machine.store(np.dtype(real).name, real, 1)
@@ -78,19 +78,19 @@ def extrema_lanes(shape: LaneShape, storage: str, real: Any) -> Kernel:
         held = cuda.local.array(vector, real)
         least = cuda.local.array(vector, real)
         largest = cuda.local.array(vector, real)
-        outer, first_lane, chunk, chunks = place(
-            np.int64(cuda.blockIdx.x), length, inner, np.int64(lanes_of_block), np.int64(chunk_length)
+        outer, first_column, chunk, chunks = place(
+            np.int64(cuda.blockIdx.x), length, inner, np.int64(columns_of_block), np.int64(chunk_length)
         )
         mine = np.int64(cuda.threadIdx.x) * vector
-        lane = first_lane + mine
+        column = first_column + mine
         position = chunk * chunk_length + np.int64(cuda.threadIdx.y)
         for e in range(vector):
             least[e] = real(np.inf)
             largest[e] = real(-np.inf)
-        if lane < inner:
+        if column < inner:
             for j in range(slots):
                 if position + j * depth < length:
-                    load_x(x, (outer * length + position + j * depth) * inner + lane, held, np.int64(0))
+                    load_x(x, (outer * length + position + j * depth) * inner + column, held, np.int64(0))
                     for e in range(vector):
                         least[e] = lesser(least[e], held[e])
                         largest[e] = larger(largest[e], held[e])
@@ -98,12 +98,12 @@ def extrema_lanes(shape: LaneShape, storage: str, real: Any) -> Kernel:
             lows_of_block[cuda.threadIdx.y, mine + e] = least[e]
             highs_of_block[cuda.threadIdx.y, mine + e] = largest[e]
         barrier()
-        if cuda.threadIdx.y == 0 and lane < inner:
+        if cuda.threadIdx.y == 0 and column < inner:
             for e in range(vector):
                 for d in range(1, depth):
                     least[e] = lesser(least[e], lows_of_block[d, mine + e])
                     largest[e] = larger(largest[e], highs_of_block[d, mine + e])
-                target = (outer * chunks + chunk) * inner + lane + e
+                target = (outer * chunks + chunk) * inner + column + e
                 store_one(lows, target, least, np.int64(e))
                 store_one(highs, target, largest, np.int64(e))
 

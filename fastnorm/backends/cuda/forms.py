@@ -10,8 +10,8 @@ from fastnorm.backends.cuda.activations import activation
 from fastnorm.backends.cuda.compat import device_function
 from fastnorm.backends.cuda.statistics import normalizer, reciprocal_root
 
-# Whose a parameter is: nobody's, of each position of a row, of each run (a row is one or several), of each lane.
-Owner = Literal["none", "position", "run", "lane"]
+# Whose a parameter is: nobody's, of each position of a row, of each run (a row is one or several), of each column.
+Owner = Literal["none", "position", "run", "column"]
 # Of what sums of dy and of dy * xhat are wanted: each position, over rows; each run of a row; a row that is one run.
 Summed = Literal["none", "position", "run", "row"]
 

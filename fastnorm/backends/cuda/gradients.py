@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastnorm.backends.cuda import lane_gradients, merging, row_gradients, shapes
+from fastnorm.backends.cuda import column_gradients, merging, row_gradients, shapes
 from fastnorm.backends.cuda.buffers import Buffer, Place, address
 from fastnorm.backends.cuda.compat import launch
 from fastnorm.backends.cuda.forms import GradientForm, Owner
@@ -149,7 +149,7 @@ def _parts_of_positions(place: Place, units: int, length: int, form: GradientFor
 def _add_up_positions(place: Place, parts: tuple[Buffer, Buffer], results: tuple[Buffer, Buffer]) -> None:
     """Write dweight and dbias of sums of dy and of dy * xhat, (units, positions)."""
     units, length = parts[0].shape
-    columns = shapes.column_shape()
+    columns = shapes.merging_shape()
     launch(
         merging.merge_columns(columns, parts[0].storage, results[0].storage), blocks_for(length, columns.width),
         place.device, place.stream,
@@ -172,7 +172,7 @@ def dots(
         shape = shapes.chunk_shape(length, gradient.vector(length), wide)
         chunks = blocks_for(length, shape.capacity)
     else:
-        tile = shapes.lane_shape(inner, gradient.vector(inner), wide, halved=True)
+        tile = shapes.column_shape(inner, gradient.vector(inner), wide, halved=True)
         chunks = blocks_for(length, tile.chunk)
     parts = Sums(place.numbers(outer, chunks, inner), place.numbers(outer, chunks, inner), chunks)
     pointers = (
@@ -186,7 +186,7 @@ def dots(
         )  # fmt: skip
     else:
         launch(
-            lane_gradients.dots_lanes(tile, form), outer * chunks * blocks_for(inner, tile.lanes), place.device,
+            column_gradients.dots_columns(tile, form), outer * chunks * blocks_for(inner, tile.columns), place.device,
             place.stream, *pointers, length, inner, rule.eps,
         )  # fmt: skip
     return parts
@@ -224,9 +224,9 @@ def affine_grad(
         if results is not None and parts is not None:
             _add_up_positions(place, parts, results)
     else:
-        tile = shapes.lane_shape(inner, gradient.vector(inner), wide, halved=True)
-        blocks = outer * blocks_for(length, tile.chunk) * blocks_for(inner, tile.lanes)
+        tile = shapes.column_shape(inner, gradient.vector(inner), wide, halved=True)
+        blocks = outer * blocks_for(length, tile.chunk) * blocks_for(inner, tile.columns)
         launch(
-            lane_gradients.affine_grad_lanes(tile, form), blocks, place.device, place.stream,
+            column_gradients.affine_grad_columns(tile, form), blocks, place.device, place.stream,
             *pointers, length, inner, rule.eps,
         )  # fmt: skip

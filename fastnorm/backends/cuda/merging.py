@@ -11,7 +11,7 @@ import numpy as np
 
 from fastnorm.backends.cuda import machine
 from fastnorm.backends.cuda.compat import Integer, Kernel, Pointer, Real, cuda, device_function
-from fastnorm.backends.cuda.shapes import LaneShape, Step
+from fastnorm.backends.cuda.shapes import ColumnShape, Step
 from fastnorm.backends.cuda.statistics import reciprocal_root, two_sum
 
 
@@ -206,7 +206,7 @@ def merge_sums(step: Step, weight: str | None, result: str) -> Kernel:
 
 
 @lru_cache(maxsize=16)
-def merge_columns(shape: LaneShape, storage: str, result: str) -> Kernel:
+def merge_columns(shape: ColumnShape, storage: str, result: str) -> Kernel:
     """Return the kernel that adds up two arrays of parts, (parts, columns), over the parts, as type `result`."""
     vector, width, depth, _ = shape
     assert vector == 1

@@ -1,6 +1,6 @@
 """The forward primitives on a device: moments, their merging, affine, and normalize, which is all in one pass.
 
-x is a canonical view (outer, length, inner), with inner = 1 rows and otherwise lanes, as on the CPU.
+x is a canonical view (outer, length, inner), with inner = 1 rows and otherwise columns, as on the CPU.
 """
 
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnorm.backends.cuda import elementwise, extrema, lanes, merging, rows, shapes
+from fastnorm.backends.cuda import columns, elementwise, extrema, merging, rows, shapes
 from fastnorm.backends.cuda.buffers import Buffer, Place, address
 from fastnorm.backends.cuda.compat import launch
 from fastnorm.backends.cuda.forms import Form, Owner
@@ -70,7 +70,7 @@ class Parameters:
 
     def vectors(self) -> tuple[int, ...]:
         """Return the addresses of what is read as vectors."""
-        given = (self.weight, self.bias) if self.owner in ("position", "lane") else ()
+        given = (self.weight, self.bias) if self.owner in ("position", "column") else ()
         return tuple(part.address for part in given if part is not None)
 
 
@@ -170,9 +170,9 @@ def moments(place: Place, x: Buffer, view: View, rule: Rule) -> Parts:
         chunk, units = shape.capacity, shape.rows
         kernel = rows.moments_rows(shape, x.storage, real, centred)
     else:
-        tile = shapes.lane_shape(inner, vector_of((x,), Parameters(), inner), real is np.float64)
-        chunk, units = tile.chunk, tile.lanes
-        kernel = lanes.moments_lanes(tile, x.storage, real, centred)
+        tile = shapes.column_shape(inner, vector_of((x,), Parameters(), inner), real is np.float64)
+        chunk, units = tile.chunk, tile.columns
+        kernel = columns.moments_columns(tile, x.storage, real, centred)
     chunks = blocks_for(length, chunk)
     shape_of_parts = outer, chunks, inner
     parts = Parts(
@@ -235,7 +235,7 @@ def extremes(place: Place, x: Buffer, view: View) -> Extremes:
         shape = shapes.chunk_shape(length, vector_of((x,), Parameters(), length), real is np.float64)
         chunks = blocks_for(length, shape.capacity)
     else:
-        tile = shapes.lane_shape(inner, vector_of((x,), Parameters(), inner), real is np.float64)
+        tile = shapes.column_shape(inner, vector_of((x,), Parameters(), inner), real is np.float64)
         chunks = blocks_for(length, tile.chunk)
     low, high = (place.empty((outer, chunks, inner), np.dtype(real).name) for _ in range(2))
     if inner == 1:
@@ -245,8 +245,8 @@ def extremes(place: Place, x: Buffer, view: View) -> Extremes:
         )  # fmt: skip
     else:
         launch(
-            extrema.extrema_lanes(tile, x.storage, real), outer * chunks * blocks_for(inner, tile.lanes), place.device,
-            place.stream, x.address, low.address, high.address, length, inner,
+            extrema.extrema_columns(tile, x.storage, real), outer * chunks * blocks_for(inner, tile.columns),
+            place.device, place.stream, x.address, low.address, high.address, length, inner,
         )  # fmt: skip
     return Extremes(low, high, chunks)
 
@@ -272,7 +272,7 @@ def affine(
     place: Place, x: Buffer, y: Buffer, view: View, found: Statistics, whose: Whose, parameters: Parameters,
     rule: Rule, activation: str | None = None,
 ) -> None:  # fmt: skip
-    """Write lines normalised by statistics. `whose` is for rows; lane l of block o has statistic ``o * inner + l``."""
+    """Write lines normalised by statistics. `whose` is for rows; column l of block o has the one ``o * inner + l``."""
     outer, length, inner = view
     real = computed_in(x.storage, y.storage)
     form = parameters.form(
@@ -293,10 +293,10 @@ def affine(
             rule.eps,
         )  # fmt: skip
     else:
-        tile = shapes.lane_shape(inner, vector, real is np.float64)
-        blocks = outer * blocks_for(length, tile.chunk) * blocks_for(inner, tile.lanes)
+        tile = shapes.column_shape(inner, vector, real is np.float64)
+        blocks = outer * blocks_for(length, tile.chunk) * blocks_for(inner, tile.columns)
         launch(
-            lanes.affine_lanes(tile, form), blocks, place.device, place.stream,
+            columns.affine_columns(tile, form), blocks, place.device, place.stream,
             x.address, y.address, found.mean.address, address(found.rest), found.rstd.address,
             address(parameters.weight), address(parameters.bias), length, inner, rule.eps,
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """How the threads of a block share the work, by its size: data with its reason, as in `fastnorm.tuning`.
 
 Rows: `width` threads have a row, a block has `rows` of these, and each thread keeps `slots` runs of `vector` adjacent
-elements in registers, so that x is read once. Lanes (neighbours in memory belong to different lines): each thread has
-`vector` adjacent lanes, `width` threads lie side by side, and `depth` threads share the positions of a lane.
+elements in registers, so that x is read once. Columns (neighbours in memory belong to different lines): each thread has
+`vector` adjacent columns, `width` threads lie side by side, and `depth` threads share the positions of a column.
 """
 
 from functools import lru_cache
@@ -42,10 +42,10 @@ LADDER: tuple[Step, ...] = (
     Step(512, 1, "a block a row"),
     Step(1024, 1, "a block a row, the longest that registers hold: 65,536 of them for 1,024 threads"),
 )
-LANES = Step(32, 8, "a warp side by side, eight deep: 512 bytes an access, and 64 positions a chunk of eight each")
+COLUMNS = Step(32, 8, "a warp side by side, eight deep: 512 bytes an access, and 64 positions a chunk of eight each")
 if SIMULATED:  # a Python thread for each of the GPU's: the same ladder, narrower
     LADDER = tuple(Step(width, rows, "simulated") for width, rows in ((1, 4), (2, 2), (4, 1)))
-    LANES = Step(2, 2, "simulated")
+    COLUMNS = Step(2, 2, "simulated")
 
 # How many runs a thread may have: few numbers, since each is a kernel of its own to compile.
 SLOTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -71,8 +71,8 @@ class RowShape(NamedTuple):
         return self.vector * self.width * self.slots
 
 
-class LaneShape(NamedTuple):
-    """The shape of a kernel over lanes."""
+class ColumnShape(NamedTuple):
+    """The shape of a kernel over columns."""
 
     vector: int
     width: int
@@ -85,13 +85,13 @@ class LaneShape(NamedTuple):
         return self.width, self.depth
 
     @property
-    def lanes(self) -> int:
-        """How many lanes a block has."""
+    def columns(self) -> int:
+        """How many columns a block has."""
         return self.vector * self.width
 
     @property
     def chunk(self) -> int:
-        """How many positions of a lane a block has."""
+        """How many positions of a column a block has."""
         return self.depth * self.slots
 
 
@@ -136,14 +136,14 @@ def chunk_shape(length: int, vector: int, wide: bool) -> RowShape:
 
 
 @lru_cache(maxsize=1024)
-def lane_shape(lanes: int, vector: int, wide: bool, halved: bool = False) -> LaneShape:
-    """Return the shape of a kernel over lanes: as many threads side by side as the lanes need."""
+def column_shape(columns: int, vector: int, wide: bool, halved: bool = False) -> ColumnShape:
+    """Return the shape of a kernel over columns: as many threads side by side as the columns need."""
     held = HELD // (2 if wide else 1) // (2 if halved else 1)
     width = 1
-    while width < LANES.width and width * vector < lanes:
+    while width < COLUMNS.width and width * vector < columns:
         width *= 2
-    depth = LANES.width * LANES.rows // width
-    return LaneShape(vector, width, depth, max(1, held // vector))
+    depth = COLUMNS.width * COLUMNS.rows // width
+    return ColumnShape(vector, width, depth, max(1, held // vector))
 
 
 def width_for_sums(parts: int) -> Step:
@@ -163,6 +163,6 @@ def sums_fit(shape: RowShape, wide: bool) -> bool:
     return fits and shape.width <= LADDER[-2].width
 
 
-def column_shape() -> LaneShape:
-    """Return the shape of the kernel that adds up columns."""
-    return LaneShape(1, LANES.width, LANES.rows, 1)
+def merging_shape() -> ColumnShape:
+    """Return the shape of the kernel that adds up parts down columns."""
+    return ColumnShape(1, COLUMNS.width, COLUMNS.rows, 1)

@@ -1,0 +1,13 @@
+from collections.abc import Callable
+from typing import Any, final
+
+__test__: dict[str, str]
+
+@final
+class FastCall:
+    def __init__(
+        self, function: Callable[..., Any], entries: object, name: str, arguments: tuple[Any, ...]
+    ) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any: ...
+    def __reduce__(self) -> str: ...

@@ -1,0 +1,309 @@
+# The fast path of batch_norm, with given statistics and in training; what it stands on is in fast_path.pxi.
+
+cdef inline double number_at(cnp.ndarray a, Py_ssize_t i) noexcept:
+    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32:
+        return (<float*> cnp.PyArray_DATA(a))[i]
+    return (<double*> cnp.PyArray_DATA(a))[i]
+
+
+cdef inline Vector vector_of(object a) noexcept:
+    """A plain vector, or None, as kernels read it."""
+    if a is None:
+        return Vector(NULL, False)
+    return Vector(cnp.PyArray_DATA(<cnp.ndarray> a), cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_FLOAT32)
+
+
+cdef inline void read_numbers(object a, double value, double* numbers, Py_ssize_t length) noexcept:
+    """The elements of a vector as float64; `value` everywhere if it is None."""
+    cdef Vector vector = vector_of(a)
+    read_vector(&vector, 0, value, numbers, length)
+
+
+cdef object from_list(object numbers):
+    """A list or a tuple of Python's numbers as float64; anything else, and other lists, as they are."""
+    if type(numbers) is not list and type(numbers) is not tuple:
+        return numbers
+    for number in numbers:
+        if not isinstance(number, (float, int)):
+            return numbers
+    try:
+        return _numpy.array(numbers, _numpy.float64)
+    except OverflowError:  # an int beyond it
+        return numbers
+
+
+cdef inline bint is_bytes(object a) noexcept:
+    return (
+        cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_UINT8
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> a)
+    )
+
+
+cdef inline bint overlaps_any(object out, object x, object mean, object var) noexcept:
+    """Whether `out` holds what is read after other parts of it are written, or again where a channel is refused."""
+    if out is None or not cnp.PyArray_CheckExact(out):
+        return False
+    return (
+        overlaps(<cnp.ndarray> out, x) or overlaps(<cnp.ndarray> out, mean) or overlaps(<cnp.ndarray> out, var)
+    )
+
+
+cdef object with_statistics(
+    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out,
+    object residual, object activation, object total
+):
+    cdef Py_ssize_t channels, size, c
+    cdef int ndim, threads
+    cdef bint last, fused = residual is not None or activation is not None
+    cdef object y
+    cdef double* coefficients
+    cdef Work w
+    if not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
+        return None
+    channels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    mean, var, weight, bias = widened(from_list(mean)), widened(from_list(var)), widened(weight), widened(bias)
+    for vector in (mean, var):
+        if not is_vector(vector, -1, channels):
+            return None
+    for vector in (weight, bias):
+        if vector is not None and not is_vector(vector, -1, channels):
+            return None
+    last = last or size == cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
+    if last:
+        if fused and channels <= FEW:
+            return None
+        begin_work(&w, AFFINE, x, 1, size // channels, channels)
+        if w.storage == BYTE and channels > PIECE:
+            return None
+    else:
+        c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
+        begin_work(&w, AFFINE, x, c, size // c, 1)
+    threads = threads_for(size, size)
+    if threads == 0:
+        return None
+    w.rule.eps = eps
+    w.vectors[0], w.vectors[1] = vector_of(mean), vector_of(var)
+    w.vectors[2], w.vectors[3] = vector_of(weight), vector_of(bias)
+    if (
+        last and channels > FEW and w.x.n <= INFER_ROWS and not fused
+        and (w.storage == SINGLE or w.storage == DOUBLE) and not overlaps_any(out, x, mean, var)
+    ):
+        w.primitive = INFER
+        y = output_like(x, out, weight, bias)
+        if y is None:
+            return None
+        w.y = w.x
+        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        run(&w, threads)
+        return None if w.strange else y
+    coefficients = <double*> PyMem_Malloc(4 * channels * sizeof(double))
+    if not coefficients:
+        raise MemoryError
+    try:
+        for c in range(4):
+            w.coefficients[c] = coefficients + c * channels
+        if not fold(
+            w.vectors, 0, channels, w.storage != DOUBLE, eps, w.coefficients[0], w.coefficients[1], w.coefficients[2],
+            w.coefficients[3]
+        ):
+            return None
+        y = output_like(x, out, weight, bias)
+        if y is None or not residual_survives(y, residual):
+            return None
+        w.y = w.x
+        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        w.lines = channels if w.x.inner == 1 else 1
+        if residual is not None:
+            w.x.data = w.y.data if total is None else cnp.PyArray_DATA(<cnp.ndarray> total)
+        if fused:
+            fuse(&w, x if residual is not None else None, residual, activation, None, None)
+        run(&w, threads)
+    finally:
+        PyMem_Free(coefficients)
+    return y
+
+
+def given(
+    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
+):
+    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None."""
+    if not (is_served(x) or is_bytes(x)):
+        return None
+    return with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, None, None, None)
+
+
+def fused_given(
+    object x, object residual, object mean, object var, object weight, object bias, object channel_axis, object eps,
+    object activation, bint keep, object out
+):
+    """`given` with a residual and an activation, as `lines_with_options`, without statistics."""
+    cdef object y, total
+    if not is_plain(x) or not residual_fits(x, residual, keep):
+        return None
+    total = total_like(x, keep)
+    y = with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, residual, activation, total)
+    return (y, total) if keep and y is not None else y
+
+
+cdef inline bint is_running(object a, Py_ssize_t length, cnp.ndarray x, object out) noexcept:
+    """Whether a running statistic is missing, or can be updated in place while x is read and `out` written."""
+    if a is None:
+        return True
+    if not is_vector(a, -1, length) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> a) or overlaps(x, a):
+        return False
+    return out is None or (cnp.PyArray_CheckExact(out) and not overlaps(<cnp.ndarray> out, a))
+
+
+cdef inline void update(cnp.ndarray running, Py_ssize_t c, double old, double value) noexcept:
+    """Move element c towards a new value, in float64."""
+    cdef double result = number_at(running, c) * old + value * (1.0 - old)
+    if cnp.PyArray_TYPE(running) == cnp.NPY_FLOAT32:
+        (<float*> cnp.PyArray_DATA(running))[c] = <float> result
+    else:
+        (<double*> cnp.PyArray_DATA(running))[c] = result
+
+
+cdef void join_chunks(Work* w, int threads, Channels n) noexcept:
+    """The moments of channels that are last, (1, n, channels), from those of chunks down the columns."""
+    cdef Py_ssize_t channels = w.x.inner, k, first, place
+    run(w, threads)
+    for k in range(parts(w.x.n, CHUNK_COLUMNS)):
+        first, place = k * CHUNK_COLUMNS, k * channels
+        absorb_lines(
+            first, min(w.x.n - first, CHUNK_COLUMNS), w.mean + place, w.lo + place, w.m2 + place, n.mean, n.lo, n.m2,
+            channels
+        )
+
+
+cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t channels, const Rule* rule) noexcept:
+    """The moments of all channels of a work, one pass over x."""
+    w.primitive, w.rule = MOMENTS, rule[0]
+    if w.x.inner > 1:
+        join_chunks(&w, threads, w.channels)
+        return
+    run(&w, threads)
+    pool_channels(&w, items, channels, w.channels, 0, channels)
+
+
+def train(
+    object x, object running_mean, object running_var, object weight, object bias, object channel_axis, object eps,
+    double old, bint unbiased, object stats_class, object out
+):
+    """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None.
+
+    With a class of statistics those of the batch are returned too.
+    """
+    cdef Py_ssize_t items, channels, size, count, spatial, c, chunks
+    cdef int ndim, channel, threads
+    cdef bint last, composed, narrow
+    cdef object y = None
+    cdef double* numbers
+    cdef Channels n
+    cdef Rule rule
+    cdef Work w
+    cdef cnp.ndarray mean = None, rstd = None
+    if not is_served(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    if out is not None and not is_served(out):
+        return None
+    narrow = not is_plain(x)
+    weight, bias = widened(weight), widened(bias)
+    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
+        return None
+    channel = ndim - 1 if last else 1
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, channel)
+    count, spatial = size // channels, size // (items * channels)
+    if count < 2 or not parameters_fit(x, weight, bias, channels):
+        return None
+    if not is_running(running_mean, channels, x, out) or not is_running(running_var, channels, x, out):
+        return None
+    rule = Rule(VARIANCE, count, eps, False)
+    last = last or spatial == 1 or channels == 1  # a single channel is one line, of all items
+    # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
+    composed = narrow or (items > 1 if not last or channels == 1 else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED)
+    threads = threads_for(size, size)
+    if threads == 0:
+        return None
+    # So are those that are too few for the threads, which share chunks then.
+    c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512) if last else channels
+    composed = composed or (threads > 1 and c < threads * <double> _tuning.LINES_PER_THREAD)
+    if last:
+        items = 1
+        begin_work(&w, AFFINE if composed else NORMALIZE, x, 1, count, channels)
+    else:
+        begin_work(&w, AFFINE if composed else NORMALIZE, x, items * channels, spatial, 1)
+    chunks = 0
+    if composed:
+        chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
+    numbers = <double*> PyMem_Malloc((3 * chunks + CHANNEL_NUMBERS * channels) * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    n = w.channels = channels_of(numbers + 3 * chunks, channels)
+    try:
+        w.lines = 1 if last else channels
+        if composed:
+            w.mean, w.lo, w.m2, w.rule = numbers, numbers + chunks, numbers + 2 * chunks, rule
+            read_numbers(weight, 1.0, n.scale, channels)
+            read_numbers(bias, 0.0, n.shift, channels)
+            # Where a channel cannot be served, the general path needs x as it was.
+            if not last and not narrow and (out is None or not overlaps(<cnp.ndarray> x, out)):
+                w.rows = channels_together(
+                    spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 1, channels, threads
+                )
+            if w.rows == 0:
+                pooled_moments(w, threads, items, channels, &rule)
+                if not fold_channels(&rule, w.storage != DOUBLE, n, 0, channels):
+                    return None
+        y = output_like(x, out, weight, bias)
+        if y is None:
+            return None
+        w.y = w.x
+        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        if w.rows:
+            w.primitive = TRAIN
+        elif composed:
+            w.coefficients[0], w.coefficients[1] = n.mean, n.lo
+            w.coefficients[2], w.coefficients[3] = n.scale, n.shift
+        else:
+            w.rule, w.segments, w.parameters = rule, 1, 1
+            w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
+            if weight is not None:
+                w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), channels
+                if bias is not None:
+                    w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
+            w.mean, w.m2 = n.mean, n.m2
+        run(&w, threads)
+        if w.strange:
+            return None
+        for c in range(channels):
+            if composed:
+                n.mean[c] += n.lo[c]
+            if running_mean is not None:
+                update(<cnp.ndarray> running_mean, c, old, n.mean[c])
+            if running_var is not None:
+                update(<cnp.ndarray> running_var, c, old, n.m2[c] / (count - unbiased))
+        if stats_class is not None:
+            inverses(&rule, n.m2, n.rstd, channels)
+            mean = copied(n.mean, <cnp.ndarray> x, channel)
+            rstd = copied(n.rstd, <cnp.ndarray> x, channel)
+    finally:
+        PyMem_Free(numbers)
+    return with_options(y, stats_class, mean, rstd, None)
+
+
+cdef inline cnp.ndarray copied(const double* numbers, cnp.ndarray x, int axis):
+    """Numbers of the channels, shaped to broadcast against x."""
+    cdef cnp.npy_intp shape[cnp.NPY_MAXDIMS]
+    cdef cnp.ndarray result
+    cdef int i, ndim = cnp.PyArray_NDIM(x)
+    for i in range(ndim):
+        shape[i] = cnp.PyArray_DIM(x, i) if i == axis else 1
+    result = cnp.PyArray_SimpleNew(ndim, shape, cnp.NPY_FLOAT64)
+    memcpy(cnp.PyArray_DATA(result), numbers, shape[axis] * sizeof(double))
+    return result

@@ -1,0 +1,291 @@
+# The fast path of backward passes; what it stands on is in fast_path.pxi and batch.pxi, beside it. A parameter's
+# gradient is a sum of float64 parts, added in their order from the first, as NumPy adds rows. (Rows of one element it
+# adds in pairs: they are left to the general path.)
+
+from cpython.mem cimport PyMem_Calloc
+
+from fastnorm import plan as _plan
+
+cdef enum:
+    IN_ORDER = 8            # fewer numbers than that NumPy adds in order, more in pairs
+
+cdef inline bint are_gradients(object dy, object x, object out, object weight) except -1:
+    """Whether dy is as plain as x, and dx would be written over none of the arrays."""
+    if not is_served(x) or not is_served(dy):
+        return False
+    if cnp.PyArray_TYPE(<cnp.ndarray> dy) != cnp.PyArray_TYPE(<cnp.ndarray> x):
+        return False
+    if cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not same_shape(<cnp.ndarray> x, <cnp.ndarray> dy):
+        return False
+    return out is None or (
+        is_served(out) and not overlaps(<cnp.ndarray> out, x) and not overlaps(<cnp.ndarray> out, dy)
+        and not (cnp.PyArray_CheckExact(weight) and overlaps(<cnp.ndarray> out, weight))
+    )
+
+
+cdef inline bint is_statistic(object a, cnp.ndarray x, int first, int second) noexcept:
+    """Whether this is plain float64 with the lengths of x in two axes (-1: in all but the last) and 1 elsewhere."""
+    cdef int i
+    cdef bint kept
+    if not is_plain(a) or cnp.PyArray_TYPE(<cnp.ndarray> a) != cnp.NPY_FLOAT64:
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray> a) != cnp.PyArray_NDIM(x):
+        return False
+    for i in range(cnp.PyArray_NDIM(x)):
+        kept = i < cnp.PyArray_NDIM(x) - 1 if first == -1 else i == first or i == second
+        if cnp.PyArray_DIM(<cnp.ndarray> a, i) != (cnp.PyArray_DIM(x, i) if kept else 1):
+            return False
+    return True
+
+
+cdef inline bint statistics_fit(object mean, object rstd, cnp.ndarray x, int first, int second, bint centred) noexcept:
+    """Whether the statistics of the forward pass are as it returned them, or missing."""
+    if rstd is None:
+        return mean is None
+    return is_statistic(rstd, x, first, second) and (not centred or is_statistic(mean, x, first, second))
+
+
+cdef void add_rows(double* rows, Py_ssize_t count, Py_ssize_t length) noexcept nogil:
+    """Add rows (count, length) to the first of them, in order."""
+    cdef Py_ssize_t i, k
+    for i in range(1, count):
+        for k in range(length):
+            rows[k] += rows[i * length + k]
+
+
+cdef object parameter_gradient(cnp.ndarray like, const double* values, Py_ssize_t length):
+    """Numbers as an array (length,) of the dtype of another, rounded once."""
+    cdef cnp.npy_intp size = length
+    cdef bint single = cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT32
+    cdef cnp.ndarray result = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64)
+    cdef float* singles = <float*> cnp.PyArray_DATA(result)
+    cdef Py_ssize_t i
+    if single:
+        for i in range(length):
+            singles[i] = <float> values[i]
+        return result
+    memcpy(cnp.PyArray_DATA(result), values, length * sizeof(double))
+    if cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT64:
+        return result
+    with _numpy.errstate(over="ignore", invalid="ignore"):
+        return (<object> result).astype((<object> like).dtype)
+
+
+cdef inline void take_gradient(Work* w, cnp.ndarray dy, object dx) noexcept:
+    """Have a work on x read dy and write dx."""
+    w.y = w.dy = w.x
+    w.dy.data = cnp.PyArray_DATA(dy)
+    w.y.data = cnp.PyArray_DATA(<cnp.ndarray> dx)
+
+
+def lines_backward(
+    object dy, object x, object weight, object mean, object rstd, object axis, object eps, Measure measure, bint floor,
+    bint summed, bint parameters, object out
+):
+    """The backward passes of `lines`: dx, and with `parameters` the gradients of weight and bias; or None."""
+    cdef Py_ssize_t n, outer, units
+    cdef int threads
+    cdef object dx, like = x if weight is None else weight
+    cdef double* sums = NULL
+    cdef Work w
+    if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
+        return None
+    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    outer, weight = cnp.PyArray_SIZE(<cnp.ndarray> x) // n, widened(weight)
+    if n == 1 or (3 * n > DESK and not is_plain(x)) or not vectors_fit(x, weight, None, n):
+        return None
+    if not statistics_fit(mean, rstd, x, -1, -1, measure == VARIANCE):
+        return None
+    if out is not None:  # statistics are read where they are, row after row
+        if overlaps(<cnp.ndarray> out, rstd) or (measure == VARIANCE and overlaps(<cnp.ndarray> out, mean)):
+            return None
+    threads = threads_for(outer * n, outer * n)
+    if threads == 0:
+        return None
+    dx = output_like(x, out, dy, weight)
+    if dx is None:
+        return None
+    begin_work(&w, NORMALIZE_GRAD, x, outer, n, 1)
+    take_gradient(&w, dy, dx)
+    w.rule = Rule(measure, 1.0 if summed else n, eps, floor)
+    w.per_position, w.segments, w.rows = True, 1, _plan.rows_of_unit(outer, n) if parameters else 1
+    if weight is not None:
+        w.weight = cnp.PyArray_DATA(<cnp.ndarray> weight)
+    if rstd is not None:
+        w.rstd = <double*> cnp.PyArray_DATA(<cnp.ndarray> rstd)
+        if measure == VARIANCE:
+            w.mean = <double*> cnp.PyArray_DATA(<cnp.ndarray> mean)
+    if not parameters:
+        run(&w, threads)
+        return dx, None, None
+    units = parts(outer, w.rows)
+    sums = <double*> PyMem_Calloc(2 * units * n, sizeof(double))
+    if not sums:
+        raise MemoryError
+    try:
+        w.sums, w.products = sums, sums + units * n
+        run(&w, threads)
+        add_rows(w.sums, units, n)
+        add_rows(w.products, units, n)
+        return dx, parameter_gradient(like, w.products, n), parameter_gradient(like, w.sums, n)
+    finally:
+        PyMem_Free(sums)
+
+
+def groups_backward(
+    object dy, object x, object num_groups, object weight, object mean, object rstd, object channel_axis, object eps,
+    object out
+):
+    """The backward passes of `groups`: dx and the gradients of weight and bias; or None."""
+    cdef Py_ssize_t items, channels, size, count
+    if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    if not is_int(channel_axis, 1) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
+        return None
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
+    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    # More groups than channels, even more than a C integer holds, are for the general path to refuse.
+    count = channels if num_groups is None else num_groups if num_groups <= channels else 0
+    if channels == 1 or size == items * channels or count < 1 or channels % count:
+        return None
+    if not vectors_fit(x, widened(weight), None, channels) or not statistics_fit(mean, rstd, x, 0, 1, True):
+        return None
+    return of_groups(dy, x, items, channels, count, weight, mean, rstd, eps, out)
+
+
+cdef object of_groups(
+    cnp.ndarray dy, cnp.ndarray x, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count, object weight, object mean,
+    object rstd, double eps, object out
+):
+    """Gradients where each statistic belongs to an item's group of channels; mean and rstd are those of channels."""
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x), per_group = channels // count, lines = items * count, i
+    cdef Py_ssize_t rows = items * channels
+    cdef int threads = threads_for(size, size)
+    cdef object dx, like = x if weight is None else weight
+    cdef double* numbers
+    cdef Work w
+    if threads == 0 or (3 * (size // lines) > DESK and not is_plain(x)):
+        return None
+    weight = widened(weight)
+    dx = output_like(x, out, dy, weight)
+    if dx is None:
+        return None
+    begin_work(&w, NORMALIZE_GRAD, x, lines, size // lines, 1)
+    take_gradient(&w, dy, dx)
+    w.rule = Rule(VARIANCE, size // lines, eps, False)
+    w.segments, w.rows, w.parameters = per_group, 1, 1
+    w.weight = <void*> &one64 if w.storage == DOUBLE else <void*> &one32
+    if weight is not None:
+        w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), channels
+    numbers = <double*> PyMem_Malloc(2 * (rows + lines) * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    w.sums, w.products = numbers, numbers + rows
+    if rstd is not None:
+        w.mean, w.rstd = numbers + 2 * rows, numbers + 2 * rows + lines
+        for i in range(lines):
+            w.mean[i] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> mean))[i * per_group]
+            w.rstd[i] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> rstd))[i * per_group]
+    run(&w, threads)
+    try:
+        add_rows(w.sums, items, channels)
+        add_rows(w.products, items, channels)
+        return dx, parameter_gradient(like, w.products, channels), parameter_gradient(like, w.sums, channels)
+    finally:
+        PyMem_Free(numbers)
+
+
+def train_backward(
+    object dy, object x, object weight, object mean, object rstd, object channel_axis, object eps, object out
+):
+    """The backward pass of `train`: dx and the gradients of weight and bias; or None."""
+    cdef Py_ssize_t items, channels, size, count, spatial, chunks, c
+    cdef int ndim, threads
+    cdef bint last
+    cdef object dx, like = x if weight is None else weight
+    cdef double* numbers
+    cdef Channels n
+    cdef Work w
+    if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+        return None
+    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    if ndim < 2 or not (last or is_int(channel_axis, 1)):
+        return None
+    c = ndim - 1 if last else 1
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, <int> c)
+    count, spatial = size // channels, size // (items * channels)
+    if channels == 1 or count < 2 or not vectors_fit(x, widened(weight), None, channels):
+        return None
+    if not statistics_fit(mean, rstd, x, <int> c, <int> c, True):
+        return None
+    last = last or spatial == 1
+    if items == 1 and not last:
+        return of_groups(dy, x, 1, channels, channels, weight, mean, rstd, eps, out)
+    if last:
+        begin_work(&w, TRAIN_GRAD, x, 1, count, channels)
+    else:
+        begin_work(&w, TRAIN_GRAD, x, items * channels, spatial, 1)
+    threads = threads_for(size, size)
+    if threads == 0 or (not last and parts(spatial, CHUNK) >= IN_ORDER):
+        return None
+    chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
+    numbers = <double*> PyMem_Malloc((3 * chunks + CHANNEL_NUMBERS * channels) * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    try:
+        n = w.channels = channels_of(numbers + 3 * chunks, channels)
+        w.mean, w.lo, w.m2 = numbers, numbers + chunks, numbers + 2 * chunks
+        w.sums, w.products = w.mean, w.lo  # the moments of chunks are not needed any more by then
+        w.rule, w.given, w.lines = Rule(VARIANCE, count, eps, False), rstd is not None, 1 if last else channels
+        if w.given:
+            memcpy(n.mean, cnp.PyArray_DATA(<cnp.ndarray> mean), channels * sizeof(double))
+            memcpy(n.rstd, cnp.PyArray_DATA(<cnp.ndarray> rstd), channels * sizeof(double))
+        weight = widened(weight)
+        read_numbers(weight, 1.0, n.scale, channels)
+        if not last and is_plain(x):
+            w.rows = channels_together(
+                spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 2, channels, threads
+            )
+        dx = output_like(x, out, dy, weight)
+        if dx is None:
+            return None
+        take_gradient(&w, dy, dx)
+        if w.rows:
+            run(&w, threads)
+            if w.strange:
+                return None
+        elif not channels_backward(&w, threads, items, channels, count):
+            return None
+        return dx, parameter_gradient(like, n.products, channels), parameter_gradient(like, n.sums, channels)
+    finally:
+        PyMem_Free(numbers)
+
+
+cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count) noexcept:
+    """The gradients of all channels, one pass over x and dy after the other; False where float32 cannot serve one."""
+    cdef Channels n = w.channels
+    cdef bint single = w.storage != DOUBLE
+    if not w.given:
+        pooled_moments(w[0], threads, items, channels, &w.rule)
+        centre_channels(&w.rule, n, 0, channels)
+    if not roots_fit(single, n, 0, channels):
+        return False
+    w.primitive, w.mean = DOTS, n.mean
+    run(w, threads)
+    if w.x.inner > 1:
+        add_rows(w.sums, parts(w.x.n, CHUNK_COLUMNS), channels)
+        add_rows(w.products, parts(w.x.n, CHUNK_COLUMNS), channels)
+        memcpy(n.sums, w.sums, channels * sizeof(double))
+        memcpy(n.products, w.products, channels * sizeof(double))
+    else:
+        join_dots(w, items, channels, n, 0, channels)
+    if not slope_channels(single, count, n, 0, channels):
+        return False
+    w.primitive = AFFINE_GRAD
+    w.coefficients[0], w.coefficients[1] = n.mean, n.scale
+    w.coefficients[2], w.coefficients[3] = n.slope, n.shift
+    run(w, threads)
+    return True

@@ -1,0 +1,245 @@
+# The fast path's norms with lines of their own: the last axis, or groups of channels, plain or with what options say.
+
+cdef object along(cnp.ndarray x, object out, const View* view, const Rule* rule):
+    """The result of NORMALIZE without weights over the lines of a view of x, or None."""
+    cdef Work w
+    cdef int threads
+    cdef object y
+    if view.inner == 1:
+        return normalized(x, out, view.outer, view.n, None, None, False, 1, rule)
+    threads = threads_for(
+        cnp.PyArray_SIZE(x), view.outer * parts(view.inner * cnp.PyArray_ITEMSIZE(x), TILE * BUNDLE_BYTES)
+    )
+    if threads == 0 or not is_plain(x):
+        return None
+    y = output_like(x, out, None, None)
+    if y is None:
+        return None
+    begin_work(&w, NORMALIZE, x, view.outer, view.n, view.inner)
+    look(&w.y, cnp.PyArray_DATA(<cnp.ndarray> y), view.outer, view.n, view.inner)
+    w.rule, w.segments, w.parameters = rule[0], 1, 1
+    w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
+    run(&w, threads)
+    return y
+
+
+def lines(
+    object x, object weight, object bias, object axis, object eps, Measure measure, bint floor, bint summed, object out
+):
+    """layer_norm and its like over the last axis, without weights over any, or None."""
+    cdef Py_ssize_t n, size
+    cdef View view
+    cdef Rule rule
+    if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+        return None
+    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
+        if weight is not None or bias is not None or axis is None or axis_of(x, axis, &view) < 0:
+            return None
+        rule = Rule(measure, 1.0 if summed else view.n, eps, floor)
+        return along(x, out, &view, &rule) if rule.eps >= 0.0 else None
+    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    rule = Rule(measure, 1.0 if summed else n, eps, floor)
+    if not rule.eps >= 0.0 or size == 0:
+        return None
+    weight, bias = widened(weight), widened(bias)
+    if not vectors_fit(x, weight, bias, n):
+        return None
+    return normalized(x, out, size // n, n, weight, bias, True, 1, &rule)
+
+
+cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
+    """Whether a residual is missing, and its sum with x not wanted, or as plain as x."""
+    if residual is None:
+        return not keep
+    return (
+        is_served(residual) and same_shape(<cnp.ndarray> x, <cnp.ndarray> residual)
+        and cnp.PyArray_TYPE(<cnp.ndarray> residual) == cnp.PyArray_TYPE(<cnp.ndarray> x)
+    )
+
+
+cdef inline object total_like(object x, bint wanted):
+    """Where the sum with a residual goes, if it is wanted."""
+    if not wanted:
+        return None
+    if cnp.PyArray_NBYTES(<cnp.ndarray> x) < SECOND:
+        return new_array(
+            cnp.PyArray_DESCR(<cnp.ndarray> x), cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_DIMS(<cnp.ndarray> x),
+            NULL, 0
+        )
+    return recycled(
+        cnp.PyArray_DESCR(<cnp.ndarray> x), <cnp.ndarray> x, cnp.PyArray_NBYTES(<cnp.ndarray> x)
+    )
+
+
+cdef inline object code_of_activation(object activation, object code_of, object x):
+    """What `fuse` knows an activation by; None stays None."""
+    cdef object code = None
+    if activation is None:
+        return None
+    if isinstance(activation, str):
+        code = (<dict> _activations.CODES).get(activation)
+    return code_of(activation, x) if code is None else code
+
+
+cdef inline bint are_options(
+    object residual, object activation, object return_residual, object return_stats
+) noexcept:
+    """Whether there is an option, and what is asked for is True or False."""
+    if (return_residual is not True and return_residual is not False) or (
+        return_stats is not True and return_stats is not False
+    ):
+        return False
+    return residual is not None or activation is not None or return_stats is True
+
+
+cdef inline cnp.ndarray statistic_like(cnp.ndarray x, int first_reduced):
+    """A float64 number for each line, shaped to broadcast against x, whose last axes are reduced."""
+    cdef cnp.npy_intp shape[cnp.NPY_MAXDIMS]
+    cdef int i, ndim = cnp.PyArray_NDIM(x)
+    for i in range(ndim):
+        shape[i] = cnp.PyArray_DIM(x, i) if i < first_reduced else 1
+    return cnp.PyArray_SimpleNew(ndim, shape, cnp.NPY_FLOAT64)
+
+
+cdef inline object with_options(object y, object stats_class, object mean, object rstd, object total):
+    """What a call returns: the result, then the statistics and the sum with a residual, if they are wanted."""
+    if y is None or (rstd is None and total is None):
+        return y
+    if rstd is None:
+        return y, total
+    return (y, stats_class(mean, rstd)) if total is None else (y, stats_class(mean, rstd), total)
+
+
+def lines_with_options(
+    object x, object residual, object weight, object bias, object axis, object eps, Measure measure,
+    object activation, object code_of, object return_residual, object return_stats, object stats_class, object out
+):
+    """`lines` of x + residual, through an activation; with the sum, and with the statistics in their class, if wanted.
+
+    `code_of` tells by what number the kernels know an activation that is no name, and refuses wrong ones.
+    """
+    cdef Py_ssize_t n
+    cdef Rule rule
+    cdef object y, total
+    cdef cnp.ndarray mean = None, rstd = None
+    if not are_options(residual, activation, return_residual, return_stats):
+        return None
+    if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+        return None
+    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
+        return None
+    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    rule = Rule(measure, n, eps, False)
+    weight, bias = widened(weight), widened(bias)
+    if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not vectors_fit(x, weight, bias, n):
+        return None
+    if not residual_fits(x, residual, return_residual is True):
+        return None
+    activation = code_of_activation(activation, code_of, x)
+    total = total_like(x, return_residual is True)
+    if return_stats is True:
+        mean = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+        rstd = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    y = normalized(
+        x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule, residual, activation, total,
+        mean, rstd
+    )
+    return with_options(y, stats_class, mean, rstd, total)
+
+
+cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t per_group) noexcept:
+    """Give each of the channels of a group the group's number, from the last on: all groups come first."""
+    cdef double* numbers = <double*> cnp.PyArray_DATA(statistic)
+    cdef Py_ssize_t g, c
+    for g in range(groups - 1, -1, -1):
+        for c in range(per_group - 1, -1, -1):
+            numbers[g * per_group + c] = numbers[g]
+
+
+cdef object groups_of(
+    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
+    object residual, object activation, object total, cnp.ndarray mean, cnp.ndarray rstd
+):
+    cdef Py_ssize_t channels, count, items, size
+    cdef int overflow = 0
+    cdef Rule rule
+    cdef object y
+    if not PyFloat_CheckExact(eps) or not is_int(channel_axis, 1) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
+        return None
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
+    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
+    if size == 0 or size == items * channels or overflow or count < 1 or channels % count:
+        return None
+    rule = Rule(VARIANCE, size // (items * count), eps, False)
+    weight, bias = widened(weight), widened(bias)
+    if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
+        return None
+    # Without weights a whole group is one run.
+    y = normalized(
+        x, out, items * count, size // (items * count), weight, bias, False,
+        channels // count if weight is not None else 1, &rule, residual, activation, total, mean, rstd
+    )
+    if y is not None and rstd is not None and count < channels:
+        spread(mean, items * count, channels // count)
+        spread(rstd, items * count, channels // count)
+    return y
+
+
+def groups(
+    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out
+):
+    """group_norm of (N, C, ...), or None."""
+    if not is_served(x) or not PyLong_CheckExact(num_groups):
+        return None
+    return groups_of(x, num_groups, weight, bias, channel_axis, eps, out, None, None, None, None, None)
+
+
+def instances(object x, object weight, object bias, object channel_axis, object eps, object out):
+    """instance_norm of (N, C, ...), or None."""
+    if not is_served(x):
+        return None
+    return groups_of(x, None, weight, bias, channel_axis, eps, out, None, None, None, None, None)
+
+
+cdef object channels_with_options(
+    object x, object residual, object num_groups, object weight, object bias, object channel_axis, object eps,
+    object activation, object code_of, object return_residual, object return_stats, object stats_class, object out
+):
+    """`groups_of` with options; num_groups may be None, for each channel."""
+    cdef object y, total
+    cdef cnp.ndarray mean = None, rstd = None
+    if not are_options(residual, activation, return_residual, return_stats) or not is_served(x):
+        return None
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) < 3 or not residual_fits(x, residual, return_residual is True):
+        return None
+    activation = code_of_activation(activation, code_of, x)
+    total = total_like(x, return_residual is True)
+    if return_stats is True:
+        mean, rstd = statistic_like(x, 2), statistic_like(x, 2)
+    y = groups_of(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total, mean, rstd)
+    return with_options(y, stats_class, mean, rstd, total)
+
+
+def groups_with_options(
+    object x, object residual, object num_groups, object weight, object bias, object channel_axis, object eps,
+    object activation, object code_of, object return_residual, object return_stats, object stats_class, object out
+):
+    """`groups`, as `lines_with_options`."""
+    if not PyLong_CheckExact(num_groups):
+        return None
+    return channels_with_options(
+        x, residual, num_groups, weight, bias, channel_axis, eps, activation, code_of, return_residual, return_stats,
+        stats_class, out
+    )
+
+
+def instances_with_statistics(
+    object x, object weight, object bias, object channel_axis, object eps, object return_stats, object stats_class,
+    object out
+):
+    """`instances`, and the statistics in their class."""
+    return channels_with_options(
+        x, None, None, weight, bias, channel_axis, eps, None, None, False, return_stats, stats_class, out
+    )

@@ -1,0 +1,160 @@
+"""The fast path for plain backward calls: the bits of the general path, and whatever is not plain goes there."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnorm
+
+Array = np.ndarray[Any, Any]
+
+LINES = [(5, 6), (2, 3, 33), (130, 768), (1, 70_001), (1000, 2), (7,)]
+CHANNELS = [(4, 6, 5), (1, 6, 50), (2, 4, 3, 41), (2, 2, 70_001), (3, 256, 49)]
+FEATURES = [(7, 33), (2500, 130), (3, 6, 1, 1)]
+LAST = [(4, 5, 6), (2, 40, 40, 3), (1, 5, 2)]
+
+
+def arguments(
+    op: str, shape: tuple[int, ...], dtype: Any, axis: int, weighted: bool
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return what the backward pass of a norm takes, with the statistics of the forward one."""
+    rng = np.random.default_rng(sum(shape))
+    x, dy = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    keywords: dict[str, Any] = {}
+    forward: list[Any] = [x]
+    if op == "group_norm":
+        forward.append(2)
+    if weighted:
+        keywords["weight"] = rng.standard_normal(shape[axis]).astype(dtype)
+    if op == "batch_norm":
+        keywords["training"] = True
+    if axis != 1 and op == "batch_norm":
+        keywords["channel_axis"] = axis
+    _, stats = getattr(fastnorm, op)(*forward, **keywords, return_stats=True)
+    return [dy, *forward], keywords | stats._asdict()
+
+
+CALLS = [
+    *((op, shape, -1) for op in ("layer_norm", "rms_norm", "l2_normalize") for shape in LINES),
+    *((op, shape, 1) for op in ("batch_norm", "group_norm", "instance_norm") for shape in CHANNELS),
+    *(("batch_norm", shape, 1) for shape in FEATURES),
+    *(("batch_norm", shape, -1) for shape in LAST),
+]
+
+
+def parts(found: Any) -> list[Array]:
+    return [found] if isinstance(found, np.ndarray) else [part for part in found if part is not None]
+
+
+@pytest.mark.parametrize(("op", "shape", "axis"), CALLS, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_bits_are_those_of_the_general_path(
+    op: str, shape: tuple[int, ...], axis: int, dtype: Any, kernels: str, calls: list[bool]
+) -> None:
+    backward = getattr(fastnorm, f"{op}_backward")
+    for weighted in (False, True) if op != "l2_normalize" else (False,):
+        args, keywords = arguments(op, shape, dtype, axis, weighted)
+        again = {name: value for name, value in keywords.items() if name not in ("mean", "rstd")}
+        for given in (keywords, again):
+            for threads in (1, 3):
+                with fastnorm.config(num_threads=threads):
+                    calls.clear()
+                    found = parts(backward(*args, **given))
+                    out = np.empty_like(args[1])
+                    assert parts(backward(*args, **given, out=out))[0] is out
+                    assert calls == [True, True]
+                    general = parts(backward(*args, **given, backend="cython"))
+                assert out.tobytes() == found[0].tobytes()
+                assert [part.tobytes() for part in found] == [part.tobytes() for part in general]
+                assert {part.dtype for part in found} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm", "l2_normalize", "batch_norm", "group_norm", "instance_norm"])
+def test_what_is_not_plain_goes_the_general_way_with_the_same_result(op: str, calls: list[bool]) -> None:
+    axis, shape = (1, (4, 6, 5)) if op in ("batch_norm", "group_norm", "instance_norm") else (-1, (4, 3, 6))
+    args, keywords = arguments(op, shape, np.float32, axis, op != "l2_normalize")
+    backward = getattr(fastnorm, f"{op}_backward")
+    expected = [part.tobytes() for part in parts(backward(*args, **keywords))]
+    dy, x, *rest = args
+    calls.clear()
+
+    def check(dy: Any, x: Any, **more: Any) -> None:
+        found = parts(backward(dy, x, *rest, **(keywords | more)))
+        assert [np.ascontiguousarray(part, "f4").tobytes() for part in found] == expected
+
+    strided = np.repeat(x, 2, axis=-1)[..., ::2]
+    check(dy, strided)
+    check(strided * 0 + dy, x.astype(">f4"))
+    check(dy.astype(np.float64), x)
+    check(dy.tolist(), x)
+    check(dy, x, rstd=keywords["rstd"].astype(np.float32).astype(np.float64) * 0 + keywords["rstd"].tolist())
+    for argument in (dy, x):
+        kept = argument.copy()
+        check(dy, x, out=argument)
+        argument[...] = kept
+    assert calls.count(True) == 1, "float64 statistics in a new array alone are plain"
+    calls.clear()
+    check(dy, x, backend="cython")
+    check(dy, x, dtype="float32")
+    assert not calls, "not even asked"
+    with fastnorm.config(backend="cython"):
+        check(dy, x)
+    assert not any(calls)
+
+
+@pytest.mark.parametrize("name", ["mean", "rstd"])
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+def test_statistics_that_dx_is_written_over_are_read_first(op: str, name: str) -> None:
+    x, dy = np.random.default_rng(0).standard_normal((2, 40, 64))
+    backward = getattr(fastnorm, f"{op}_backward")
+    statistics = getattr(fastnorm, op)(x, return_stats=True)[1]._asdict()
+    expected = backward(dy, x, **statistics).dx
+    out = np.empty((40, 64))
+    shared = out.reshape(-1)[:40].reshape(40, 1)
+    shared[...] = statistics[name]
+    np.testing.assert_array_equal(backward(dy, x, **statistics | {name: shared}, out=out).dx, expected)
+
+
+def test_one_channel_beyond_the_range_of_float32(calls: list[bool]) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((4, 64, 50)).astype(np.float32) for _ in range(2))
+    served = fastnorm.batch_norm_backward(dy, x, training=True)
+    x[:, 40] *= np.float32(1e25)
+    found = fastnorm.batch_norm_backward(dy, x, training=True)
+    assert calls == [True, False]
+    for part, other, axis in zip(found, served, (1, 0, 0), strict=True):  # the other channels have the fast path's bits
+        np.testing.assert_array_equal(np.delete(part, 40, axis), np.delete(other, 40, axis))
+    for part, general in zip(found, fastnorm.batch_norm_backward(dy, x, training=True, backend="cython"), strict=True):
+        np.testing.assert_array_equal(part, general)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_training_beyond_the_range_of_float32_goes_the_general_way(scale: float, calls: list[bool]) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((4, 6, 5)).astype(np.float32) for _ in range(2))
+    data = x * np.float32(scale)
+    found = fastnorm.batch_norm_backward(dy, data, training=True, eps=0.0)
+    assert calls == [False]
+    expected = fastnorm.batch_norm_backward(dy.astype(np.float64), data.astype(np.float64), training=True, eps=0.0)
+    for part, exact in zip(found, expected, strict=True):
+        np.testing.assert_allclose(part, exact, rtol=2.0**-22, atol=2.0**-22 * np.abs(exact).max())
+
+
+def test_bad_arguments_still_get_their_message() -> None:
+    dy = x = np.ones((4, 6, 5), np.float32)
+    mean = np.zeros((1, 6, 1))
+    for function, args, keywords, message in (
+        (fastnorm.layer_norm_backward, (dy[:2], x), {}, "dy must have the shape of x"),
+        (fastnorm.layer_norm_backward, (dy, x), {"eps": -1.0}, "eps must be at least 0"),
+        (fastnorm.layer_norm_backward, (dy, x), {"mean": mean}, "mean and rstd must be given together"),
+        (fastnorm.rms_norm_backward, (dy, x), {"mean": mean}, "mean and rstd must be given together"),
+        (fastnorm.layer_norm_backward, (dy, x, np.ones(4, np.float32)), {}, "weight must have shape"),
+        (fastnorm.layer_norm_backward, (dy, x), {"mean": mean, "rstd": mean}, "mean must have shape|rstd must have"),
+        (fastnorm.layer_norm_backward, (dy, x), {"out": x[:2]}, "out must have the shape"),
+        (fastnorm.group_norm_backward, (dy, x, 4), {}, "num_groups must divide"),
+        (fastnorm.batch_norm_backward, (dy, x), {"training": True, "channel_axis": 0}, "channel_axis"),
+        (fastnorm.batch_norm_backward, (dy[:1, :, :1], x[:1, :, :1]), {"training": True}, "more than one value"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(*args, **keywords)
