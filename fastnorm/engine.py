@@ -94,10 +94,8 @@ def apply(
         backend, wide = registry.load("reference"), None
     x, target = viewed(call.x, view, order), call.y if order is None else call.y.transpose(order)
     y = target.reshape(view)
-    contiguous = x.flags.c_contiguous and y.flags.c_contiguous
-    few = weight is None and 1 < columns <= tuning.FEW_COLUMNS and contiguous
-    at_once = fusion is not None and weight is None and order is None and contiguous and not few and wide is None
-    if fusion is not None and at_once:
+    contiguous = order is None and x.flags.c_contiguous and y.flags.c_contiguous
+    if fusion is not None and weight is None and contiguous and wide is None:
         backend.affine_fused(fusion, x, y, flat)
         return
     if fusion is not None:
@@ -105,27 +103,12 @@ def apply(
         x = viewed(call.x, view, order)
     if wide is not None:
         _apply_lines(backend, x, y, flat, wide, weight, bias)
-    elif few:
-        _apply_few_columns(backend, x, y, flat)
     else:
         backend.affine(x, y, flat, weight, bias)
     if not np.may_share_memory(y, call.y):  # the transposition could not be seen as a view
         np.copyto(target, y.reshape(target.shape))
     if fusion is not None:
         backend.after(fusion, call.y)
-
-
-def _apply_few_columns(backend: Reference, x: Array, y: Array, coefficients: Affine) -> None:
-    """Apply down columns too few for a vector, several rows as one; the bits are those of row by row."""
-    outer, reduce, columns = x.shape
-    together = max(1, tuning.PACKED_COLUMNS // columns)
-    whole = reduce - reduce % together
-    repeated = Affine(*(np.tile(part, (1, together)) for part in coefficients))
-    packed = outer, whole // together, columns * together
-    if whole:
-        backend.affine(x[:, :whole].reshape(packed), y[:, :whole].reshape(packed), repeated)
-    if whole < reduce:
-        backend.affine(x[:, whole:], y[:, whole:], coefficients)
 
 
 def _apply_lines(

@@ -29,8 +29,8 @@ from fastnorm.recipe import Moments, Rule, line_terms, reciprocal_root
 Array = npt.NDArray[Any]
 
 # rstd beyond these makes float32 coefficients, which hold its square, leave their range.
-SMALLEST_RSTD = 2.0**-50
-LARGEST_RSTD = 2.0**50
+SMALLEST_SLOPED = 2.0**-50
+LARGEST_SLOPED = 2.0**50
 
 # NaN and infinities of x and dy come through without a warning.
 quiet = np.errstate(over="ignore", invalid="ignore")
@@ -145,7 +145,7 @@ def _outside(call: Call, *coefficients: Array, exponent: int) -> Array | None:
     """Which lines have coefficients that leave the range of float32 on the way; None if none has."""
     if call.compute != FLOAT32:
         return None
-    low, high = SMALLEST_RSTD**exponent, LARGEST_RSTD**exponent
+    low, high = SMALLEST_SLOPED**exponent, LARGEST_SLOPED**exponent
     outside = np.zeros(coefficients[0].shape, bool)
     for size in map(np.abs, coefficients):
         # What is 0 or infinite makes the same of any number in float32.

@@ -151,6 +151,9 @@ class Cython(Reference):
         self._kernels.affine(x, y, *numbers, weight, bias, *_fused(_PLAIN, x), self._threads_for(x))
 
     def affine_fused(self, fusion: Fusion, x: Array, y: Array, coefficients: Affine) -> None:
+        if 1 < x.shape[2] <= tuning.FEW_COLUMNS:  # several positions as one, which goes step by step alone
+            super().affine_fused(fusion, x, y, coefficients)
+            return
         numbers = (np.ascontiguousarray(part) for part in coefficients)
         self._kernels.affine(x, y, *numbers, None, None, *_fused(fusion, x), self._threads_for(x))
 

@@ -172,6 +172,11 @@ class Numba(Reference):
         self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
     ) -> None:
         outer, _, inner = x.shape
+        if weight is None and bias is None and 1 < inner <= tuning.FEW_COLUMNS:
+            done = self._affine_few_columns(x, y, coefficients)
+            if done == x.shape[1]:
+                return
+            x, y = x[:, done:], y[:, done:]
         chunks, _ = chunks_of(x.shape)
         numbers = (_read_only(np.ascontiguousarray(part)) for part in coefficients)
         positions = (_read_only(_NOTHING.astype(x.dtype) if part is None else part) for part in (weight, bias))
@@ -180,6 +185,21 @@ class Numba(Reference):
             _share(rows.affine_rows, rows.parallel_affine_rows, outer * chunks, arguments)
         else:
             _share(columns.affine_columns, columns.parallel_affine_columns, outer * chunks, arguments)
+
+    def _affine_few_columns(self, x: Array, y: Array, coefficients: Affine) -> int:
+        """Apply to columns too few for a vector, several positions as one; return how many of these are done.
+
+        The bits are those of one by one.
+        """
+        outer, length, columns = x.shape
+        together = tuning.PACKED_COLUMNS // columns
+        done: int = length - length % together
+        if not done or not (x.flags.c_contiguous and y.flags.c_contiguous):
+            return 0
+        packed = outer, done // together, columns * together
+        repeated = Affine(*(np.tile(part, (1, together)) for part in coefficients))
+        self.affine(x[:, :done].reshape(packed), y[:, :done].reshape(packed), repeated)
+        return done
 
     def normalize(
         self, x: Array, y: Array, weight: Array, bias: Array, per_position: bool, segments: int, rule: Rule,
