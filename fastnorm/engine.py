@@ -33,7 +33,22 @@ ArrayOrStats = Any
 
 
 class Stats(NamedTuple):
-    """What a norm has computed on its way, float64, shaped to broadcast against x."""
+    """What a norm has computed on its way; see ``return_stats``.
+
+    Attributes
+    ----------
+    mean : ndarray
+        What was subtracted; float64, shaped to broadcast against x.
+    rstd : ndarray
+        What that was multiplied by, ``1 / sqrt(var + eps)``, before weight and bias; likewise.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> y, stats = fastnorm.layer_norm([[1.0, 2.0, 3.0]], eps=0.0, return_stats=True)
+    >>> stats.mean, stats.rstd.round(4)
+    (array([[2.]]), array([[1.2247]]))
+    """
 
     mean: Array
     rstd: Array

@@ -37,7 +37,22 @@ quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 class Gradients(NamedTuple):
-    """The gradients of x, of weight and of bias; None for what a norm does not have."""
+    """What a backward pass returns.
+
+    Attributes
+    ----------
+    dx : ndarray
+        The gradient of x, in its shape.
+    dweight, dbias : ndarray or None
+        Those of weight and bias, in theirs; None for what a norm does not have.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> gradients = fastnorm.layer_norm_backward([[1.0, 0.0, 0.0]], [[1.0, 2.0, 3.0]])
+    >>> gradients.dx.round(4), gradients.dbias
+    (array([[ 0.2041, -0.4082,  0.2041]]), array([1., 0., 0.]))
+    """
 
     dx: Array
     dweight: Array | None

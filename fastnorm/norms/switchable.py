@@ -37,7 +37,25 @@ def _given(
 
 
 class SwitchableGradients(NamedTuple):
-    """The gradients of x, of the weights of the mixtures, of weight and of bias."""
+    """What `switchable_norm_backward` returns.
+
+    Attributes
+    ----------
+    dx : ndarray
+        The gradient of x, in its shape.
+    dmean_weight, dvar_weight : ndarray
+        Those of the weights of the two mixtures, (3,).
+    dweight, dbias : ndarray
+        Those of weight and bias, (C,).
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> x, dy = [[[1.0, 2.0], [3.0, 5.0]]], [[[1.0, 0.0], [0.0, 0.0]]]
+    >>> gradients = fastnorm.switchable_norm_backward(dy, x, [0.0] * 3, [0.0] * 3, training=True)
+    >>> gradients.dx.shape, gradients.dbias
+    ((1, 2, 2), array([1., 0.]))
+    """
 
     dx: Array
     dmean_weight: Array

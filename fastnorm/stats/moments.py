@@ -46,6 +46,13 @@ class Moments:
         What computed it.
     roundoff : float
         The unit roundoff of the dtype it was computed in, such as 2^-24.
+
+    Examples
+    --------
+    >>> import fastnorm
+    >>> found = fastnorm.moments([1.0, 2.0, 3.0, 4.0], ddof=1)
+    >>> float(found.mean), round(float(found.var), 4), round(float(found.std), 4)
+    (2.5, 1.6667, 1.291)
     """
 
     mean: Any
