@@ -93,6 +93,7 @@ bench-compare: $(VENV)/bench.installed
 
 bench-smoke: $(VENV)/bench.installed
 	$(BIN)/pytest bench/test_speed.py --small --benchmark-disable
+	$(BIN)/python -P bench/correction.py --isa base --json --rounds 1 > /dev/null  # calls kernels themselves
 
 # UPDATE=--update stores the counts.
 bench-instructions: $(VENV)/bench.installed

@@ -9,12 +9,12 @@ four neighbours, in the median of interleaved rounds.
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 import fastnorm
+from fastnorm.lab.timing import interleaved
 
 CLIFF = 1.5
 BYTES = 2**21  # of input, so that lengths differ and not sizes
@@ -97,20 +97,8 @@ def all_series(quick: bool) -> Iterator[tuple[str, Series]]:
 
 def nanoseconds(calls: Series) -> dict[str, float]:
     """Return the median nanoseconds of each call, over interleaved rounds."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, int(SECONDS_PER_SAMPLE / (time.perf_counter() - start)))
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            samples[name].append((time.perf_counter() - start) / repeats[name] * 1e9)
-    return {name: statistics.median(taken) for name, taken in samples.items()}
+    seconds = interleaved(calls, sample=SECONDS_PER_SAMPLE, minimum_rounds=ROUNDS, maximum_rounds=ROUNDS)
+    return {name: taken * 1e9 for name, taken in seconds.items()}
 
 
 def main() -> int:

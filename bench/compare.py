@@ -120,6 +120,7 @@ def build(folder: Path, revisions: Mapping[str, str | None]) -> dict[str, Path]:
     return trees
 
 
+# Not by the processes of `fastnorm bench`: they belong to what is compared, and a revision may have others, or none.
 def work() -> int:
     """Time one side: requests come in, and answers go out, as lines of JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one

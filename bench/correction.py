@@ -15,7 +15,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -43,6 +42,7 @@ from fastnorm.backends.numba.lanes import (
 )
 from fastnorm.backends.numba.rows import normalize_rows
 from fastnorm.backends.numba.short_rows import normalize_short_rows
+from fastnorm.lab.timing import seconds_per_call
 from fastnorm.recipe import Rule
 
 # rows x length, and how much more than the uncorrected kernel ours may take.
@@ -106,10 +106,7 @@ def uncorrected(x, y, weight, bias, eps):
 def seconds(function: Callable[[], object], calls: int) -> float:
     """Return the seconds of one call, over so many in a row after an untimed one."""
     function()
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls
+    return seconds_per_call(function, calls)
 
 
 def measure(rows: int, length: int, rounds: int) -> dict[str, float]:
@@ -122,7 +119,8 @@ def measure(rows: int, length: int, rounds: int) -> dict[str, float]:
     # The entry points themselves: the uncorrected kernel has no Python in front of it either.
     if registry.why_not("cython") is None:
         normalize = registry.load("cython")._kernels.normalize
-        numbers = rule.measure, rule.divisor(length), rule.eps, rule.floor, None, None, 1
+        no_statistics, nothing_fused = (None,) * 2, (None,) * 5
+        numbers = rule.measure, rule.divisor(length), rule.eps, rule.floor, *no_statistics, *nothing_fused, 1
         functions["cython"] = lambda: normalize(x, y, weight, bias, True, 1, *numbers)
     nothing = np.empty(0)
     numbers_numba = int(rule.measure), float(rule.divisor(length)), rule.eps, rule.floor, nothing, nothing, 0, rows

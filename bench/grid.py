@@ -1,7 +1,7 @@
 """The cells that are measured, (op, shape, dtype), and the calls of fastnorm and of NumPy that serve one.
 
-Everything in `bench` that measures the library as a whole takes its cells from here. Nothing of fastnorm is imported:
-a cell is bound to whichever version of the library its user has.
+Everything in `bench` that measures the library as a whole takes its cells from here. Nothing of fastnorm is imported,
+the grid of `fastnorm bench` neither: a cell is bound to whichever version of the library its user has.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

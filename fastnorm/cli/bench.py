@@ -5,22 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import sys
 import textwrap
 
 import fastnorm
-from fastnorm.cli.benchmark import report
+from fastnorm.cli.benchmark import figures, report
 from fastnorm.cli.benchmark.grid import OPS, chosen
 from fastnorm.cli.benchmark.libraries import FASTNORM, PEERS, missing
 from fastnorm.cli.benchmark.measurement import Effort, measure
 from fastnorm.cli.benchmark.results import Results
-from fastnorm.cli.printing import print_table
+from fastnorm.cli.drawing import why_not_drawn, write_figure
+from fastnorm.cli.printing import WIDTH, fail, plural, print_machine, print_sentences, print_table
 from fastnorm.cli.progress import progress_bar
-from fastnorm.lab.plots import require_matplotlib
 
 __all__ = ["add_arguments", "run"]
 
-WIDTH = 110
 FORMATS = (".png", ".svg")
 
 
@@ -38,14 +36,7 @@ def _figure_file(text: str) -> pathlib.Path:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """
-    Declare the command's arguments.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of ``fastnorm bench``.
-    """
+    """Declare the command's arguments."""
     parser.add_argument("--quick", action="store_true", help="a dozen cells, shorter timings: within a minute")
     parser.add_argument("--ops", nargs="+", choices=OPS, metavar="OP", help=f"these alone, of {', '.join(OPS)}")
     peers = parser.add_mutually_exclusive_group()
@@ -67,11 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     Measure, print, and draw where that is asked for.
 
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        As `add_arguments` declares them.
-
     Returns
     -------
     int
@@ -81,14 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     named = arguments.peers or ()
     for name in named:
         if gone := missing(name):
-            return _fail(f"--peers {name}: {' and '.join(gone)} not installed")
-    if arguments.plot is not None:
-        try:
-            require_matplotlib()  # before the measurement, so that what is missing shows at once
-        except ImportError as error:
-            return _fail(str(error))
-        if not arguments.plot.parent.is_dir():
-            return _fail(f"could not write {arguments.plot}: there is no directory {arguments.plot.parent}")
+            return fail("bench", f"--peers {name}: {' and '.join(gone)} not installed")
+    if reason := why_not_drawn(arguments.plot):
+        return fail("bench", reason)
     with progress_bar() as progress:
         results = measure(
             chosen(quick=arguments.quick, ops=arguments.ops),
@@ -98,15 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
             progress,
         )
     if FASTNORM in results.left_out:
-        return _fail(f"its own process could not start: {results.left_out[FASTNORM]}")
+        return fail("bench", f"its own process could not start: {results.left_out[FASTNORM]}")
     if arguments.json:
         print(json.dumps(results.as_json(), indent=2))
     else:
         _print_results(results)
     status = 0
     for one in results.failed:
-        status = _fail(f"{one.cell.name}: {one.errors[FASTNORM]}")
-    return _draw(results, arguments.plot) or status
+        status = fail("bench", f"{one.cell.name}: {one.errors[FASTNORM]}")
+    return write_figure("bench", figures.draw, results, arguments.plot) or status
 
 
 def _effort(quick: bool, rounds: int | None) -> Effort:
@@ -114,34 +95,11 @@ def _effort(quick: bool, rounds: int | None) -> Effort:
     return effort if rounds is None else effort._replace(rounds=rounds)
 
 
-def _fail(message: str) -> int:
-    print(f"fastnorm bench: {message}", file=sys.stderr)
-    return 1
-
-
-def _draw(results: Results, path: pathlib.Path | None) -> int:
-    if path is None:
-        return 0
-    from fastnorm.cli.benchmark import figures
-
-    try:
-        figures.draw(results, path)
-    except (OSError, ValueError) as error:
-        return _fail(f"could not write {path}: {error}")
-    print(f"Drawn in {path}", file=sys.stderr)
-    return 0
-
-
 def _print_results(results: Results) -> None:
-    machine, count = results.machine, results.threads
-    print(
-        f"{machine['processor']}, {machine['cpus']} CPUs, {count} {'thread' if count == 1 else 'threads'} for each "
-        f"library, {results.rounds} rounds; "
-        + ", ".join(f"{package} {version}" for package, version in results.versions.items())
-    )
+    how = f"{plural(results.threads, 'thread')} for each library, {results.rounds} rounds"
+    print_machine(results.machine, how, results.versions)
     print()
     print_table(report.headers(results), report.rows(results), text_columns={0}, repeated=1, mark=report.MARK)
     print(textwrap.fill(report.NOTE, WIDTH))
     print()
-    for sentence in report.sentences(results):
-        print(textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    print_sentences(report.sentences(results))

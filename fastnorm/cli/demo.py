@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import json
 import pathlib
 import platform
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,19 +14,13 @@ from typing import Any
 import numpy as np
 
 import fastnorm
-from fastnorm.cli import numpy_norms, workloads
-from fastnorm.cli.measure import (
-    DemoResult,
-    NormResult,
-    PipelineResult,
-    worst_difference,
-    worst_error,
-)
+from fastnorm.cli import numpy_norms, plot, workloads
+from fastnorm.cli.drawing import why_not_drawn, write_figure
+from fastnorm.cli.measure import DemoResult, NormResult, PipelineResult, worst_difference, worst_error
 from fastnorm.cli.pipelines import Pipeline, pipelines
-from fastnorm.cli.printing import print_table
+from fastnorm.cli.printing import fail, print_machine, print_table
 from fastnorm.cli.progress import progress_bar
-from fastnorm.lab.peers import version
-from fastnorm.lab.plots import require_matplotlib
+from fastnorm.lab.peers import versions
 from fastnorm.lab.timing import interleaved
 from fastnorm.settings import usable_cpus
 from fastnorm.tuning import cpu_model
@@ -45,14 +37,7 @@ PIPELINE_NOTE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """
-    Declare the command's arguments.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of ``fastnorm demo``.
-    """
+    """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON, times in seconds")
     parser.add_argument("--quick", action="store_true", help="measure each norm for a shorter time")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.png", help="draw the result as well")
@@ -62,44 +47,23 @@ def run(arguments: argparse.Namespace) -> int:
     """
     Measure, print, and draw where that is asked for.
 
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        With `json`, `quick` and `plot` as `add_arguments` declares them.
-
     Returns
     -------
     int
         The command's exit status: 0, or 1 if a package that the demo needs is missing or the plot cannot be written.
     """
-    plot = None
     try:
         data = workloads.load_data()
-        if arguments.plot is not None:
-            # Before the measurement, so that what is missing shows at once.
-            require_matplotlib()
-            plot = importlib.import_module("fastnorm.cli.plot")
     except ImportError as error:
-        return _fail(str(error))
-    if arguments.plot is not None and not arguments.plot.parent.is_dir():
-        return _fail(f"could not write {arguments.plot}: there is no directory {arguments.plot.parent}")
+        return fail("demo", str(error))
+    if reason := why_not_drawn(arguments.plot):
+        return fail("demo", reason)
     result = _measure(data, quick=arguments.quick)
     if arguments.json:
         print(json.dumps(_as_json(result), indent=2))
     else:
         _print_result(result)
-    if plot is not None:
-        try:
-            plot.draw(result, arguments.plot)
-        except (OSError, ValueError) as error:
-            return _fail(f"could not write {arguments.plot}: {error}")
-        print(f"Drawn in {arguments.plot}", file=sys.stderr)
-    return 0
-
-
-def _fail(message: str) -> int:
-    print(f"fastnorm demo: {message}", file=sys.stderr)
-    return 1
+    return write_figure("demo", plot.draw, result, arguments.plot)
 
 
 def _measure(data: workloads.Data, *, quick: bool) -> DemoResult:
@@ -115,7 +79,8 @@ def _measure(data: workloads.Data, *, quick: bool) -> DemoResult:
             progress(done, steps, pipeline.name)
             pipeline_results.append(_measure_pipeline(pipeline, quick=quick))
         progress(steps, steps, "")
-    return DemoResult(norm_results, pipeline_results, _machine(), _versions())
+    packages = versions(("python", "fastnorm", "numpy", "numba", "scikit-learn"))
+    return DemoResult(norm_results, pipeline_results, _machine(), packages)
 
 
 def _measure_row(row: workloads.Row, *, quick: bool) -> NormResult:
@@ -202,11 +167,6 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {package: version(package) for package in ("fastnorm", "numpy", "numba", "scikit-learn")}
-    return {"python": platform.python_version()} | {name: text for name, text in found.items() if text is not None}
-
-
 def _as_json(result: DemoResult) -> dict[str, Any]:
     document = dataclasses.asdict(result)
     measured: list[NormResult | PipelineResult] = [*result.norms, *result.pipelines]
@@ -241,11 +201,7 @@ def _pipeline_cells(result: PipelineResult) -> list[str]:
 
 
 def _print_result(result: DemoResult) -> None:
-    machine, versions = result.machine, result.versions
-    print(
-        f"{machine['processor']}, {machine['cpus']} CPUs, {machine['fastnorm_threads']} threads for fastnorm; "
-        + ", ".join(f"{package} {version}" for package, version in versions.items())
-    )
+    print_machine(result.machine, f"{result.machine['fastnorm_threads']} threads for fastnorm", result.versions)
     print()
     print_table(NORM_HEADERS, [_norm_cells(one) for one in result.norms], text_columns={0, 1, 5})
     print(NORM_NOTE)

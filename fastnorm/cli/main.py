@@ -1,4 +1,8 @@
-"""``fastnorm demo | bench | stability | tune | info | explain``: one parser, each command in its own module."""
+"""``fastnorm demo | bench | stability | tune | info | explain``: one parser.
+
+A command is a module with `add_arguments`, which is given its parser, and `run`, which is given what was parsed and
+returns the exit status; `info` and `explain`, which are short, stand here.
+"""
 
 import argparse
 import json
@@ -9,6 +13,7 @@ from dataclasses import asdict
 
 import fastnorm
 from fastnorm.cli import bench, demo, stability, tune
+from fastnorm.cli.printing import fail
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -31,8 +36,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     try:
         explanation = fastnorm.explain(arguments.op, arguments.shape, arguments.dtype)
     except (TypeError, ValueError, RuntimeError) as error:
-        print(f"fastnorm explain: {error}", file=sys.stderr)
-        return 2
+        return fail("explain", str(error), 2)
     print(json.dumps(asdict(explanation), indent=2) if arguments.json else explanation)
     return 0
 
@@ -42,21 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastnorm {fastnorm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demonstration = commands.add_parser("demo", help="normalise real data, NumPy beside fastnorm")
-    demo.add_arguments(demonstration)
-    demonstration.set_defaults(run=demo.run)
-
-    benchmark = commands.add_parser("bench", help="this machine: fastnorm beside the libraries installed on it")
-    bench.add_arguments(benchmark)
-    benchmark.set_defaults(run=bench.run)
-
-    experiment = commands.add_parser("stability", help="how right mean and variance come out on hard data")
-    stability.add_arguments(experiment)
-    experiment.set_defaults(run=stability.run)
-
-    thresholds = commands.add_parser("tune", help="measure this machine and keep the dispatcher's thresholds for it")
-    tune.add_arguments(thresholds)
-    thresholds.set_defaults(run=tune.run)
+    for name, module, words in (
+        ("demo", demo, "normalise real data, NumPy beside fastnorm"),
+        ("bench", bench, "this machine: fastnorm beside the libraries installed on it"),
+        ("stability", stability, "how right mean and variance come out on hard data"),
+        ("tune", tune, "measure this machine and keep the dispatcher's thresholds for it"),
+    ):
+        command = commands.add_parser(name, help=words)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
 
     info = commands.add_parser("info", help="processor, backends, variants, threads, cache, versions")
     info.add_argument("--json", action="store_true", help="print JSON")

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastnorm.cli.measure import DemoResult, NormResult, PipelineResult
-from fastnorm.lab.plots import import_matplotlib
+from fastnorm.lab.plots import empty_figure
 
 __all__ = ["draw"]
 
-# Told apart also by readers who do not see red or green, and in grey.
-NUMPY_COLOUR = "#d08b2e"
-FASTNORM_COLOUR = "#1f5f8b"
+# Told apart also by readers who do not see red or green, and in grey; NumPy is the peer here.
+FASTNORM_COLOUR, PEER_COLOUR = "#1f5f8b", "#d08b2e"
 # Errors of exactly zero have no place on a log axis; they are drawn at its left end.
 SMALLEST_ERROR = 1e-10
 INCHES_PER_BAR = 0.27
@@ -41,14 +40,10 @@ def draw(result: DemoResult, path: str | pathlib.Path) -> None:
     """
     if not result.norms:
         raise ValueError("draw: expected a result with at least one norm, got none")
-    figures = import_matplotlib("matplotlib.figure")
-    canvases = import_matplotlib("matplotlib.backends.backend_agg")
     heights = [INCHES_PER_BAR * max(len(result.norms), 4)]
     if result.pipelines:
         heights.append(0.55 * len(result.pipelines))
-    figure = figures.Figure(figsize=(14, sum(heights) + 0.6 + len(heights)), layout="constrained")
-    # Drawn on Agg's canvas: needs no display, and leaves the process's choice of backend alone.
-    canvases.FigureCanvasAgg(figure)
+    figure = empty_figure(14, sum(heights) + 0.6 + len(heights))
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=(3, 2))
     # Fastest at the top: the axis counts upwards.
     norms = sorted(result.norms, key=lambda one: one.speedup)
@@ -91,7 +86,7 @@ def _draw_bars(axes: Any, results: Sequence[NormResult | PipelineResult], time_t
         positions,
         [one.speedup - 1 for one in results],
         left=1,
-        color=[FASTNORM_COLOUR if one.speedup >= 1 else NUMPY_COLOUR for one in results],
+        color=[FASTNORM_COLOUR if one.speedup >= 1 else PEER_COLOUR for one in results],
         height=0.7,
     )
     for position, one in zip(positions, results, strict=True):
@@ -142,7 +137,7 @@ def _draw_errors(axes: Any, norms: Sequence[NormResult]) -> None:
     fastnorm_errors = [max(one.fastnorm_error, SMALLEST_ERROR) for one in norms]
     axes.hlines(positions, numpy_errors, fastnorm_errors, color="0.8", linewidth=1.5, zorder=1)
     # Larger below, so that it stays visible where both are equally far from float64.
-    axes.scatter(numpy_errors, positions, color=NUMPY_COLOUR, s=46, label="NumPy", zorder=2)
+    axes.scatter(numpy_errors, positions, color=PEER_COLOUR, s=46, label="NumPy", zorder=2)
     axes.scatter(fastnorm_errors, positions, color=FASTNORM_COLOUR, s=16, label="fastnorm", zorder=3)
     axes.set_xscale("log")
     axes.tick_params(axis="y", labelleft=False)

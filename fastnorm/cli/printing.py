@@ -1,11 +1,39 @@
-"""Tables on the terminal: with rich where it is installed, else plain and aligned."""
+"""What commands print: tables, with rich where it is installed, else plain and aligned; sentences; failures."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Sequence
+import sys
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
-__all__ = ["print_table"]
+__all__ = ["WIDTH", "fail", "plural", "print_machine", "print_sentences", "print_table"]
+
+WIDTH = 110  # of text
+
+
+def fail(command: str, message: str, status: int = 1) -> int:
+    """Print why a command fails to standard error, and return its exit status."""
+    print(f"fastnorm {command}: {message}", file=sys.stderr)
+    return status
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, such as ``1 thread`` and ``2 threads``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def print_machine(machine: Mapping[str, Any], how: str, versions: Mapping[str, str]) -> None:
+    """Print where, how and with which versions something was measured."""
+    listed = ", ".join(f"{package} {version}" for package, version in versions.items())
+    print(f"{machine['processor']}, {machine['cpus']} CPUs, {how}; {listed}")
+
+
+def print_sentences(sentences: Iterable[str]) -> None:
+    """Print sentences, each on lines of its own."""
+    for sentence in sentences:
+        print(textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def print_table(

@@ -6,17 +6,15 @@ import argparse
 import json
 import pathlib
 import sys
-import textwrap
 
 from fastnorm import lab
-from fastnorm.cli.printing import print_table
+from fastnorm.cli.drawing import why_not_drawn
+from fastnorm.cli.printing import fail, print_machine, print_sentences, print_table
 from fastnorm.cli.progress import progress_bar
-from fastnorm.lab.plots import require_matplotlib
 
 __all__ = ["add_arguments", "run"]
 
 MARK = "*"
-WIDTH = 110
 
 
 def _seed(text: str) -> int:
@@ -26,14 +24,7 @@ def _seed(text: str) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """
-    Declare the command's arguments.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of ``fastnorm stability``.
-    """
+    """Declare the command's arguments."""
     parser.add_argument("--quick", action="store_true", help="fewer data sets, shorter timings")
     parser.add_argument(
         "--data",
@@ -60,27 +51,17 @@ def run(arguments: argparse.Namespace) -> int:
     """
     Measure, print, and draw where that is asked for.
 
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        As `add_arguments` declares them.
-
     Returns
     -------
     int
         The command's exit status: 0, or 1 if data cannot be read, matplotlib is missing or a file cannot be written.
     """
-    files = [path for path in (arguments.plot, arguments.html) if path is not None]
-    drawn = bool(files)
     try:
         data = None if arguments.data is None else [one for path in arguments.data for one in lab.load(path)]
-        if drawn:
-            require_matplotlib()  # before the measurement, so that what is missing shows at once
-    except (OSError, ValueError, ImportError) as error:
-        return _fail(str(error))
-    for path in files:
-        if not path.parent.is_dir():
-            return _fail(f"could not write {path}: there is no directory {path.parent}")
+    except (OSError, ValueError) as error:
+        return fail("stability", str(error))
+    if reason := why_not_drawn(arguments.plot, arguments.html):
+        return fail("stability", reason)
     with progress_bar() as progress:
         results = lab.run(
             data,
@@ -88,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             algorithms=list(dict.fromkeys(arguments.algorithms)),
             peers=not arguments.no_peers,
             quick=arguments.quick,
-            curves=data is None or drawn,
+            curves=data is None or arguments.plot is not None or arguments.html is not None,
             seed=arguments.seed,
             progress=progress,
         )
@@ -97,11 +78,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print_results(results)
     return _write(results, arguments.plot, arguments.html)
-
-
-def _fail(message: str) -> int:
-    print(f"fastnorm stability: {message}", file=sys.stderr)
-    return 1
 
 
 def _write(results: lab.Results, plot: pathlib.Path | None, html: pathlib.Path | None) -> int:
@@ -115,16 +91,12 @@ def _write(results: lab.Results, plot: pathlib.Path | None, html: pathlib.Path |
             html.write_text(lab.page(results), encoding="utf-8")
             print(f"Written to {html}", file=sys.stderr)
     except (OSError, ValueError) as error:
-        return _fail(f"could not write {path}: {error}")
+        return fail("stability", f"could not write {path}: {error}")
     return 0
 
 
 def _print_results(results: lab.Results) -> None:
-    machine = results.machine
-    print(
-        f"{machine['processor']}, {machine['cpus']} CPUs, {machine['fastnorm threads']} threads for fastnorm; ", end=""
-    )
-    print(", ".join(f"{package} {version}" for package, version in results.versions.items()))
+    print_machine(results.machine, f"{results.machine['fastnorm threads']} threads for fastnorm", results.versions)
     for table in lab.tables(results):
         print(f"\n{table.title} ({MARK} best)")
         headers = [header.replace("_", "\n").replace("-", "\n") for header in table.headers]
@@ -135,5 +107,4 @@ def _print_results(results: lab.Results) -> None:
         print_table(headers, cells, text_columns={0}, repeated=table.labels, mark=MARK)
         print(table.note)
     print()
-    for sentence in lab.findings(results):
-        print(textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    print_sentences(lab.findings(results))

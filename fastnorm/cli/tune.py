@@ -18,7 +18,7 @@ import numpy as np
 import fastnorm
 from fastnorm import tuning
 from fastnorm.backends import registry
-from fastnorm.cli.printing import print_table
+from fastnorm.cli.printing import fail, print_table
 from fastnorm.cli.progress import Progress, progress_bar
 from fastnorm.lab.timing import interleaved
 from fastnorm.memory import empty
@@ -58,7 +58,7 @@ class Measured:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the command."""
+    """Declare the command's arguments."""
     parser.add_argument(
         "--reset", action="store_true", help="forget what was measured on this machine, measure nothing"
     )
@@ -249,12 +249,8 @@ def _print(found: Measured) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, and keep the thresholds in the user's cache directory.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        As `add_arguments` declares them.
+    """
+    Measure, print, and keep the thresholds in the user's cache directory.
 
     Returns
     -------
@@ -282,8 +278,8 @@ def run(arguments: argparse.Namespace) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(kept, indent=2), encoding="utf-8")
     except OSError as error:
-        print(f"\nfastnorm tune: {path} cannot be written: {error}", file=sys.stderr)
-        return 2
+        print(file=sys.stderr)
+        return fail("tune", f"{path} cannot be written: {error}", 2)
     if not arguments.json:
         print(f"; processes that start from now on read {path}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from fastnorm.cli import numpy_norms
 
 __all__ = [
+    "BYTE_MEAN",
+    "BYTE_VAR",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "Data",
@@ -29,6 +32,8 @@ __all__ = [
 # Of ImageNet's training images scaled to [0, 1]; what image models trained on ImageNet expect.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+# Of the same pixels as bytes, from 0 to 255.
+BYTE_MEAN, BYTE_VAR = IMAGENET_MEAN * 255, np.square(IMAGENET_STD * 255)
 
 
 class MissingExtraError(ImportError):
@@ -136,10 +141,8 @@ def space_to_depth(images: NDArray[Any], size: int) -> NDArray[Any]:
 
     Parameters
     ----------
-    images : ndarray, shape (count, height, width, channels)
-        What does not fill a block at the lower and right edge is dropped.
-    size : int
-        Side of a block in pixels.
+    images, size : ndarray and int
+        As of `split_into_patches`, a patch being a block.
 
     Returns
     -------
@@ -187,10 +190,6 @@ def _in_float64(value: Any) -> Any:
 def _own_copies(value: Any) -> Any:
     """Copy parameters, so that training with one library does not change the other's running statistics."""
     return value.copy() if isinstance(value, np.ndarray) else value
-
-
-def _mean_and_var(result: Any) -> tuple[Any, Any]:
-    return result.mean, result.var
 
 
 def _make_row(
@@ -329,16 +328,16 @@ def _rows(norms: ModuleType, data: Data) -> Iterator[Row]:
     yield row("lp_normalize p=1, digits", "lp_normalize", digits, p=1)
 
     # Statistics of the pixels' own scale, so that the photographs' bytes go in as they are.
-    byte_mean, byte_var = IMAGENET_MEAN * 255, np.square(IMAGENET_STD * 255)
-    yield row("normalize, photographs uint8", "normalize", data.photographs, byte_mean, byte_var, eps=0.0)
+    yield row("normalize, photographs uint8", "normalize", data.photographs, BYTE_MEAN, BYTE_VAR, eps=0.0)
     unit_var = np.square(IMAGENET_STD)
     yield row("normalize, photographs NCHW", "normalize", photographs_first, IMAGENET_MEAN, unit_var, channel_axis=1)
     yield row("standardize, patches", "standardize", patches)
     yield row("standardize, digits", "standardize", digits)
     yield row("min_max_scale, digits", "min_max_scale", digits)
     yield row("max_abs_scale, digits", "max_abs_scale", digits)
-    yield row("moments, photographs NHWC", "moments", photographs, axis=(0, 1, 2), result=_mean_and_var)
-    yield row("moments, patches", "moments", patches, axis=-1, result=_mean_and_var)
+    mean_and_var = attrgetter("mean", "var")
+    yield row("moments, photographs NHWC", "moments", photographs, axis=(0, 1, 2), result=mean_and_var)
+    yield row("moments, patches", "moments", patches, axis=-1, result=mean_and_var)
 
     lengths = np.ones((filter_count, 1, 1, 1), dtype=np.float32)
     yield row("weight_norm, filters", "weight_norm", filters, lengths)

@@ -16,7 +16,7 @@ from fastnorm.inspection import configuration
 from fastnorm.lab import datasets, layer_norms, sweeps
 from fastnorm.lab.datasets import Dataset
 from fastnorm.lab.exact import ExactMoments, exact_moments
-from fastnorm.lab.peers import LAYER_NORM_PEERS, VARIANCE_PEERS, Peer, installed, version
+from fastnorm.lab.peers import LAYER_NORM_PEERS, VARIANCE_PEERS, Peer, installed, versions
 from fastnorm.lab.results import Results, Row, Score
 from fastnorm.lab.scores import all_digits, log_relative_error, units_in_last_place
 from fastnorm.lab.timing import interleaved
@@ -141,7 +141,7 @@ def run(
         kappa_count=FAMILY_COUNT,
         n_kappa=sweeps.N_KAPPA,
         machine=_machine(),
-        versions=_versions(present),
+        versions=versions(("fastnorm", "python", "numpy", "numba", *sorted(present - {"numpy"}))),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     )
     steps = _steps(results, data, dtypes, variance, normalizing, quick=quick, speed=speed, curves=curves, seed=seed)
@@ -288,12 +288,3 @@ def _machine() -> dict[str, Any]:
         "fastnorm backend": fastnorm.explain("moments", (TIMED_COUNT,), "float32").backend,
         "variant": found["cython"].get("variant chosen", "none"),
     }
-
-
-def _versions(present: set[str]) -> dict[str, str]:
-    found = configuration()
-    versions = {"fastnorm": found["fastnorm"], "python": found["python"]}
-    for name in ("numpy", "numba", *sorted(present - {"numpy"})):
-        if (installed_version := version(name)) is not None:
-            versions[name] = installed_version
-    return versions

@@ -1,17 +1,21 @@
 """Other libraries that compute variances and layer norms, as their users call them; a peer is one row of a table."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
+import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EPSILON", "LAYER_NORM_PEERS", "VARIANCE_PEERS", "Peer", "installed", "version"]
+import fastnorm
+
+__all__ = ["EPSILON", "LAYER_NORM_PEERS", "VARIANCE_PEERS", "Peer", "installed", "versions"]
 
 Array = npt.NDArray[Any]
 Call = Callable[[], Any]
@@ -62,12 +66,14 @@ def installed(peer: Peer) -> bool:
     return True
 
 
-def version(package: str) -> str | None:
-    """Return the installed version of a package, None if there is none."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of packages, and of "python", in this order; what is not installed is left out."""
+    known = {"fastnorm": fastnorm.__version__, "python": platform.python_version()}
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = known.get(name) or importlib.metadata.version(name)
+    return found
 
 
 def _numpy_variance(x: Array) -> Call:

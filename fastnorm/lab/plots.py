@@ -14,7 +14,7 @@ from fastnorm.lab.labels import label_points, spread
 from fastnorm.lab.results import Curve, Results
 from fastnorm.lab.scores import all_digits
 
-__all__ = ["FIGURES", "draw", "import_matplotlib", "inline_svg", "require_matplotlib", "save"]
+__all__ = ["FIGURES", "draw", "empty_figure", "import_matplotlib", "inline_svg", "require_matplotlib", "save"]
 
 # Okabe and Ito's colours, told apart also by readers who do not see red or green; legible on white and on black.
 DTYPE_COLOURS = {"float16": "#cc79a7", "float32": "#d55e00", "float64": "#0072b2"}
@@ -78,7 +78,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float) -> Any:
+def empty_figure(width: float, height: float) -> Any:
+    """Return a figure of so many inches with nothing in it."""
     figure = import_matplotlib("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     # Drawn on Agg's canvas: needs no display, and leaves the process's choice of backend alone.
     import_matplotlib("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
@@ -98,7 +99,7 @@ def _against_kappa(results: Results) -> Any:
     names = [name for name in results.algorithms if any(curve.algorithm == name for curve in results.against_kappa)]
     columns = min(4, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = _figure(3.1 * columns + 0.6, 2.75 * rows + 0.9)
+    figure = empty_figure(3.1 * columns + 0.6, 2.75 * rows + 0.9)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         _mark_lost_digits(axes)
@@ -135,7 +136,7 @@ def _draw_with_bound(axes: Any, curve: Curve) -> None:
 
 def _against_n(results: Results) -> Any:
     dtypes = [dtype for dtype in results.dtypes if any(curve.dtype == dtype for curve in results.against_n)]
-    figure = _figure(5.2 * len(dtypes) + 0.4, 4.6)
+    figure = empty_figure(5.2 * len(dtypes) + 0.4, 4.6)
     for axes, dtype in zip(figure.subplots(1, len(dtypes), squeeze=False).ravel(), dtypes, strict=True):
         curves = [curve for curve in results.against_n if curve.dtype == dtype]
         for curve in curves:
@@ -174,7 +175,7 @@ def _against_speed(results: Results) -> Any:
         for dtype in results.dtypes
         if results.nanoseconds.get(dtype) and any(row.dtype == dtype for row in results.rows)
     ]
-    figure = _figure(5.2 * len(dtypes) + 0.4, 5.0)
+    figure = empty_figure(5.2 * len(dtypes) + 0.4, 5.0)
     panels = figure.subplots(1, len(dtypes), squeeze=False).ravel()
     for axes, dtype in zip(panels, dtypes, strict=True):
         times, digits, top = results.nanoseconds[dtype], results.mean_digits(dtype), all_digits(dtype)

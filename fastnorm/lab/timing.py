@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["interleaved"]
+__all__ = ["interleaved", "seconds_per_call"]
 
 
 def interleaved(
@@ -68,7 +68,7 @@ def interleaved(
         for name, function in functions.items():
             for _ in range(warm_up_calls):
                 function()
-            seconds = min(_seconds_per_call(function, 1) for _ in range(2))
+            seconds = min(seconds_per_call(function, 1) for _ in range(2))
             repeats[name] = max(1, math.ceil(sample / max(seconds, 1e-7)))
             # One more: each sample is preceded by an untimed call.
             round_seconds += seconds * (repeats[name] + 1)
@@ -79,11 +79,12 @@ def interleaved(
             for name in names if number % 2 == 0 else reversed(names):
                 # The untimed call refills the caches and lets another library's spinning threads come to rest.
                 functions[name]()
-                samples[name].append(_seconds_per_call(functions[name], repeats[name]))
+                samples[name].append(seconds_per_call(functions[name], repeats[name]))
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def _seconds_per_call(function: Callable[[], object], calls: int) -> float:
+def seconds_per_call(function: Callable[[], object], calls: int) -> float:
+    """Return the mean seconds of so many calls in a row."""
     start = time.perf_counter()
     for _ in range(calls):
         function()

@@ -6,6 +6,7 @@ from typing import Any
 
 import fastnorm
 from fastnorm.cli.benchmark.results import Results
+from fastnorm.cli.printing import plural
 from fastnorm.lab.plots import import_matplotlib
 
 __all__ = ["Choice", "choices", "draw_choices", "grouped"]
@@ -59,7 +60,7 @@ def grouped(threads: int) -> dict[str, dict[tuple[int, int], Choice]]:
 
 def _name(choice: Choice) -> str:
     backend, threads = choice
-    return f"{backend}, {threads} {'thread' if threads == 1 else 'threads'}"
+    return f"{backend}, {plural(threads, 'thread')}"
 
 
 def draw_choices(place: Any, results: Results) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
+from statistics import geometric_mean
 from typing import Any
 
 from fastnorm.cli.benchmark.choices import draw_choices
 from fastnorm.cli.benchmark.libraries import FASTNORM
-from fastnorm.cli.benchmark.results import CellResult, Results, geometric_mean, ratios_of
-from fastnorm.lab.plots import FAINT, INK, LOOK, import_matplotlib
+from fastnorm.cli.benchmark.results import CellResult, Results, ratios_of
+from fastnorm.cli.plot import FASTNORM_COLOUR, PEER_COLOUR
+from fastnorm.cli.printing import plural
+from fastnorm.lab.plots import FAINT, INK, LOOK, empty_figure, import_matplotlib
 
 __all__ = ["draw"]
 
-# Told apart also by readers who do not see red or green, and in grey; as in the demo's figure.
-FASTNORM_COLOUR, PEER_COLOUR = "#1f5f8b", "#d08b2e"
 # Where the numbers beside the bars stand, and how they are aligned.
 COLUMNS = ((0.855, "right"), (1.0, "right"))
 STYLE = LOOK | {"font.size": 9.5, "grid.color": "0.92", "axes.titleweight": "bold"}
@@ -43,13 +44,8 @@ def draw(results: Results, path: str | pathlib.Path) -> None:
     """
     if all(one.fastnorm is None for one in results.cells):
         raise ValueError("draw: expected a cell with a time of fastnorm, got none")
-    matplotlib = import_matplotlib("matplotlib")
-    figures = import_matplotlib("matplotlib.figure")
-    canvases = import_matplotlib("matplotlib.backends.backend_agg")
-    with matplotlib.rc_context(STYLE):
-        figure = figures.Figure(figsize=(14, 8.6), layout="constrained")
-        # Drawn on Agg's canvas: needs no display, and leaves the process's choice of backend alone.
-        canvases.FigureCanvasAgg(figure)
+    with import_matplotlib("matplotlib").rc_context(STYLE):
+        figure = empty_figure(14, 8.6)
         figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
         grid = figure.add_gridspec(2, 2, width_ratios=(1.18, 1))
         _draw_roofline(figure.add_subplot(grid[:, 0]), results)
@@ -61,10 +57,9 @@ def draw(results: Results, path: str | pathlib.Path) -> None:
 
 
 def _title(results: Results) -> str:
-    count = results.threads
     packages = ", ".join(f"{name} {version}" for name, version in results.versions.items() if name != "python")
-    threads = f"{count} {'thread' if count == 1 else 'threads'}"
-    return f"fastnorm bench: {results.machine.get('processor', 'this machine')}, {threads}\n{packages}"
+    where = results.machine.get("processor", "this machine")
+    return f"fastnorm bench: {where}, {plural(results.threads, 'thread')}\n{packages}"
 
 
 def _draw_roofline(axes: Any, results: Results) -> None:

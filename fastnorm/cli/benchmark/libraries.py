@@ -14,6 +14,8 @@ from fastnorm.cli.benchmark.grid import Cell
 
 __all__ = ["FASTNORM", "LIBRARIES", "MEMORY", "PEERS", "Library", "Prepare", "missing"]
 
+# Takes a cell, its arguments and how many threads may be used; returns the cell's call, None if the library lacks it.
+# The call takes no arguments; it returns y, or mean and variance, alone or before other results.
 Prepare = Callable[[Cell, Inputs, int], Callable[[], Any] | None]
 
 FASTNORM, MEMORY = "fastnorm", "memory"
@@ -30,7 +32,7 @@ class Library:
     home : str
         The module here that calls it, imported in its own process alone.
     function : str
-        The function there that takes a cell, its arguments and a number of threads, and returns a call or None.
+        Its `Prepare` there.
     """
 
     modules: tuple[str, ...]

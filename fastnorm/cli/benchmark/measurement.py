@@ -6,7 +6,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,9 +21,9 @@ from fastnorm.cli.benchmark.results import CellResult, Results
 from fastnorm.cli.benchmark.worker import Answer, Request
 from fastnorm.cli.progress import Progress
 from fastnorm.inspection import configuration
-from fastnorm.lab.peers import version
+from fastnorm.lab.peers import versions
 
-__all__ = ["Effort", "Started", "measure"]
+__all__ = ["Effort", "Started", "measure", "time_cell"]
 
 
 class Started(Protocol):
@@ -105,19 +105,58 @@ def measure(
             process.close()
     progress(len(cells), len(cells), "")
     libraries = [name for name in processes if name != MEMORY]
-    return Results(results, libraries, left_out, threads, effort.rounds, _machine(), _versions(libraries))
+    packages = [package for name in libraries for package in LIBRARIES[name].modules if package != "onnx"]
+    found = versions(["fastnorm", "python", *packages])
+    return Results(results, libraries, left_out, threads, effort.rounds, _machine(), found)
 
 
 def _measure_cell(
-    cell: Cell, processes: dict[str, Started], threads: int, effort: Effort, end: float, right: Path
+    cell: Cell, processes: Mapping[str, Started], threads: int, effort: Effort, end: float, right: Path
 ) -> CellResult:
     np.savez(right, *expected(cell))
-    request = Request(cell, str(right), effort.sample)
+    samples, errors, rounds = time_cell(cell, processes, effort, end, str(right))
+    shortest = {name: min(values) for name, values in samples.items()}
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    # What memory allows is its best: what held it up would flatter the libraries.
+    limit = shortest.pop(MEMORY, None)
+    medians.pop(MEMORY, None)
+    with fastnorm.config(num_threads=threads):
+        choice = fastnorm.explain(cell.op, cell.shape, cell.dtype)
+    return CellResult(cell, limit, medians, shortest, errors, choice.backend, choice.threads, rounds)
+
+
+def time_cell(
+    cell: Any, processes: Mapping[str, Started], effort: Effort, end: float = math.inf, right: str = ""
+) -> tuple[dict[str, list[float]], dict[str, str], int]:
+    """Time a cell in every process, in rounds whose order turns round.
+
+    Parameters
+    ----------
+    cell : object
+        What the processes know how to call.
+    processes : mapping of str to Started
+        By library.
+    effort : Effort
+        How long.
+    end : float
+        By `time.monotonic`; after it no round is begun but the first.
+    right : str
+        The file of the right result; without one nothing is checked.
+
+    Returns
+    -------
+    samples : dict of str to list of float
+        Seconds of each round, of the libraries that have the cell and in which nothing went wrong.
+    errors : dict of str to str
+        What went wrong in the others.
+    rounds : int
+        As many as there was time for.
+    """
     errors: dict[str, str] = {}
     ready = []
     # One after another: two at once would disturb each other's calibration.
     for name, process in processes.items():
-        process.send(request)
+        process.send(Request(cell, "" if name == MEMORY else right, effort.sample))
         answer = process.receive()
         if answer.error:
             errors[name] = answer.error
@@ -141,15 +180,7 @@ def _measure_cell(
         if name not in errors:
             processes[name].send(Request(release=True))  # memory is for the next cell
             processes[name].receive()
-    right_ones = {name: values for name, values in samples.items() if name not in errors}
-    shortest = {name: min(values) for name, values in right_ones.items()}
-    medians = {name: statistics.median(values) for name, values in right_ones.items()}
-    # What memory allows is its best: what held it up would flatter the libraries.
-    limit = shortest.pop(MEMORY, None)
-    medians.pop(MEMORY, None)
-    with fastnorm.config(num_threads=threads):
-        choice = fastnorm.explain(cell.op, cell.shape, cell.dtype)
-    return CellResult(cell, limit, medians, shortest, errors, choice.backend, choice.threads, rounds)
+    return {name: values for name, values in samples.items() if name not in errors}, errors, rounds
 
 
 def _machine() -> dict[str, Any]:
@@ -160,12 +191,3 @@ def _machine() -> dict[str, Any]:
         "system": found["platform"],
         "variant": found["cython"].get("variant chosen", "none"),
     }
-
-
-def _versions(libraries: Sequence[str]) -> dict[str, str]:
-    versions = {"fastnorm": fastnorm.__version__, "python": str(configuration()["python"])}
-    for name in libraries:
-        for package in LIBRARIES[name].modules:
-            if package != "onnx" and (found := version(package)) is not None:
-                versions[package] = found
-    return versions

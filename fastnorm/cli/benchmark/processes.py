@@ -15,10 +15,8 @@ from fastnorm.cli.benchmark.worker import Answer, Request
 __all__ = ["Process"]
 
 # The modules are those that this process sees, wherever it found them.
-START = (
-    "import json, sys; path, name, threads = json.loads(sys.argv[1]); sys.path[:] = path; "
-    "from fastnorm.cli.benchmark.worker import main; main(name, threads)"
-)
+START = "import json, sys; path, name, threads = json.loads(sys.argv[1]); sys.path[:] = path; "
+SERVE = "from fastnorm.cli.benchmark.worker import main; main(name, threads)"
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -35,20 +33,22 @@ class Process:
     Parameters
     ----------
     name : str
-        A key of `LIBRARIES`.
+        What it is called.
     threads : int
         How many it may use.
+    serve : str, optional
+        The code that runs there, given `name` and `threads`. By default the library is one of `LIBRARIES`.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
-        self._name, self._threads = name, threads
+    def __init__(self, name: str, threads: int, serve: str = SERVE) -> None:
+        self._name, self._threads, self._code = name, threads, START + serve
         self._started = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - outlives this block: `close` closes it
         self._start()
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, json.dumps([sys.path, self._name, self._threads])],
+            [sys.executable, "-c", self._code, json.dumps([sys.path, self._name, self._threads])],
             env=_environment(self._threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

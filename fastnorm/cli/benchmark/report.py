@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import geometric_mean
 
 from fastnorm.cli.benchmark.libraries import FASTNORM
-from fastnorm.cli.benchmark.results import CellResult, Results, geometric_mean, ratios_of
+from fastnorm.cli.benchmark.results import CellResult, Results, ratios_of
+from fastnorm.cli.printing import plural
 
 __all__ = ["MARK", "NOTE", "headers", "rows", "sentences"]
 
@@ -85,15 +87,15 @@ def _against_peers(results: Results) -> list[str]:
     count = len(compared)
     mean = geometric_mean(ratios_of(compared))
     said = [
-        f"Best peer / fastnorm, geometric mean of {_plural(count, 'cell')}: {_ratio(mean)} "
+        f"Best peer / fastnorm, geometric mean of {plural(count, 'cell')}: {_ratio(mean)} "
         f"({'fastnorm is faster' if mean > 1 else 'the best peer is faster' if mean < 1 else 'equal'}). "
         f"The best peer is chosen for each cell; against each alone: {_each_peer(results)}."
     ]
     if behind:
         listed = "; ".join(f"{one.cell.name} ({one.best_peer} {_ratio(one.ratio or 0)})" for one in behind)
-        said.append(f"A peer is ahead in {len(behind)} of {_plural(count, 'cell')}, the worst first: {listed}.")
+        said.append(f"A peer is ahead in {len(behind)} of {plural(count, 'cell')}, the worst first: {listed}.")
     else:
-        said.append(f"A peer is ahead in none of {_plural(count, 'cell')}.")
+        said.append(f"A peer is ahead in none of {plural(count, 'cell')}.")
     said += _by_shortest(results)
     kinds = {kind: geometric_mean(ratios_of(cells)) for kind, cells in results.by_kind().items()}
     listed = ", ".join(f"{kind} {_ratio(value)}" for kind, value in sorted(kinds.items(), key=lambda item: item[1]))
@@ -109,7 +111,7 @@ def _by_shortest(results: Results) -> list[str]:
     ahead = sum(ratio < 1 for ratio in ratios)
     return [
         f"By each library's shortest round instead of its median: {_ratio(geometric_mean(ratios))}, a peer ahead in "
-        f"{ahead} of {_plural(len(ratios), 'cell')}; the two differ much where the machine has other work to do."
+        f"{ahead} of {plural(len(ratios), 'cell')}; the two differ much where the machine has other work to do."
     ]
 
 
@@ -135,7 +137,7 @@ def _against_memory(results: Results) -> list[str]:
     beyond = sum(share > 1 for share in shares.values())
     if beyond:
         said.append(
-            f"In {_plural(beyond, 'cell')} the limit was measured slower than fastnorm, as where the machine has other "
+            f"In {plural(beyond, 'cell')} the limit was measured slower than fastnorm, as where the machine has other "
             "work meanwhile: those shares tell nothing."
         )
     return said
@@ -147,9 +149,5 @@ def _what_went_wrong(results: Results) -> list[str]:
         said += [f"Error of {name} in {one.cell.name}: {message}." for name, message in one.errors.items()]
     hasty = sum(one.rounds < results.rounds for one in results.cells)
     if hasty:
-        said.append(f"Time ran out: {_plural(hasty, 'cell')} had fewer than {results.rounds} rounds.")
+        said.append(f"Time ran out: {plural(hasty, 'cell')} had fewer than {results.rounds} rounds.")
     return said
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import geometric_mean
 from typing import Any
 
 from fastnorm.cli.benchmark.grid import Cell
 from fastnorm.cli.benchmark.libraries import FASTNORM
 
-__all__ = ["CellResult", "Results", "geometric_mean", "ratios_of"]
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """Return the geometric mean of positive numbers, at least one."""
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
+__all__ = ["CellResult", "Results", "ratios_of"]
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,7 @@ __all__ = ["prepare"]
 
 
 def prepare(cell: Cell, given: Inputs, threads: int) -> Callable[[], Any]:
-    """Return a cell's call.
-
-    Parameters
-    ----------
-    cell : Cell
-        What to compute.
-    given : Inputs
-        Of what.
-    threads : int
-        Not looked at: the environment of the process says it, since JAX asks only once.
-
-    Returns
-    -------
-    callable
-        Takes no arguments; returns an array or several.
-    """
+    """Return a cell's call; the environment of the process says how many threads, since JAX asks only once."""
     jax = importlib.import_module("jax")
     jax.config.update("jax_enable_x64", cell.dtype == "float64")  # off by default
     arrays = [jax.numpy.asarray(array) for array in given]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastnorm.cli.benchmark.arrays import Inputs
 from fastnorm.cli.benchmark.grid import Cell
+from fastnorm.lab.timing import seconds_per_call
 
 __all__ = ["prepare"]
 
@@ -29,22 +29,7 @@ THREADED_BYTES = 2**23
 
 
 def prepare(cell: Cell, given: Inputs, threads: int) -> Call:
-    """Return the fastest way to cause a cell's least traffic.
-
-    Parameters
-    ----------
-    cell : Cell
-        Whose traffic.
-    given : Inputs
-        Its arguments.
-    threads : int
-        How many threads may be used.
-
-    Returns
-    -------
-    callable
-        Takes no arguments.
-    """
+    """Return the fastest way to cause a cell's least traffic."""
     # Bytes are moved, not numbers: words of 64 bits, whatever the dtype.
     x = given.x.reshape(-1).view(np.uint64) if given.x.nbytes % 8 == 0 else given.x.reshape(-1).view(np.uint8)
     ways = _copies(x, threads) if cell.written else _reads(x, threads)
@@ -54,12 +39,7 @@ def prepare(cell: Cell, given: Inputs, threads: int) -> Call:
 def _quickest(way: Call) -> float:
     """Return the shortest of a few timings."""
     way()
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        way()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return min(seconds_per_call(way, 1) for _ in range(5))
 
 
 def _bounds(size: int, parts: int) -> list[slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,31 +17,9 @@ AXES = {"last": -1, "first": 0, "all": None}
 
 
 def prepare(norms: Any, cell: Cell, given: Inputs) -> Callable[[], Any]:
-    """Return a cell's call.
-
-    Parameters
-    ----------
-    norms : module
-        `fastnorm`, or `fastnorm.cli.numpy_norms`.
-    cell : Cell
-        What to compute.
-    given : Inputs
-        Of what.
-
-    Returns
-    -------
-    callable
-        Takes no arguments; returns y, or mean and variance.
-    """
+    """Return a cell's call of the functions of a module, `fastnorm` or `fastnorm.cli.numpy_norms`."""
     x, weight, bias, mean, var = given
-    if cell.op == "moments":
-        axis = AXES[cell.along]
-
-        def moments() -> tuple[Any, Any]:
-            found = norms.moments(x, axis=axis)
-            return found.mean, found.var
-
-        return moments
+    axis, mean_and_var = AXES.get(cell.along), attrgetter("mean", "var")
     calls: dict[str, Callable[[], Any]] = {
         "layer_norm": lambda: norms.layer_norm(x, weight, bias, eps=EPSILON),
         "rms_norm": lambda: norms.rms_norm(x, weight, eps=EPSILON),
@@ -48,5 +27,6 @@ def prepare(norms: Any, cell: Cell, given: Inputs) -> Callable[[], Any]:
         "group_norm": lambda: norms.group_norm(x, cell.groups, weight, bias, eps=EPSILON),
         "instance_norm": lambda: norms.instance_norm(x, weight, bias, eps=EPSILON),
         "l2_normalize": lambda: norms.l2_normalize(x),
+        "moments": lambda: mean_and_var(norms.moments(x, axis=axis)),
     }
     return calls[cell.op]

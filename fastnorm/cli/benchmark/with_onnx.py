@@ -56,22 +56,7 @@ def _model(cell: Cell, given: Inputs, node: _Node) -> bytes:
 
 
 def prepare_onnxruntime(cell: Cell, given: Inputs, threads: int) -> Callable[[], Any] | None:
-    """Return a cell's call of ONNX Runtime, None if it has no node for that.
-
-    Parameters
-    ----------
-    cell : Cell
-        What to compute.
-    given : Inputs
-        Of what.
-    threads : int
-        How many it may use.
-
-    Returns
-    -------
-    callable or None
-        Takes no arguments; returns the list of outputs.
-    """
+    """Return a cell's call of ONNX Runtime, None if it has no node for that."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # a measurement should tell nobody
     node = _node(cell)
     if node is None:
@@ -95,22 +80,7 @@ def prepare_onnxruntime(cell: Cell, given: Inputs, threads: int) -> Callable[[],
 
 
 def prepare_openvino(cell: Cell, given: Inputs, threads: int) -> Callable[[], Any] | None:
-    """Return a cell's call of OpenVINO, None if it has no node for that or does not compute in the cell's dtype.
-
-    Parameters
-    ----------
-    cell : Cell
-        What to compute.
-    given : Inputs
-        Of what.
-    threads : int
-        How many it may use.
-
-    Returns
-    -------
-    callable or None
-        Takes no arguments; returns y.
-    """
+    """Return a cell's call of OpenVINO, None if it has no node for that or does not compute in the cell's dtype."""
     node = _node(cell)
     if node is None or cell.training or cell.dtype == "float64":
         return None  # float64 is computed in float32 there

@@ -14,36 +14,13 @@ __all__ = ["prepare"]
 
 
 def prepare(cell: Cell, given: Inputs, threads: int) -> Callable[[], Any]:
-    """Return a cell's call.
-
-    Parameters
-    ----------
-    cell : Cell
-        What to compute.
-    given : Inputs
-        Of what.
-    threads : int
-        How many it may use.
-
-    Returns
-    -------
-    callable
-        Takes no arguments; returns a tensor, or mean and variance.
-    """
+    """Return a cell's call."""
     torch = importlib.import_module("torch")
     functional = torch.nn.functional
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)  # for the process, as a program that only infers does
     x, weight, bias, mean, var = map(torch.from_numpy, given)
-    line = cell.shape[-1:]
-    if cell.op == "moments":
-        axis = AXES[cell.along]
-
-        def moments() -> tuple[Any, Any]:
-            spread, centre = torch.var_mean(x, axis, correction=0)
-            return centre, spread
-
-        return moments
+    line, axis = cell.shape[-1:], AXES.get(cell.along)
     calls: dict[str, Callable[[], Any]] = {
         "layer_norm": lambda: functional.layer_norm(x, line, weight, bias, EPSILON),
         "rms_norm": lambda: functional.rms_norm(x, line, weight, EPSILON),
@@ -51,5 +28,6 @@ def prepare(cell: Cell, given: Inputs, threads: int) -> Callable[[], Any]:
         "group_norm": lambda: functional.group_norm(x, cell.groups, weight, bias, EPSILON),
         "instance_norm": lambda: functional.instance_norm(x, None, None, weight, bias, True, 0.1, EPSILON),
         "l2_normalize": lambda: functional.normalize(x, dim=-1),
+        "moments": lambda: torch.var_mean(x, axis, correction=0)[::-1],
     }
     return calls[cell.op]

@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,20 +15,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnorm.cli.benchmark.arrays import error_of, inputs
-from fastnorm.cli.benchmark.grid import Cell
-from fastnorm.cli.benchmark.libraries import LIBRARIES, MEMORY, Prepare
+from fastnorm.cli.benchmark.libraries import LIBRARIES
+from fastnorm.lab.timing import seconds_per_call
 
-__all__ = ["Answer", "Bench", "Request", "main"]
+__all__ = ["Answer", "Bench", "CallOf", "Request", "main", "serve"]
+
+# Takes a cell and returns its call, None if the library lacks it.
+CallOf = Callable[[Any], Callable[[], Any] | None]
 
 
 class Request(NamedTuple):
     """What a process is asked to do.
 
-    `cell` prepares it; `right` is the file with its right result, as `numpy.savez` writes it; without a cell the one
-    that is prepared is timed.
+    `cell` prepares it; `right` is the file with its right result, as `numpy.savez` writes it, if that is to be checked;
+    without a cell the one that is prepared is timed.
     """
 
-    cell: Cell | None = None
+    cell: Any = None
     right: str = ""
     sample: float = 0.0
     release: bool = False
@@ -46,8 +48,8 @@ class Answer(NamedTuple):
 class Bench:
     """One library and the cell it is at."""
 
-    def __init__(self, name: str, threads: int, prepare: Prepare) -> None:
-        self.name, self.threads, self.prepare = name, threads, prepare
+    def __init__(self, call_of: CallOf) -> None:
+        self.call_of = call_of
         self.call: Callable[[], Any] | None = None
         self.repeats = 1
 
@@ -65,19 +67,19 @@ class Bench:
             words = " ".join(str(error).split())
             return Answer(error=f"{type(error).__name__}: {words}"[:300])
 
-    def _start(self, cell: Cell, right: str, sample: float) -> Answer:
+    def _start(self, cell: Any, right: str, sample: float) -> Answer:
         self.call = None
-        call = self.prepare(cell, inputs(cell), self.threads)
+        call = self.call_of(cell)
         if call is None:
             return Answer()
         result = call()
-        if self.name != MEMORY:
+        if right:
             with np.load(right) as truth:
                 wrong = error_of(cell, result, [truth[name] for name in truth.files])
             if wrong is not None:
                 return Answer(error=wrong)
         del result
-        quickest = min(_seconds(call, 1) for _ in range(3 if sample else 1))
+        quickest = min(seconds_per_call(call, 1) for _ in range(3 if sample else 1))
         self.repeats = max(1, math.ceil(sample / max(quickest, 1e-7)))
         self.call = call
         return Answer(True)
@@ -86,25 +88,26 @@ class Bench:
         if self.call is None:
             raise RuntimeError("no cell is prepared")
         self.call()  # untimed: caches are filled again, and another library's threads come to rest
-        return _seconds(self.call, self.repeats)
-
-
-def _seconds(call: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+        return seconds_per_call(self.call, self.repeats)
 
 
 def main(name: str, threads: int) -> None:
+    """Serve cells of the grid by a library, a key of `LIBRARIES`, with so many threads."""
+
+    def load() -> CallOf:
+        prepare = LIBRARIES[name].load()
+        return lambda cell: prepare(cell, inputs(cell), threads)
+
+    serve(load)
+
+
+def serve(load: Callable[[], CallOf]) -> None:
     """Answer requests from standard input until it ends.
 
     Parameters
     ----------
-    name : str
-        A key of `LIBRARIES`.
-    threads : int
-        How many the library may use.
+    load : callable
+        Imports the library and returns what makes a cell's call.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and closes standard input
     # What libraries print must not come between the answers.
@@ -112,7 +115,7 @@ def main(name: str, threads: int) -> None:
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
     try:
-        prepare = LIBRARIES[name].load()
+        bench = Bench(load())
         greeting = Answer(ready=True)
     except Exception as error:
         greeting = Answer(error=f"{type(error).__name__}: {error}"[:300])
@@ -120,7 +123,6 @@ def main(name: str, threads: int) -> None:
     answers.flush()
     if not greeting.ready:
         return
-    bench = Bench(name, threads, prepare)
     gc.disable()
     while True:
         try:
