@@ -1,7 +1,7 @@
 """What every test file shares: the backends that can run here, and how hypothesis searches."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # Before Numba starts: more threads than a small machine has processors, since how work is split must not show.
@@ -52,22 +52,24 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     return serve_label
 
 
+def required(label: str) -> str:
+    """Return the label, or skip the test where its backend cannot run."""
+    reason = why_not(label)
+    if reason is not None:
+        pytest.skip(f"{label}: {reason}")
+    return label
+
+
 @pytest.fixture(params=LABELS)
 def backend(request: pytest.FixtureRequest, serve: Callable[[str], str]) -> str:
     """A name to pass as `backend=`, for every backend and variant that can run here."""
-    reason = why_not(request.param)
-    if reason is not None:
-        pytest.skip(reason)
-    return serve(request.param)
+    return serve(required(request.param))
 
 
 @pytest.fixture(params=COMPILED_LABELS)
 def compiled(request: pytest.FixtureRequest, serve: Callable[[str], str]) -> str:
     """As `backend`, without the reference."""
-    reason = why_not(request.param)
-    if reason is not None:
-        pytest.skip(reason)
-    return serve(request.param)
+    return serve(required(request.param))
 
 
 @pytest.fixture
@@ -80,6 +82,15 @@ def compiled_labels() -> list[str]:
 
 
 @pytest.fixture
+def cython_labels(compiled_labels: list[str]) -> list[str]:
+    """Those of the variants of one backend's kernels alone; two or more."""
+    labels = [label for label in compiled_labels if label.startswith("cython")]
+    if len(labels) < 2:
+        pytest.skip(f"fewer than two variants of the kernels can run here: {labels}")
+    return labels
+
+
+@pytest.fixture
 def threads_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hand even the smallest work to as many threads as the settings say."""
     monkeypatch.setattr(tuning, "SERIAL_ELEMENTS", 0)
@@ -88,9 +99,7 @@ def threads_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=[label for label in COMPILED_LABELS if label.startswith("cython")])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have the fast path served by each variant of the kernels."""
-    if why_not(request.param) is not None:
-        pytest.skip(f"{request.param}: {why_not(request.param)}")
-    serving, backend = FastPath(), implementation(request.param)
+    serving, backend = FastPath(), implementation(required(request.param))
     assert isinstance(backend, Cython)
     serving.bind(backend)
     for name in FastPath.__slots__:
@@ -123,3 +132,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     for name in FastPath.__slots__:
         monkeypatch.setattr(fast_path, name, logged(getattr(fast_path, name)))
     return log
+
+
+@pytest.fixture(scope="module")
+def double_precision() -> Iterator[None]:
+    """Have JAX keep float64, in the tests of a file."""
+    import jax
+
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)

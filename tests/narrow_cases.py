@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import dtype_of
+from kernel_data import assert_bits
 
 import fastnorm
 
@@ -43,12 +44,6 @@ CHANNELS: list[Shape] = [
 ]  # fmt: skip
 
 
-def narrow_dtype(name: str) -> np.dtype[Any]:
-    if name == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
-    return dtype_of(name)
-
-
 each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 
 
@@ -56,7 +51,7 @@ each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def data(shape: Shape, dtype: str, seed: int = 0) -> Array:
     """Return normal numbers of mean 1 and deviation 3, read-only."""
     values = np.random.default_rng([seed, *shape]).standard_normal(shape, np.float32) * 3 + 1
-    array = values.astype(narrow_dtype(dtype))
+    array = values.astype(dtype_of(dtype))
     array.flags.writeable = False
     return array
 
@@ -65,7 +60,7 @@ def data(shape: Shape, dtype: str, seed: int = 0) -> Array:
 def vector(length: int, seed: int = 0, dtype: str = "float32") -> Array:
     """Return a weight, a bias or means; numbers that float16 and bfloat16 hold, of any dtype."""
     values = np.random.default_rng([seed, length]).integers(-128, 129, length) / 64
-    array = values.astype(narrow_dtype(dtype))
+    array = values.astype(dtype_of(dtype))
     array.flags.writeable = False
     return array
 
@@ -76,7 +71,7 @@ def variances(length: int) -> Array:
 
 def strange_rows(dtype: str, columns: int) -> Array:
     """Return rows of ordinary numbers with others among them, and of those alone; ordinary rows between."""
-    kind = narrow_dtype(dtype)
+    kind = dtype_of(dtype)
     every = np.arange(2**16, dtype=np.uint16).view(kind).astype(np.float32)
     finite = np.sort(np.abs(every[np.isfinite(every)]))
     largest, smallest, normal = finite[-1], finite[2], finite[finite >= 1][0]
@@ -104,19 +99,6 @@ def rounded(values: Array, dtype: Any) -> Array:
     """Return numbers rounded to the nearest ones of a dtype, beyond the largest to infinity."""
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(dtype)
-
-
-def assert_bits(found: Array, expected: Array, message: str = "") -> None:
-    """Compare bits, -0.0 and 0.0 told apart; one NaN is as good as another."""
-    assert found.dtype == expected.dtype, message
-    assert found.shape == expected.shape, message
-    if found.tobytes() == expected.tobytes():
-        return
-    exact = np.float32 if found.dtype.itemsize == 2 else found.dtype  # NumPy's tests know no bfloat16
-    actual, wanted = found.astype(exact), expected.astype(exact)
-    np.testing.assert_array_equal(actual, wanted, err_msg=message)
-    numbers = ~np.isnan(wanted)
-    np.testing.assert_array_equal(np.signbit(actual[numbers]), np.signbit(wanted[numbers]), err_msg=message)
 
 
 def parts(found: Any) -> list[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,6 +39,13 @@ def randomized(layer: nn.Layer, seed: int = 1) -> nn.Layer:
 def unchanged(layer: nn.Layer, state: Mapping[str, Array]) -> bool:
     now = layer.state_dict()
     return list(now) == list(state) and all(np.array_equal(now[name], state[name], equal_nan=True) for name in state)
+
+
+def needs_safetensors() -> None:
+    """Skip the test where what reads and writes files of safetensors is not installed."""
+    for package in ("safetensors", "ml_dtypes"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package}, of the safetensors extra, is not installed")
 
 
 def batch_norm(layer: Any, x: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peer_cases import affine, sample, statistics
 
 import fastnorm
 
@@ -24,12 +25,18 @@ def evaluator(model: Any) -> Any:
 
 
 def model_of(
-    operator: str, *inputs: Array | None, outputs: int = 1, opset: int = 23, domain: str = "", **attributes: Any
-) -> Any:
-    """A model of one node; None is an input that is left out."""
+    operator: str, *inputs: Array | None, outputs: int = 1, opset: int = 23, domain: str = "",
+    keep: tuple[int, ...] = (), **attributes: Any,
+) -> Any:  # fmt: skip
+    """A model of one node, whose outputs, those of `keep` alone if given, have the dtype of its first input.
+
+    None is an input that is left out.
+    """
     helper = onnx.helper
+    kept = keep or range(outputs)
     names = ["" if array is None else f"input{i}" for i, array in enumerate(inputs)]
-    results = [f"output{i}" for i in range(outputs)]
+    results = [f"output{i}" if i in kept else "" for i in range(outputs)]
+    kind = helper.np_dtype_to_tensor_dtype(inputs[0].dtype)
     graph = helper.make_graph(
         [helper.make_node(operator, names, results, domain=domain, **attributes)],
         operator,
@@ -38,7 +45,7 @@ def model_of(
             for name, array in zip(names, inputs, strict=True)
             if array is not None
         ],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in results],
+        [helper.make_tensor_value_info(name, kind, None) for name in results if name],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)])
 
@@ -53,11 +60,7 @@ def run(operator: str, *inputs: Array | None, **options: Any) -> list[Array]:
     return results
 
 
-def sample(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(dtype)
-
-
 X4 = sample((2, 6, 3, 4))
-CHANNELS = sample((6,), seed=1), sample((6,), seed=2)
-STATISTICS = sample((6,), seed=3), np.square(sample((6,), seed=4)) + np.float32(0.1)
+CHANNELS = affine((6,))
+STATISTICS = statistics((6,))
 LINE = sample((4,), seed=5)

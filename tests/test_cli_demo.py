@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import pathlib
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from terminals import rich_terminal
 
 import fastnorm
 from fastnorm.cli import demo, measure, numpy_norms, pipelines, plot, workloads
@@ -329,18 +329,10 @@ def test_demo_without_scikit_learn_says_what_to_install(
     assert "pip install 'fastnorm[demo]'" in capsys.readouterr().err
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def test_tables_on_a_terminal_use_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rich", reason="rich is not installed")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stdout", Terminal())
+    terminal = rich_terminal(monkeypatch, "stdout", columns=200)
     demo._print_result(RESULT)
-    printed = sys.stdout.getvalue()
+    printed = terminal.getvalue()
     assert "layer_norm, rows" in printed
     assert "─" in printed
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from terminals import Terminal, rich_terminal
 
 from fastnorm import lab
 from fastnorm.cli import printing
@@ -148,25 +149,6 @@ def test_without_matplotlib_it_says_what_to_install(
     assert "pip install 'fastnorm[demo]'" in capsys.readouterr().err
 
 
-class Terminal:
-    """Collects what is written to a terminal."""
-
-    encoding = "utf-8"
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def isatty(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-
 def test_progress_without_rich_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -174,20 +156,16 @@ def test_progress_without_rich_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     with progress_bar() as progress:
         progress(0, 2, "first")
         progress(2, 2, "")
-    assert "[1/2] first" in terminal.text
-    assert "\n" not in terminal.text
+    assert "[1/2] first" in terminal.getvalue()
+    assert "\n" not in terminal.getvalue()
 
 
 def test_progress_with_rich_shows_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rich", reason="rich is not installed")
-    terminal = Terminal()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = rich_terminal(monkeypatch, "stderr", columns=100)
     with progress_bar() as progress:
         progress(1, 2, "[second]")
-    assert "50%" in terminal.text
-    assert "[second]" in terminal.text
+    assert "50%" in terminal.getvalue()
+    assert "[second]" in terminal.getvalue()
 
 
 def table(**keywords: Any) -> None:
@@ -205,12 +183,8 @@ def test_headers_of_several_lines_stand_at_the_bottom(capsys: pytest.CaptureFixt
 
 
 def test_a_narrow_terminal_gets_several_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rich", reason="rich is not installed")
-    terminal = Terminal()
-    monkeypatch.setenv("COLUMNS", "24")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stdout", terminal)
+    terminal = rich_terminal(monkeypatch, "stdout", columns=24)
     table(repeated=1, mark="*")
-    assert terminal.text.count("data") == 2
-    assert "6.9*" in terminal.text
-    assert "\x1b[1;32m6.9*" in terminal.text
+    assert terminal.getvalue().count("data") == 2
+    assert "6.9*" in terminal.getvalue()
+    assert "\x1b[1;32m6.9*" in terminal.getvalue()

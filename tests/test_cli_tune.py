@@ -186,24 +186,28 @@ print(before, fastnorm.explain("layer_norm", x.shape).backend, np.array_equal(fa
     assert output(code, FASTNORM_CACHE_DIR=str(cache)) == "cython numba True"
 
 
-def test_a_process_that_ends_does_not_wait_for_every_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def numba_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache directory that chooses Numba for small arrays, and has none of its kernels yet."""
     if registry.why_not("numba") is not None or registry.why_not("cython") is not None:
         pytest.skip("needs both compiled backends")
     monkeypatch.setenv("FASTNORM_CACHE_DIR", str(tmp_path))
     keep({"thresholds": thresholds(small=("numba", "cython", "reference"))})
+    return tmp_path
+
+
+def test_a_process_that_ends_does_not_wait_for_every_kernel(numba_first: Path) -> None:
+    from fastnorm.backends.numba.columns import normalize_columns
+
     code = "import fastnorm; fastnorm.layer_norm([1.0, 2.0]); print('over')"
-    done = python(code, FASTNORM_CACHE_DIR=str(tmp_path))
+    done = python(code, FASTNORM_CACHE_DIR=str(numba_first))
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "over", "")
-    cached = [path for path in tmp_path.rglob("*.nbi") if "normalize_columns" in path.name]
+    cached = [path for path in numba_first.rglob("*.nbi") if normalize_columns.__name__ in path.name]
     assert not cached
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this operating system has no fork")
-def test_a_process_forked_while_numba_gets_ready_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if registry.why_not("numba") is not None or registry.why_not("cython") is not None:
-        pytest.skip("needs both compiled backends")
-    monkeypatch.setenv("FASTNORM_CACHE_DIR", str(tmp_path))
-    keep({"thresholds": thresholds(small=("numba", "cython", "reference"))})
+def test_a_process_forked_while_numba_gets_ready_is_served(numba_first: Path) -> None:
     code = """
 import os, warnings
 import numpy as np, fastnorm
@@ -216,4 +220,4 @@ if not child:
     os._exit(0 if same else 3)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert output(code, FASTNORM_CACHE_DIR=str(tmp_path)) == "0"
+    assert output(code, FASTNORM_CACHE_DIR=str(numba_first)) == "0"

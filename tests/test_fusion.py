@@ -25,7 +25,13 @@ def hard_swish_of(x: Array) -> Array:
 
 
 ACTIVATIONS = [None, hard_swish, *FORMULAS]
-each_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: getattr(a, "__name__", str(a)))
+
+
+def name_of(activation: Any) -> str:
+    return str(getattr(activation, "__name__", activation))
+
+
+each_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=name_of)
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
@@ -77,7 +83,7 @@ def test_rows(op: str, shape: tuple[int, ...], activation: Any, backend: str, dt
 
 
 @each_dtype
-@pytest.mark.parametrize("activation", [None, "relu", "silu", hard_swish], ids=str)
+@pytest.mark.parametrize("activation", [None, "relu", "silu", hard_swish], ids=name_of)
 @pytest.mark.parametrize("channel_axis", [1, -1])
 @pytest.mark.parametrize("shape", [(3, 8, 7, 7), (2, 32, 30, 30), (5, 16), (64, 304), (3, 64, 200)], ids=str)
 def test_channels(shape: tuple[int, ...], channel_axis: int, activation: Any, backend: str, dtype: str) -> None:
@@ -121,7 +127,7 @@ PLAIN: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 
 @each_dtype
 @pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("activation", [None, "relu", hard_swish], ids=str)
+@pytest.mark.parametrize("activation", [None, "relu", hard_swish], ids=name_of)
 def test_plain_calls_have_a_fast_path_of_the_same_bits(
     name: str, activation: Any, dtype: str, kernels: str, calls: list[bool]
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_data import assert_same_bits, lines, strange_lines, weights
+from kernel_data import assert_bits, lines, strange_lines, weights
 from variants import implementation
 
 import fastnorm
@@ -100,7 +100,7 @@ def test_gradients_have_the_same_bits_on_all_compiled_backends_and_thread_counts
                     with np.errstate(all="ignore"), fastnorm.config(num_threads=threads):
                         for name, part in gradients(backend, *arrays, rules):
                             message = f"{label}, {threads} threads, {kind}, {gap} elements apart: {name}"
-                            assert_same_bits(part, expected[name], message)
+                            assert_bits(part, expected[name], message)
 
 
 def test_what_lies_between_lines_is_left_alone(compiled: str) -> None:
@@ -158,7 +158,7 @@ def test_which_backend_served_a_backward_pass_does_not_show(
                     for part, wanted in zip(found, expected, strict=True):
                         assert (part is None) == (wanted is None)
                         if part is not None and wanted is not None:
-                            assert_same_bits(part, wanted, f"{label}, {threads} threads, {len(parameters)} weights")
+                            assert_bits(part, wanted, f"{label}, {threads} threads, {len(parameters)} weights")
 
 
 def numbers(dtype: Any) -> Array:
@@ -187,7 +187,7 @@ def test_activations_have_the_same_bits(
                 with fastnorm.config(num_threads=threads):
                     implementation(label).after(Fusion(None, None, Activation(name)), found)
                 expected = found if expected is None else expected
-                assert_same_bits(found, expected, f"{label}, {threads} threads, {size} numbers")
+                assert_bits(found, expected, f"{label}, {threads} threads, {size} numbers")
 
 
 @each_dtype
@@ -214,4 +214,4 @@ def test_functions_of_the_user_and_int8_lines_have_the_same_bits(
                         expected += [x, y, *quantized] if label == compiled_labels[0] else []
                         place = 0 if activation is hard_swish else 4
                         for part, wanted in zip((x, y, *quantized), expected[place : place + 4], strict=True):
-                            assert_same_bits(part, wanted, f"{label}, {kind}, {activation.name}")
+                            assert_bits(part, wanted, f"{label}, {kind}, {activation.name}")

@@ -163,18 +163,12 @@ each_narrow_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 each_path = pytest.mark.parametrize("general", [False, True], ids=["plain", "general"])
 
 
-def narrow_data(shape: tuple[int, ...], dtype: str) -> Array:
-    if dtype == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
-    return data(shape, dtype_of(dtype))
-
-
 @each_path
 @each_narrow_dtype
 @pytest.mark.parametrize("name", NARROW_NORMS)
 def test_a_norm_of_a_narrow_type_allocates_its_output_alone(name: str, dtype: str, general: bool, served: str) -> None:
     shape, norm = NARROW_NORMS[name]
-    x = narrow_data(shape, dtype)
+    x = data(shape, dtype_of(dtype))
     options = {"backend": served} if general else {}
     assert peak(lambda: norm(x, **options)) <= x.nbytes + ALLOWANCE
     out = np.empty_like(x)
@@ -185,7 +179,7 @@ def test_a_norm_of_a_narrow_type_allocates_its_output_alone(name: str, dtype: st
 @pytest.mark.parametrize("name", NARROW_STATISTICS)
 def test_a_statistic_of_a_narrow_type_allocates_nothing_that_grows(name: str, dtype: str, served: str) -> None:
     shape, statistic = NARROW_STATISTICS[name]
-    x = narrow_data(shape, dtype)
+    x = data(shape, dtype_of(dtype))
     assert peak(lambda: statistic(x)) <= ALLOWANCE
 
 
@@ -194,7 +188,7 @@ def test_a_statistic_of_a_narrow_type_allocates_nothing_that_grows(name: str, dt
 @pytest.mark.parametrize("name", BACKWARD)
 def test_a_backward_pass_of_a_narrow_type_allocates_dx_alone(name: str, dtype: str, general: bool, served: str) -> None:
     shape, backward = BACKWARD[name]
-    x = narrow_data(shape, dtype)
+    x = data(shape, dtype_of(dtype))
     dy = x[::-1].copy()
     options = {"backend": served} if general else {}
     # Besides, products and sums of the units of rows, float64, where a parameter goes with the position.

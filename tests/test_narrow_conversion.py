@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from narrow_cases import Array, each_dtype, narrow_dtype, rounded
+from cases import dtype_of
+from narrow_cases import Array, each_dtype, rounded
 
 import fastnorm
 from fastnorm.backends import registry
@@ -30,7 +31,7 @@ def assert_narrowed(found: Array, source: Array) -> None:
 
 
 def every(dtype: str) -> Array:
-    return np.arange(2**16, dtype=np.uint16).view(narrow_dtype(dtype))
+    return np.arange(2**16, dtype=np.uint16).view(dtype_of(dtype))
 
 
 def doubtful(dtype: str) -> Array:
@@ -63,7 +64,7 @@ def test_numbers_are_rounded_to_the_nearest_ties_to_even(dtype: str, converter: 
     source = doubtful(dtype)
     for threads in (1, 2, 3):
         with fastnorm.config(num_threads=threads):
-            target = np.full(source.size, 7, narrow_dtype(dtype))
+            target = np.full(source.size, 7, dtype_of(dtype))
             with np.errstate(over="ignore", invalid="ignore"):
                 converter.convert(source, target)
         assert_narrowed(target, source)
@@ -82,7 +83,7 @@ def test_any_length_at_any_place(dtype: str, converter: Reference) -> None:
                 assert_widened(target[start : start + length], numbers[start : start + length])
                 assert (target[:start] == 7).all()
                 assert (target[start + length :] == 7).all()
-                back = np.full(length + start + 64, 7, narrow_dtype(dtype))
+                back = np.full(length + start + 64, 7, dtype_of(dtype))
                 converter.convert(singles[start : start + length], back[start : start + length])
                 assert_narrowed(back[start : start + length], singles[start : start + length])
                 assert (back[:start] == 7).all()
@@ -94,7 +95,7 @@ def test_calls_convert_by_the_backend_without_a_trace(dtype: str, backend: str) 
     """A float32 x for a 16-bit result, and a 16-bit one for a float32 result: nothing but the rounding differs."""
     x = np.random.default_rng(3).standard_normal((70, 1000)).astype(np.float32) * np.float32(1e3)
     with np.errstate(over="ignore"):
-        narrow = x.astype(narrow_dtype(dtype))
+        narrow = x.astype(dtype_of(dtype))
     with fastnorm.config(backend=backend):
         expected = rounded(fastnorm.layer_norm(x), narrow.dtype)
         np.testing.assert_array_equal(

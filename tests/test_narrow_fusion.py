@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_data import assert_bits
 from narrow_cases import (
     Array,
     Norm,
     Shape,
-    assert_bits,
     data,
     each_dtype,
     parts,

@@ -17,8 +17,6 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture(params=["float16", "bfloat16"])
 def narrow(request: pytest.FixtureRequest) -> np.dtype[Any]:
-    if request.param == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
     return dtype_of(request.param)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import pickle
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nn_cases import layers, randomized, unchanged
+from nn_cases import layers, needs_safetensors, randomized, unchanged
 
 from fastnorm import nn
 
@@ -24,12 +23,6 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == ".safetensors":
         needs_safetensors()
     return tmp_path / f"model{request.param}"
-
-
-def needs_safetensors() -> None:
-    for package in ("safetensors", "ml_dtypes"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package}, of the safetensors extra, is not installed")
 
 
 def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:

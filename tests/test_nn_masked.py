@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from masked_cases import counting
+from masked_cases import counting, each_kind
 from nn_cases import BATCH, CHANNELS, DIMENSIONS, INSTANCE, SHAPES, randomized, sample, unchanged
 
 import fastnorm
@@ -31,7 +31,6 @@ LAYERS: list[tuple[Masked, tuple[int, ...]]] = [
 each_layer = pytest.mark.parametrize(
     ("layer", "shape"), [pytest.param(*case, id=f"{case[0]!r} {case[1]}") for case in LAYERS]
 )
-each_kind = pytest.mark.parametrize("kind", ["where", "weights", "both"])
 
 
 def function_of(layer: Masked) -> tuple[str, dict[str, Any]]:

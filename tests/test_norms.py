@@ -84,8 +84,6 @@ def test_names_of_cases_are_unique() -> None:
 @pytest.mark.parametrize("index", range(len(CASES)), ids=lambda index: CASES[index].name)
 def test_every_case_is_as_near_to_the_truth_as_derived(index: int, backend: str) -> None:
     case = CASES[index]
-    if case.dtype == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
     args, kwargs, pieces, y = prepared(index)
     before = [array.tobytes() for array in args if isinstance(array, np.ndarray)]
     result = call(case, args, kwargs, backend)
@@ -206,8 +204,6 @@ def test_out_that_overlaps_weight_and_bias_gives_the_result_of_no_overlap(backen
 @each_op
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16", ">f8"])
 def test_dtype_is_that_of_the_result(op: str, dtype: str, backend: str) -> None:
-    if dtype == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
     x, target = sample(), dtype_of(dtype)
     result = served(op, x, backend, dtype=target)
     assert result.dtype == target

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_cases import CHANNELS, LINE, MICROSOFT, STATISTICS, X4, Array, evaluator, onnx, run, sample
+from onnx_cases import CHANNELS, LINE, MICROSOFT, STATISTICS, X4, Array, evaluator, onnx, run
+from peer_cases import affine, sample, statistics
 
 import fastnorm
 
@@ -255,8 +256,7 @@ def test_defaults_of_skip(operator: str) -> None:
 
 def batch_inputs(shape: tuple[int, ...], dtype: Any = np.float32) -> tuple[Array, ...]:
     channels = shape[1:2] or (1,)
-    parameters = (sample(channels, dtype, seed) for seed in (1, 2, 3))
-    return sample(shape, dtype), *parameters, np.square(sample(channels, dtype, 4)) + dtype(0.1)
+    return sample(shape, dtype), *affine(channels, dtype), *statistics(channels, dtype)
 
 
 @pytest.mark.parametrize("opset", [7, 9, 14, 15])
@@ -293,8 +293,8 @@ def test_batch_normalization_in_training(shape: tuple[int, ...], dtype: Any, ops
     axes = (0, *range(2, x.ndim))
     column = (-1, *[1] * max(0, x.ndim - 2)) if x.ndim > 1 else (1,)
     assert results[0].dtype == x.dtype
-    affine = (part.astype(np.float64).reshape(column) for part in (scale, bias))
-    assert_normalized(results[0], standardized(x, axes, 0.5), *affine)
+    parameters = (part.astype(np.float64).reshape(column) for part in (scale, bias))
+    assert_normalized(results[0], standardized(x, axes, 0.5), *parameters)
     found = wide.mean(axes).reshape(mean.shape), wide.var(axes).reshape(mean.shape)  # the biased variance
     moved = [0.75 * old.astype(np.float64) + 0.25 * new for old, new in zip((mean, var), found, strict=True)]
     for ours, expected in zip(results[1:], [*moved, *found], strict=False):
@@ -304,7 +304,7 @@ def test_batch_normalization_in_training(shape: tuple[int, ...], dtype: Any, ops
 
 
 def test_group_normalization_of_opset_18_has_a_scale_for_each_group() -> None:
-    scale, bias = sample((3,), seed=1), sample((3,), seed=2)
+    scale, bias = affine((3,))
     (groups,) = run("GroupNormalization", X4, scale, bias, opset=18, num_groups=3, epsilon=0.5)
     (channels,) = run(
         "GroupNormalization", X4, np.repeat(scale, 2), np.repeat(bias, 2), opset=21, num_groups=3, epsilon=0.5

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
+from peer_cases import assert_close, sample
 
 from fastnorm import nn
 
 linen = pytest.importorskip("flax.linen", reason="flax, which these tests compare with, is not installed")
-
-Array = np.ndarray
-# Beyond what the rounding of float32 explains, with numbers of the order of 1 to 10.
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def sample(shape: tuple[int, ...], seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(np.float32)
-
-
-def assert_close(ours: Any, theirs: Any) -> None:
-    np.testing.assert_allclose(ours, np.asarray(theirs), **TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", [{}, {"use_fast_variance": False}], ids=str)
@@ -31,7 +18,7 @@ def test_a_batch_norm_of_the_flax_convention_is_theirs_as_it_comes(kind: dict[st
     scale = {"scale": ours.weight, "bias": ours.bias}
     statistics = {"mean": ours.running_mean.copy(), "var": ours.running_var.copy()}
     for step in range(3):
-        x = sample((3, 8, 7, 6), step)
+        x = sample((3, 8, 7, 6), seed=step)
         variables = {"params": scale, "batch_stats": statistics}
         y, changed = theirs.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
         statistics = changed["batch_stats"]

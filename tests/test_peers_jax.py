@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import peer_cases
 import pytest
+from peer_cases import Array, Shape, affine, sample, sample_gradients, statistics
 
 import fastnorm
 
 jax = pytest.importorskip("jax", reason="jax, which these tests compare with, is not installed")
 jnp = jax.numpy
 
-Array = np.ndarray
-Shape = tuple[int, ...]
+pytestmark = pytest.mark.usefixtures("double_precision")
 
-WIDE = [np.float32, np.float64]
-DTYPES = [*WIDE, np.float16, jnp.bfloat16]
-# Beyond what JAX's own rounding explains; float32 numbers here are of the order of 1 to 10. In half precision both
-# sides round a float32 result (jnp.std its variance too), which near a tie goes either way: one unit in the last place.
-TOLERANCES = {
-    np.dtype(np.float32): (1e-5, 1e-5),
-    np.dtype(np.float64): (1e-12, 1e-12),
-    **{np.dtype(half): (float(jnp.finfo(half).eps), 1e-5) for half in (np.float16, jnp.bfloat16)},
+DTYPES = [*peer_cases.DTYPES, np.float16, jnp.bfloat16]
+# In half precision both sides round a float32 result (jnp.std its variance too), which near a tie goes either way: one
+# unit in the last place.
+TOLERANCES = peer_cases.TOLERANCES | {
+    np.dtype(half): (float(jnp.finfo(half).eps), 1e-5) for half in (np.float16, jnp.bfloat16)
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def double_precision() -> Iterator[None]:
-    """Have JAX keep float64, in the tests of this file."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
-def sample(shape: Shape, dtype: Any, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(dtype)
-
-
-def affine(shape: Shape, dtype: Any) -> tuple[Array, Array]:
-    return sample(shape, dtype, 1), sample(shape, dtype, 2)
 
 
 def wide(*arrays: Array) -> tuple[Any, ...]:
@@ -50,15 +30,13 @@ def wide(*arrays: Array) -> tuple[Any, ...]:
 
 
 def assert_close(ours: Array, theirs: Any, *, absolute: float | None = None) -> None:
-    """Compare, after rounding what JAX computed in float32 for a result of half precision."""
+    """Compare in float64, after rounding what JAX computed in float32 for a result of half precision."""
     expected = np.asarray(theirs)
     if ours.dtype.itemsize == 2 and expected.dtype == np.float32:
         expected = expected.astype(ours.dtype)
-    assert ours.shape == expected.shape
     assert ours.dtype == expected.dtype
-    relative, default = TOLERANCES[ours.dtype]
-    absolute = default if absolute is None else absolute
-    np.testing.assert_allclose(ours.astype(np.float64), expected.astype(np.float64), rtol=relative, atol=absolute)
+    both = ours.astype(np.float64), expected.astype(np.float64)
+    peer_cases.assert_close(*both, absolute=absolute, tolerance=TOLERANCES[ours.dtype])
 
 
 def whitened(x: Any, axes: Any, eps: float) -> Any:
@@ -101,7 +79,7 @@ def test_standardize(axis: Any, dtype: Any) -> None:
 def test_normalize(channel_axis: int, dtype: Any) -> None:
     x = sample((6, 5, 7), dtype)
     channels = x.shape[channel_axis]
-    mean, variance = sample((channels,), dtype, 3), np.square(sample((channels,), dtype, 4)) + dtype(0.1)
+    mean, variance = statistics((channels,), dtype)
     their_x, their_mean, their_variance = wide(x, mean, variance)
     theirs = jax.nn.standardize(jnp.moveaxis(their_x, channel_axis, -1), -1, their_mean, their_variance, 1e-3)
     ours = fastnorm.normalize(x, mean, variance, channel_axis=channel_axis, eps=1e-3)
@@ -127,7 +105,7 @@ BATCHES = [(64, 6), (3, 6, 8, 7), (2, 6, 4, 5, 3)]
 def test_batch_norm_in_inference(shape: Shape, dtype: Any) -> None:
     x, ndim = sample(shape, dtype), len(shape)
     weight, bias = affine(shape[1:2], dtype)
-    mean, var = sample(shape[1:2], dtype, 3), np.square(sample(shape[1:2], dtype, 4)) + dtype(0.1)
+    mean, var = statistics(shape[1:2], dtype)
     their_x, *parameters = wide(x, mean, var, weight, bias)
     their_mean, their_var, their_weight, their_bias = (per_channel(vector, ndim) for vector in parameters)
     theirs = (their_x - their_mean) * jax.lax.rsqrt(their_var + 1e-3) * their_weight + their_bias
@@ -221,11 +199,11 @@ def test_clip_by_value(low: float, high: float, dtype: Any) -> None:
     np.testing.assert_array_equal(ours.astype(np.float64), theirs.astype(np.float64))
 
 
-@pytest.mark.parametrize("dtype", WIDE)
+@pytest.mark.parametrize("dtype", peer_cases.DTYPES)
 @pytest.mark.parametrize("max_norm", [0.5, 7.0, 1e3])
 def test_clip_by_global_norm(max_norm: float, dtype: Any) -> None:
     optimizers = pytest.importorskip("jax.example_libraries.optimizers", reason="this JAX has no example optimizers")
-    gradients = [sample(shape, dtype, seed) for seed, shape in enumerate(((6, 4), (3,), (), (2, 3, 4)))]
+    gradients = sample_gradients(dtype)
     tree = [jnp.asarray(gradient) for gradient in gradients]
     # what optax.global_norm computes
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in tree))

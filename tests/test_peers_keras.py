@@ -1,49 +1,30 @@
-"""Parity with Keras 3.15, whose JAX backend serves it unless KERAS_BACKEND says otherwise."""
+"""Parity with Keras 3.15, whose JAX backend serves it unless KERAS_BACKEND says otherwise.
+
+Where a test has no dtype, Keras computes in float32 on every backend but TensorFlow, for layers of float64 as well.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import peer_cases
 import pytest
+from peer_cases import DTYPES, Array, Shape, affine, sample, sample_gradients, statistics
 
 import fastnorm
 from fastnorm import nn
 
-jax = pytest.importorskip("jax", reason="jax, the backend of keras here, is not installed")
+pytest.importorskip("jax", reason="jax, the backend of keras here, is not installed")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # Keras writes its configuration when it is imported, by default into the home directory.
 with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
     patch.setenv("KERAS_HOME", os.environ.get("KERAS_HOME", folder))
     keras = pytest.importorskip("keras", reason="keras, which these tests compare with, is not installed")
 
-Array = np.ndarray
-Shape = tuple[int, ...]
-
-# Where a test has no dtype, Keras computes in float32 on every backend but TensorFlow, for layers of float64 as well.
-DTYPES = [np.float32, np.float64]
-# Beyond what Keras' own rounding explains; float32 numbers here are of the order of 1 to 10.
-TOLERANCES = {np.dtype(np.float32): (1e-5, 1e-5), np.dtype(np.float64): (1e-12, 1e-12)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def double_precision() -> Iterator[None]:
-    """Have JAX keep float64, in the tests of this file."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
-def sample(shape: Shape, dtype: Any = np.float32, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(dtype)
-
-
-def affine(shape: Shape, dtype: Any = np.float32) -> tuple[Array, Array]:
-    return sample(shape, dtype, 1), sample(shape, dtype, 2)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def built(layer: Any, shape: Shape, *weights: Array | None) -> Any:
@@ -59,12 +40,7 @@ def as_numpy(value: Any) -> Array:
 
 
 def assert_close(ours: Array, theirs: Any, *, absolute: float | None = None) -> None:
-    expected = as_numpy(theirs)
-    assert ours.shape == expected.shape
-    assert ours.dtype == expected.dtype
-    relative, default = TOLERANCES[ours.dtype]
-    absolute = default if absolute is None else absolute
-    np.testing.assert_allclose(ours, expected, rtol=relative, atol=absolute)
+    peer_cases.assert_close(ours, as_numpy(theirs), absolute=absolute)
 
 
 BATCHES = [((64, 6), -1), ((4, 9, 6), -1), ((3, 8, 7, 6), -1), ((3, 6, 8, 7), 1), ((2, 6, 4, 5, 3), 1)]
@@ -73,8 +49,7 @@ BATCHES = [((64, 6), -1), ((4, 9, 6), -1), ((3, 8, 7, 6), -1), ((3, 6, 8, 7), 1)
 @pytest.mark.parametrize("with_affine", [True, False])
 @pytest.mark.parametrize(("shape", "axis"), BATCHES, ids=str)
 def test_batch_normalization(shape: Shape, axis: int, with_affine: bool) -> None:
-    weight, bias = affine((6,)) if with_affine else (None, None)
-    mean, var = sample((6,), seed=3), np.square(sample((6,), seed=4)) + np.float32(0.1)
+    (weight, bias), (mean, var) = affine((6,), given=with_affine), statistics((6,))
     for step, momentum in enumerate((0.99, 0.6, 0.0)):
         layer = keras.layers.BatchNormalization(axis, momentum, 1e-2, center=with_affine, scale=with_affine)
         built(layer, shape, weight, bias, mean, var)
@@ -104,7 +79,7 @@ def test_a_batch_norm_of_the_keras_convention_is_theirs_as_it_comes() -> None:
     ids=str,
 )
 def test_layer_normalization(shape: Shape, axis: Any, lines: Shape, with_affine: bool) -> None:
-    x, (weight, bias) = sample(shape), affine(lines) if with_affine else (None, None)
+    x, (weight, bias) = sample(shape), affine(lines, given=with_affine)
     for eps in (1e-3, 0.5):
         layer = keras.layers.LayerNormalization(axis, eps, center=with_affine, scale=with_affine)
         theirs = built(layer, shape, weight, bias)(x)
@@ -127,7 +102,7 @@ def test_rms_normalization(shape: Shape, axis: Any, lines: Shape) -> None:
 @pytest.mark.parametrize("groups", [1, 3, -1])
 @pytest.mark.parametrize(("shape", "axis"), BATCHES[2:4], ids=str)
 def test_group_normalization(shape: Shape, axis: int, groups: int, with_affine: bool) -> None:
-    x, (weight, bias) = sample(shape), affine((6,)) if with_affine else (None, None)
+    x, (weight, bias) = sample(shape), affine((6,), given=with_affine)
     layer = keras.layers.GroupNormalization(groups, axis, 1e-2, center=with_affine, scale=with_affine)
     theirs, options = built(layer, shape, weight, bias)(x), {"eps": 1e-2, "channel_axis": axis}
     if groups == -1:
@@ -204,7 +179,7 @@ def test_normalization_adapted_to_data() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "axis"), [((4, 6), -1), ((2, 8, 7, 6), -1), ((2, 6, 8, 7), 1)], ids=str)
 def test_normalization_by_given_statistics(shape: Shape, axis: int, dtype: Any) -> None:
-    x, mean, var = sample(shape, dtype), sample((6,), dtype, 3), np.square(sample((6,), dtype, 4)) + dtype(0.1)
+    x, (mean, var) = sample(shape, dtype), statistics((6,), dtype)
     layer = keras.layers.Normalization(axis, mean, var, dtype=np.dtype(dtype).name)
     assert_close(fastnorm.normalize(x, mean, var, channel_axis=axis, eps=0), layer(x))
     weight, bias = affine((6,), dtype)
@@ -244,7 +219,7 @@ def test_spectral_normalization(kernel: Shape, iterations: int, dtype: Any) -> N
 @pytest.mark.parametrize("limit", [0.5, 7.0, 1e3])
 def test_clipping_of_gradients(limit: float, dtype: Any) -> None:
     """A step of length 1 from 0 ends at minus what the optimizer made of the gradient."""
-    gradients = [sample(shape, dtype, seed) for seed, shape in enumerate(((6, 4), (3,), (), (2, 3, 4)))]
+    gradients = sample_gradients(dtype)
 
     def clipped(**options: float) -> list[Any]:
         variables = [keras.Variable(np.zeros_like(gradient), dtype=gradient.dtype.name) for gradient in gradients]

@@ -2,83 +2,35 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx_cases import MICROSOFT, ReferenceEvaluator, model_of, onnx, run
+from peer_cases import DTYPES, Array, Shape, affine, assert_close, sample, statistics
 
 import fastnorm
 from fastnorm import nn
 
-onnx = pytest.importorskip("onnx", reason="onnx, which these tests build models with, is not installed")
 # Otherwise its wheels report the models they run, under an identifier that they keep in the home directory.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime, which these tests compare with, is not installed")
 
-ReferenceEvaluator = importlib.import_module("onnx.reference").ReferenceEvaluator
-
-Array = np.ndarray
-Shape = tuple[int, ...]
-
-DTYPES = [np.float32, np.float64]
-# Beyond what ONNX Runtime's own rounding explains; float32 numbers here are of the order of 1 to 10.
-TOLERANCES = {np.dtype(np.float32): (1e-5, 1e-5), np.dtype(np.float64): (1e-12, 1e-12)}
+OPSET = 22  # where an operator needs no other
 # Attributes of a node are float32: powers of two are the same number in float64, and so is what a float32 holds.
 EPS = [2.0**-10, 0.5, float(np.float32(1e-5))]
 
 
-def sample(shape: Shape, dtype: Any, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(dtype)
-
-
-def affine(shape: Shape, dtype: Any) -> tuple[Array, Array]:
-    return sample(shape, dtype, 1), sample(shape, dtype, 2)
-
-
-def model_of(
-    operator: str, *inputs: Array, outputs: int = 1, opset: int = 22, domain: str = "", keep: tuple[int, ...] = (),
-    **attributes: Any,
-) -> Any:  # fmt: skip
-    """Return a model of one node; its inputs and its outputs, those of `keep` alone if given, are of one dtype."""
-    helper = onnx.helper
-    kept = keep or range(outputs)
-    names = [f"input{i}" for i in range(len(inputs))]
-    results = [f"output{i}" if i in kept else "" for i in range(outputs)]
-    kind = helper.np_dtype_to_tensor_dtype(inputs[0].dtype)
-    graph = helper.make_graph(
-        [helper.make_node(operator, names, results, domain=domain, **attributes)],
-        operator,
-        [helper.make_tensor_value_info(name, kind, array.shape) for name, array in zip(names, inputs, strict=True)],
-        [helper.make_tensor_value_info(name, kind, None) for name in results if name],
-    )
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
-
-
-def infer(operator: str, *inputs: Array, **options: Any) -> list[Array]:
+def infer(operator: str, *inputs: Array, opset: int = OPSET, **options: Any) -> list[Array]:
     """Return what ONNX Runtime makes of the inputs by a model of one node, which `options` describe."""
+    model = model_of(operator, *inputs, opset=opset, **options)
+    model.ir_version = 10
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = session_options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model_of(operator, *inputs, **options).SerializeToString(), session_options, providers=["CPUExecutionProvider"]
-    )
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options, providers=providers)
     return session.run(None, {f"input{i}": array for i, array in enumerate(inputs)})
-
-
-def evaluate(operator: str, *inputs: Array, **options: Any) -> list[Array]:
-    """Return what fastnorm's operators make of the same model."""
-    evaluator = ReferenceEvaluator(model_of(operator, *inputs, **options), new_ops=fastnorm.onnx.ops())
-    return evaluator.run(None, {f"input{i}": array for i, array in enumerate(inputs)})
-
-
-def assert_close(ours: Array, theirs: Array, *, absolute: float | None = None) -> None:
-    assert ours.shape == theirs.shape
-    assert ours.dtype == theirs.dtype
-    relative, default = TOLERANCES[ours.dtype]
-    absolute = default if absolute is None else absolute
-    np.testing.assert_allclose(ours, theirs, rtol=relative, atol=absolute)
 
 
 LINES = [((5, 768), 1), ((2, 3, 7), 1), ((3, 4, 5), 2), ((2, 3, 4, 5), 3), ((1, 1), 1)]
@@ -124,7 +76,7 @@ BATCHES = [(64, 5), (4, 6, 9), (3, 6, 8, 7), (2, 16, 32, 32), (2, 3, 4, 5, 6)]
 def test_batch_normalization_in_inference(shape: Shape, dtype: Any) -> None:
     x, channels = sample(shape, dtype), shape[1:2]
     weight, bias = affine(channels, dtype)
-    mean, var = sample(channels, dtype, 3), np.square(sample(channels, dtype, 4)) + dtype(0.1)
+    mean, var = statistics(channels, dtype)
     for eps in EPS:
         (theirs,) = infer("BatchNormalization", x, weight, bias, mean, var, opset=15, epsilon=eps)
         assert_close(fastnorm.batch_norm(x, mean, var, weight, bias, eps=eps, convention="onnx"), theirs)
@@ -164,8 +116,7 @@ def test_batch_normalization_as_it_comes(evaluate: str) -> None:
             y, mean, var = infer(name, *inputs, outputs=3, opset=15, training_mode=1)
         else:
             node = onnx.helper.make_node(name, list("abcde"), list("xyz"), training_mode=1)
-            evaluator = importlib.import_module("onnx.reference").ReferenceEvaluator(node)
-            y, mean, var = evaluator.run(None, dict(zip("abcde", inputs, strict=True)))
+            y, mean, var = ReferenceEvaluator(node).run(None, dict(zip("abcde", inputs, strict=True)))
         assert_close(ours(x), y)
         assert_close(ours.running_mean, mean)
         assert_close(ours.running_var, var)
@@ -243,8 +194,8 @@ def test_skip_layer_normalization(shape: Shape, skip_shape: Shape, operator: str
     inputs += [sample(shape[-1:], np.float32, 2 + i) for i in range(parameters)]
     for options in ({}, {"epsilon": 0.5}):
         # The runtime computes no mean and no inverse deviation here.
-        options |= {"domain": "com.microsoft", "outputs": 4, "keep": (0, 3)}
-        ours, theirs = evaluate(operator, *inputs, **options), infer(operator, *inputs, **options)
+        options |= {"domain": MICROSOFT, "outputs": 4, "keep": (0, 3), "opset": OPSET}
+        ours, theirs = run(operator, *inputs, **options), infer(operator, *inputs, **options)
         for our, their in zip(ours, theirs, strict=True):
             assert_close(our, their)
 
@@ -255,8 +206,10 @@ def test_simplified_layer_normalization(shape: Shape, length: int, outputs: int)
     x, weight = sample(shape, np.float32), sample(shape[-length:], np.float32, 1)
     for options in ({"axis": -length}, {"axis": -length, "epsilon": 0.5}):
         theirs = infer("SimplifiedLayerNormalization", x, weight, outputs=outputs, **options)
-        for domain in ("", "com.microsoft"):
-            ours = evaluate("SimplifiedLayerNormalization", x, weight, outputs=outputs, domain=domain, **options)
+        for domain in ("", MICROSOFT):
+            ours = run(
+                "SimplifiedLayerNormalization", x, weight, outputs=outputs, domain=domain, opset=OPSET, **options
+            )
             assert len(ours) == len(theirs) == outputs
             for our, their in zip(ours, theirs, strict=True):
                 assert_close(our, their)

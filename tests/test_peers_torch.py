@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch_cases import DTYPES, Shape, affine, assert_close, assert_gradient, leaf, sample, tensor, torch
+from peer_cases import DTYPES, Shape, affine, sample, sample_gradients, statistics
+from torch_cases import assert_close, assert_gradient, leaf, tensor, torch
 
 import fastnorm
 
@@ -46,7 +47,7 @@ BATCHES = [(64, 5), (1, 5), (4, 6, 9), (3, 6, 8, 7), (2, 16, 32, 32), (2, 3, 4, 
 def test_batch_norm_in_inference(shape: Shape, with_affine: bool, dtype: Any) -> None:
     x, channels = sample(shape, dtype), shape[1:2]
     weight, bias = affine(channels, dtype, with_affine)
-    mean, var = sample(channels, dtype, 3), np.square(sample(channels, dtype, 4)) + dtype(0.1)
+    mean, var = statistics(channels, dtype)
     theirs = functional.batch_norm(tensor(x), tensor(mean), tensor(var), tensor(weight), tensor(bias), eps=1e-3)
     assert_close(fastnorm.batch_norm(x, mean, var, weight, bias, eps=1e-3), theirs)
 
@@ -157,7 +158,7 @@ def test_weight_norm(shape: Shape, axis: int | None, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("max_norm", [0.5, 7.0, 1e3])
 def test_clip_by_global_norm(max_norm: float, dtype: Any) -> None:
-    gradients = [sample(shape, dtype, seed) for seed, shape in enumerate(((6, 4), (3,), (), (2, 3, 4)))]
+    gradients = sample_gradients(dtype)
     parameters = [torch.nn.Parameter(tensor(gradient)) for gradient in gradients]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = tensor(gradient)
@@ -207,7 +208,7 @@ def test_gradients_of_layer_and_rms_norm(shape: Shape, length: int, with_affine:
 def test_gradients_of_batch_norm(shape: Shape, with_affine: bool, training: bool) -> None:
     x, dy, channels = sample(shape, float), sample(shape, float, 9), shape[1:2]
     weight, bias = affine(channels, float, with_affine)
-    mean, var = sample(channels, float, 3), np.square(sample(channels, float, 4)) + 0.1
+    mean, var = statistics(channels, float)
     leaves = leaf(x), leaf(weight), leaf(bias)
     functional.batch_norm(leaves[0], tensor(mean), tensor(var), *leaves[1:], training, eps=1e-3).backward(tensor(dy))
     options: dict[str, Any] = {"running_mean": mean, "running_var": var, "training": training, "eps": 1e-3}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,18 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nn_cases import needs_safetensors
+from peer_cases import Shape, sample
+from torch_cases import as_tensors, assert_close, torch
 
 from fastnorm import nn
 
-torch = pytest.importorskip("torch", reason="torch, which these tests compare with, is not installed")
-
-Array = np.ndarray
-Shape = tuple[int, ...]
-
 DTYPES = [torch.float16, torch.float32, torch.float64]
-# Beyond what PyTorch's own rounding explains, with numbers of the order of 1 to 10; float16 is rounded by 2^-11 of
-# itself in every result and running statistic.
-TOLERANCES = {torch.float16: 1e-2, torch.float32: 1e-5, torch.float64: 1e-12}
 
 TRACKING: list[Mapping[str, Any]] = [
     {"affine": True, "track_running_stats": True, "momentum": None, "eps": 1e-2},
@@ -46,22 +40,18 @@ MODULES: list[tuple[str, tuple[Any, ...], Mapping[str, Any], Shape]] = [
 ]
 
 
-def sample(shape: Shape, seed: int = 0) -> Any:
-    return torch.from_numpy(np.random.default_rng(seed).normal(1.0, 2.0, size=shape))
+def sample_tensor(shape: Shape, seed: int = 0) -> Any:
+    """Return a sample in float64, which becomes a tensor of another dtype by PyTorch's own rounding."""
+    return torch.from_numpy(sample(shape, float, seed))
 
 
 def randomized(module: Any, seed: int = 0) -> Any:
     """Give parameters and buffers values that are not the first ones."""
     with torch.no_grad():
         for index, array in enumerate([*module.parameters(), *module.buffers()]):
-            array.copy_(sample(tuple(array.shape), seed + index).abs() + (0.5 if array.is_floating_point() else 3))
+            least = 0.5 if array.is_floating_point() else 3
+            array.copy_(sample_tensor(tuple(array.shape), seed + index).abs() + least)
     return module
-
-
-def assert_close(ours: Array, theirs: Any) -> None:
-    assert str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
-    tolerance = TOLERANCES.get(theirs.dtype, 0)
-    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=tolerance, atol=tolerance)
 
 
 def assert_states_equal(ours: nn.Layer, theirs: Any) -> None:
@@ -85,12 +75,12 @@ def test_a_module_becomes_the_layer_that_it_is(
     for array, tensor in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
         np.testing.assert_array_equal(array, tensor.numpy(), strict=True)
     for step in range(2):
-        x = sample(shape, step).to(dtype)
+        x = sample_tensor(shape, step).to(dtype)
         assert_close(ours(x.numpy()), theirs(x))
     for key, tensor in theirs.state_dict().items():
         assert_close(ours.state_dict()[key], tensor)
     again = getattr(torch.nn, name)(*arguments, **options).to(dtype)
-    again.load_state_dict({key: torch.from_numpy(array) for key, array in ours.state_dict().items()}, strict=True)
+    again.load_state_dict(as_tensors(ours.state_dict()), strict=True)
     ours.load_state_dict(again.state_dict(), strict=True)
     assert_close(ours.eval()(x.numpy()), again.eval()(x))
 
@@ -99,7 +89,7 @@ def test_the_layer_is_a_copy() -> None:
     theirs = randomized(torch.nn.BatchNorm2d(6))
     before = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
     ours: Any = nn.from_torch(theirs)
-    ours(sample((3, 6, 8, 7)).float().numpy())
+    ours(sample_tensor((3, 6, 8, 7)).float().numpy())
     ours.weight *= 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in theirs.state_dict().items())
 
@@ -118,7 +108,7 @@ def test_bfloat16_becomes_float32() -> None:
 def test_tracking_that_was_switched_off_stays_so() -> None:
     theirs = randomized(torch.nn.BatchNorm1d(6))
     theirs.track_running_stats = False
-    ours, x = nn.from_torch(theirs), sample((9, 6)).float()
+    ours, x = nn.from_torch(theirs), sample_tensor((9, 6)).float()
     for mode in (True, False):
         assert_close(ours.train(mode)(x.numpy()), theirs.train(mode)(x))
     assert_states_equal(ours, theirs)
@@ -187,9 +177,7 @@ def test_norms_of_a_model() -> None:
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16], ids=str)
 def test_files_of_safetensors_are_read_by_both(dtype: Any, tmp_path: Path) -> None:
-    for package in ("safetensors", "ml_dtypes"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package}, of the safetensors extra, is not installed")
+    needs_safetensors()
     safetensors = pytest.importorskip("safetensors.torch", reason="this safetensors has no part for torch")
     theirs = model().to(dtype)
     safetensors.save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")

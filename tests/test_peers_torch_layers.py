@@ -8,18 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch_cases import (
-    DTYPES,
-    Array,
-    Shape,
-    assert_close,
-    assert_gradient,
-    assert_states_close,
-    leaf,
-    sample,
-    tensor,
-    torch,
-)
+from peer_cases import DTYPES, Shape, sample
+from torch_cases import as_tensors, assert_close, assert_gradient, assert_states_close, leaf, tensor, torch
 
 import fastnorm
 from fastnorm import nn
@@ -61,8 +51,11 @@ def pair(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any], dtyp
     return getattr(nn, name)(*arguments, **options, dtype=dtype), theirs
 
 
-def as_tensors(state: Mapping[str, Array]) -> dict[str, Any]:
-    return {key: torch.from_numpy(value) for key, value in state.items()}
+def randomize(theirs: Any, dtype: Any, seed: int = 10) -> None:
+    """Give the parameters values that are not the first ones."""
+    with torch.no_grad():
+        for index, parameter in enumerate(theirs.parameters()):
+            parameter.copy_(tensor(sample(tuple(parameter.shape), dtype, seed + index)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -71,9 +64,7 @@ def test_layer(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
     ours, theirs = pair(name, arguments, options, dtype)
     assert repr(ours) == repr(theirs)
     assert_states_close(ours, theirs)
-    with torch.no_grad():
-        for seed, parameter in enumerate(theirs.parameters()):
-            parameter.copy_(tensor(sample(tuple(parameter.shape), dtype, seed + 10)))
+    randomize(theirs, dtype)
     ours.load_state_dict(theirs.state_dict())
     for step in range(3):
         x = sample(shape, dtype, step)
@@ -92,9 +83,7 @@ def test_layer(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
 @pytest.mark.parametrize(("name", "arguments", "options", "shape"), LAYERS, ids=str)
 def test_gradients_of_layers(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any], shape: Shape) -> None:
     ours, theirs = pair(name, arguments, options, np.float64)
-    with torch.no_grad():
-        for seed, parameter in enumerate(theirs.parameters()):
-            parameter.copy_(tensor(sample(tuple(parameter.shape), float, seed + 10)))
+    randomize(theirs, float)
     ours.load_state_dict(theirs.state_dict())
     compare_gradients(ours, theirs, shape)
 
@@ -164,9 +153,7 @@ class TorchSwitchableNorm(torch.nn.Module):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_switchable_norm(dtype: Any) -> None:
     theirs = TorchSwitchableNorm(6, tensor(np.zeros(0, dtype)).dtype)
-    with torch.no_grad():
-        for seed, parameter in enumerate(theirs.parameters()):
-            parameter.copy_(tensor(sample(tuple(parameter.shape), dtype, seed)))
+    randomize(theirs, dtype, seed=0)
     ours = nn.SwitchableNorm2d(6, dtype=dtype)
     ours.load_state_dict(theirs.state_dict())
     for step in range(3):

@@ -21,12 +21,6 @@ FLOATS = ["float16", "bfloat16", "float32", "float64", ">f4", ">f8"]
 each_float = pytest.mark.parametrize("dtype", FLOATS)
 
 
-def float_dtype(name: str) -> np.dtype[Any]:
-    if name == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
-    return dtype_of(name)
-
-
 def assert_contract(y: Array, truth: Array, roundoff: float = SINGLE, units: float = 4) -> None:
     """At most `units` units of max(1, |y|): the contract of float32 has 4."""
     ratio = np.abs(y - truth) / (units * roundoff * np.maximum(1, np.abs(truth)))
@@ -61,7 +55,7 @@ def test_layer_norm_of_four_neighbours_around_40000(backend: str) -> None:
 @each_float
 @pytest.mark.parametrize("eps", [0, 1e-5])
 def test_layer_norm_of_a_constant_row_is_the_bias(eps: float, dtype: str, backend: str) -> None:
-    kind = float_dtype(dtype)
+    kind = dtype_of(dtype)
     for n in (1, 2, 3, 100, 768, 4099):
         bias = np.random.default_rng(n).standard_normal(n).astype(kind)
         y = fastnorm.layer_norm(np.full((2, n), 1234, kind), np.full(n, 3, kind), bias, eps=eps, backend=backend)
@@ -71,7 +65,7 @@ def test_layer_norm_of_a_constant_row_is_the_bias(eps: float, dtype: str, backen
 @each_float
 @pytest.mark.parametrize("scale", [fastnorm.standardize, fastnorm.min_max_scale], ids=lambda f: f.__name__)
 def test_a_constant_column_is_scaled_to_zeros(scale: Callable[..., Array], dtype: str, backend: str) -> None:
-    kind = float_dtype(dtype)
+    kind = dtype_of(dtype)
     for n in (*range(1, 40), 100, 1000, 4099):
         x = np.random.default_rng(n).standard_normal((n, 3)).astype(kind)
         x[:, 1] = 14.62

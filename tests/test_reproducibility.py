@@ -1,8 +1,9 @@
 """The same bits at any position in a batch, any alignment, next to any neighbour, from any thread and any process."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,17 @@ def test_memory_alignment_does_not_show(name: str, dtype: Any, compiled: str) ->
         np.testing.assert_array_equal(BY_ITEM[name](moved, out=out, backend=compiled), y)
 
 
+def outputs(shape: tuple[int, ...], dtype: Any) -> Iterator[Array]:
+    """Yield arrays for results, by how far they lie past a cache line; what lies beside them must stay as it is."""
+    size = prod(shape)
+    for elements in (0, 1, 5):
+        room = np.full(size + 64, 7, dtype)
+        start = -room.ctypes.data % 64 // room.itemsize + elements
+        yield room[start : start + size].reshape(shape)
+        assert (room[:start] == 7).all()
+        assert (room[start + size :] == 7).all()
+
+
 @each_dtype
 @pytest.mark.parametrize(
     "shape", [(2, 6, 1030, 90), (1, 6, 60, 3001), (550, 6, 64, 5), (25, 6, 7, 1008), (50, 6, 7, 504)], ids=str
@@ -86,13 +98,8 @@ def test_stores_past_the_caches_do_not_show(
     monkeypatch.setattr(tuning, "STREAM_BYTES", 2**62)
     expected = BY_ITEM[name](x, backend=compiled)
     monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
-    for elements in (0, 1, 5):
-        out = np.full(x.size + 64, 7, dtype)
-        aligned = -out.ctypes.data % 64 // out.itemsize + elements
-        within = out[aligned : aligned + x.size].reshape(shape)
-        np.testing.assert_array_equal(BY_ITEM[name](x, out=within, backend=compiled), expected)
-        assert (out[:aligned] == 7).all()
-        assert (out[aligned + x.size :] == 7).all()
+    for out in outputs(shape, dtype):
+        np.testing.assert_array_equal(BY_ITEM[name](x, out=out, backend=compiled), expected)
 
 
 BACKWARD: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
@@ -121,14 +128,9 @@ def test_gradients_written_past_the_caches_do_not_show(
     monkeypatch.setattr(tuning, "STREAM_BYTES", 2**62)
     expected = backward(dy, x, weight, backend=compiled)
     monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
-    for elements in (0, 1, 5):
-        out = np.full(x.size + 64, 7, dtype)
-        aligned = -out.ctypes.data % 64 // out.itemsize + elements
-        within = out[aligned : aligned + x.size].reshape(shape)
-        for gradient, wanted in zip(backward(dy, x, weight, out=within, backend=compiled), expected, strict=True):
+    for out in outputs(shape, dtype):
+        for gradient, wanted in zip(backward(dy, x, weight, out=out, backend=compiled), expected, strict=True):
             np.testing.assert_array_equal(gradient, wanted)
-        assert (out[:aligned] == 7).all()
-        assert (out[aligned + x.size :] == 7).all()
 
 
 def assert_neighbours_keep_their_bits(norm: Norm, x: Array, line: Any, strange: float) -> None:

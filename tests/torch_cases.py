@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import peer_cases
 import pytest
+from peer_cases import Array
 
 from fastnorm import nn
 
 torch = pytest.importorskip("torch", reason="torch, which these tests compare with, is not installed")
 
-Array = np.ndarray
-Shape = tuple[int, ...]
-
-DTYPES = [np.float32, np.float64]
-# Beyond what PyTorch's own rounding explains; float32 numbers here are of the order of 1 to 10.
-TOLERANCES = {np.dtype(np.float32): (1e-5, 1e-5), np.dtype(np.float64): (1e-12, 1e-12)}
-
-
-def sample(shape: Shape, dtype: Any, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(1.0, 2.0, size=shape).astype(dtype)
-
-
-def affine(shape: Shape, dtype: Any, given: bool = True) -> tuple[Array | None, Array | None]:
-    """Return a weight and a bias, or neither."""
-    return (sample(shape, dtype, 1), sample(shape, dtype, 2)) if given else (None, None)
+# float16 is rounded by 2^-11 of itself in every result and running statistic.
+TOLERANCES = peer_cases.TOLERANCES | {np.dtype(np.float16): (1e-2, 1e-2)}
 
 
 def tensor(array: Array | None) -> Any:
@@ -33,11 +23,12 @@ def tensor(array: Array | None) -> Any:
 
 
 def assert_close(ours: Array, theirs: Any) -> None:
-    expected = theirs.detach().numpy()
-    assert ours.shape == expected.shape
-    assert ours.dtype == expected.dtype
-    relative, absolute = TOLERANCES.get(ours.dtype, (0, 0))
-    np.testing.assert_allclose(ours, expected, rtol=relative, atol=absolute)
+    """Compare an array with a tensor; integers, which are counts, must be equal."""
+    peer_cases.assert_close(ours, theirs.detach().numpy(), tolerance=TOLERANCES.get(ours.dtype, (0, 0)))
+
+
+def as_tensors(state: Mapping[str, Array]) -> dict[str, Any]:
+    return {name: torch.from_numpy(array) for name, array in state.items()}
 
 
 def assert_states_close(ours: nn.Layer, theirs: Any) -> None:
