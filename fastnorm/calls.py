@@ -61,7 +61,7 @@ def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
         raise TypeError(f"{function}: {name} must be in host memory here, got {type(x).__name__} on a CUDA device")
     try:
         array = np.asarray(x)
-    except ValueError as error:  # ragged
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor that is no array
         raise TypeError(f"{function}: {name} must be an array of numbers: {error}") from None
     storage(array.dtype, function, name)
     return array

@@ -1,5 +1,7 @@
 """Storage types, what they are computed in and what comes out; a dtype is one row of a table."""
 
+import importlib
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -78,6 +80,9 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
 
 def find_dtype(value: npt.DTypeLike) -> np.dtype[Any] | None:
     """Return the dtype that NumPy makes of a value, None if it makes none."""
+    if isinstance(value, str) and value == _BFLOAT16:
+        with suppress(ImportError):
+            importlib.import_module("ml_dtypes")  # from then on NumPy knows the name
     try:
         return np.dtype(value)
     except (TypeError, ValueError, SyntaxError):  # the last for ","

@@ -120,8 +120,9 @@ def _statistics(op: str, shape: tuple[int, ...], itemsize: int, short: int, comp
     if inner > 1:
         return f"columns, {lines}: blocks of 64 rows, read {'once' if squares else 'twice'}, joined in float64"
     how = "the squares in one pass" if squares else "one pass about a shift near the mean, repeated where it is far"
-    if reduce * itemsize <= short:
-        return f"short rows, {lines}: 16 in flight, {how}"
+    if reduce * itemsize <= short and outer > 1:
+        together = "16" if reduce * itemsize >= _LANES_BYTES else "16 or more"  # one a lane, where they are transposed
+        return f"short rows, {lines}: {together} in flight, {how}"
     return f"rows, {lines}: {how}; blocks of 4,096 joined in float64"
 
 
@@ -222,7 +223,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     TypeError
         The dtype is not a real number type, or the shape not of ints.
     ValueError
-        There is no such function, or a size is negative.
+        There is no such function, a size is negative, or the function takes more dimensions.
     RuntimeError
         The settings force a backend that cannot serve it.
 
@@ -237,6 +238,10 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     shape = _sizes(shape)
     if op not in BY_KERNELS + BY_NUMPY:
         raise ValueError(f"explain: op must be the name of a function, such as 'layer_norm', got {op!r}")
+    by_channel = (*_BY_CHANNEL, "pixel_norm", "local_response_norm")
+    least = 2 if op.removesuffix("_backward") in by_channel else 0 if op in _WITHOUT_OUTPUT else 1
+    if len(shape) < least:
+        raise ValueError(f"explain: shape must have at least {least} dimensions for {op}, got {shape!r}")
     requested = find_dtype(dtype)
     if requested is None:
         raise TypeError(f"explain: dtype must be a real number dtype, got {dtype!r}")

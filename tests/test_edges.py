@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import dtype_of
+from processes import output
 
 import fastnorm
-from fastnorm import memory, nn
+from fastnorm import lab, memory, nn
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -119,3 +121,84 @@ def test_a_file_of_arrays_holds_numbers_alone(tmp_path: Path) -> None:
 
 def test_a_power_beyond_float32_warns_of_nothing() -> None:
     np.testing.assert_array_equal(fastnorm.lp_normalize(np.full((2, 3), 0.5, np.float32), p=1e39), np.ones((2, 3)))
+
+
+def test_names_that_npz_confuses_come_back_or_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.npz"
+    state = {"x.npy": np.ones(1), "x": np.zeros(2)}
+    nn.save(state, path)
+    loaded = nn.load(path)
+    assert list(loaded) == list(state)
+    for name, array in state.items():
+        np.testing.assert_array_equal(loaded[name], array)
+    with pytest.raises(ValueError, match=r"save: \.npz cannot tell the name 'a.x00b'"):
+        nn.save({"a\0b": np.ones(1), "a": np.zeros(2)}, path)
+    assert list(nn.load(path)) == list(state)
+
+
+def test_an_array_that_no_memory_holds_is_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "huge.npz"
+    for shape in ("(10000000000000,)", "(100000000000000000000,)"):
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+        with pytest.raises(ValueError, match=r"is not a readable \.npz file"):
+            nn.load(path)
+        (tmp_path / "huge.npy").write_bytes(content)
+        with pytest.raises(ValueError, match="not an array that NumPy can read"):
+            lab.load(tmp_path / "huge.npy")
+
+
+def test_what_the_lab_is_given_under_another_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "archive.npz", x=np.ones(3))
+    (tmp_path / "archive.npz").rename(tmp_path / "array.npy")
+    with pytest.raises(ValueError, match="not an array but an archive"):
+        lab.load(tmp_path / "array.npy")
+    with zipfile.ZipFile(tmp_path / "words.npz", "w") as archive:
+        archive.writestr("words.txt", "hello")
+    with pytest.raises(ValueError, match="the archive has no arrays"):
+        lab.load(tmp_path / "words.npz")
+
+
+@pytest.mark.parametrize(("text", "right"), [("1e999999999", None), ("1e-999999999", 0), ("2.5", 2.5)])
+def test_a_certified_value_is_a_number_that_float64_knows(text: str, right: float | None, tmp_path: Path) -> None:
+    path = tmp_path / "data.dat"
+    path.write_text(f"Sample Mean: {text}\nData: Y\n------\n2.0\n3.0\n")
+    if right is None:
+        with pytest.raises(ValueError, match="Sample Mean: expected a number that float64 can hold"):
+            lab.load(path)
+    else:
+        assert lab.load(path)[0].certified_mean == right
+
+
+def test_bfloat16_is_known_by_its_name() -> None:
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes, which brings bfloat16, is not installed")
+    code = "import fastnorm; print(fastnorm.layer_norm([[1.0, 2.0]], dtype='bfloat16').dtype)"
+    assert output(code) == "bfloat16"
+
+
+def test_floats_of_two_16_bit_types_make_a_layer_of_float32() -> None:
+    bfloat16 = dtype_of("bfloat16")
+    state = {"weight": np.ones(3, np.float16), "bias": np.zeros(3, bfloat16)}
+    assert nn.from_state_dict(state, kind=nn.LayerNorm).weight.dtype == np.float32
+
+
+def test_the_mode_may_be_a_bool_of_numpy() -> None:
+    assert nn.BatchNorm1d(2).train(np.bool_(False)).training is False
+
+
+def test_what_refuses_to_become_an_array_is_named() -> None:
+    class Refuses:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise RuntimeError("call detach first")
+
+    with pytest.raises(TypeError, match="layer_norm: x must be an array of numbers: call detach first"):
+        fastnorm.layer_norm(Refuses())  # type: ignore[arg-type]
+
+
+def test_explain_refuses_shapes_that_the_function_refuses() -> None:
+    for op, shape in (("batch_norm", (5,)), ("pixel_norm_backward", (5,)), ("layer_norm", ())):
+        with pytest.raises(ValueError, match="explain: shape must have at least"):
+            fastnorm.explain(op, shape)
+    assert fastnorm.explain("moments", ()).shape == ()

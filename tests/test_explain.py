@@ -62,7 +62,7 @@ def test_explain_of_sizes_and_dtypes() -> None:
     small, large = fastnorm.explain("batch_norm", (2, 3)), fastnorm.explain("batch_norm", (512, 64, 56, 56))
     assert small.reason != large.reason
     assert fastnorm.explain("layer_norm", 768).shape == (768,)
-    assert fastnorm.explain("layer_norm", (), np.float64).compute_dtype == "float64"
+    assert fastnorm.explain("moments", (), np.float64).compute_dtype == "float64"
     assert fastnorm.explain("layer_norm", (0, 3), "int64").compute_dtype == "float64"
     assert fastnorm.explain("layer_norm", (3,), ">f4").compute_dtype == "float32"
     for bad in ("complex64", object, "U3"):
@@ -70,8 +70,14 @@ def test_explain_of_sizes_and_dtypes() -> None:
             fastnorm.explain("layer_norm", (3,), bad)
 
 
-@pytest.mark.parametrize("op", BACKWARD)
-@pytest.mark.parametrize("shape", [(), (5,), (0, 6), (4, 6), (2, 6, 3, 4)], ids=str)
+OF_LINES = ("layer_norm_backward", "rms_norm_backward", "l2_normalize_backward")
+
+
+@pytest.mark.parametrize(
+    ("op", "shape"),
+    [(op, shape) for op in BACKWARD for shape in ((0, 6), (4, 6), (2, 6, 3, 4))] + [(op, (5,)) for op in OF_LINES],
+    ids=str,
+)
 def test_explain_knows_every_backward_pass(op: str, shape: tuple[int, ...], backend: str) -> None:
     with fastnorm.config(backend=serving(op, backend)):
         explanation = fastnorm.explain(op, shape, "float16")

@@ -125,6 +125,24 @@ class ChannelsFirst(torch.nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
+def test_statistics_that_were_taken_away() -> None:
+    module = torch.nn.BatchNorm2d(3)
+    module.running_mean = module.running_var = None
+    layer = nn.from_torch(module.eval())
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    x = np.random.default_rng(0).standard_normal((4, 3, 2, 2)).astype(np.float32)
+    assert_close(layer(x), module(torch.from_numpy(x)))  # by those of the batch, for want of others
+
+
+def test_parameters_that_are_elsewhere_are_refused() -> None:
+    module = torch.nn.LayerNorm(3)
+    torch.nn.utils.parametrize.register_parametrization(module, "weight", torch.nn.ReLU())
+    with pytest.raises(TypeError, match="from_torch: module must have parameters of its own"):
+        nn.from_torch(module)
+    with pytest.raises(TypeError, match="from_torch: weight must be an array of numbers"):
+        nn.from_torch(torch.nn.LayerNorm(3, device="meta"))
+
+
 def test_derived_classes() -> None:
     assert repr(nn.from_torch(Renamed(6))) == repr(nn.LayerNorm(6))
     patched = torch.nn.LayerNorm(6)

@@ -1,1 +1,41 @@
 """The command line, ``fastnorm``."""
+
+import os
+import sys
+
+__all__ = ["start"]
+
+
+def start() -> int:
+    """Run ``fastnorm`` as a program: what the environment has wrong is a message, and nobody need read to the end.
+
+    Returns
+    -------
+    int
+        The exit status: that of the command; 2 for a wrong environment variable, 1 if the output cannot be written.
+    """
+    try:
+        from fastnorm.cli.main import main  # the import reads the environment
+
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_stdout()
+        return 1
+    except (ValueError, RuntimeError) as error:
+        if "FASTNORM_" not in str(error):
+            raise
+        print(f"fastnorm: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _leave_stdout()
+        print(f"fastnorm: the output could not be written: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _leave_stdout() -> None:
+    """Have what is left in its buffer go nowhere when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
 import textwrap
 
 import fastnorm
@@ -13,26 +12,17 @@ from fastnorm.cli.benchmark.grid import OPS, chosen
 from fastnorm.cli.benchmark.libraries import FASTNORM, PEERS, missing
 from fastnorm.cli.benchmark.measurement import Effort, measure
 from fastnorm.cli.benchmark.results import Results
-from fastnorm.cli.drawing import why_not_drawn, write_figure
+from fastnorm.cli.drawing import figure_file, why_not_drawn, write_figure
 from fastnorm.cli.printing import WIDTH, fail, plural, print_machine, print_sentences, print_table
 from fastnorm.cli.progress import progress_bar
 
 __all__ = ["add_arguments", "run"]
-
-FORMATS = (".png", ".svg")
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
-
-
-def _figure_file(text: str) -> pathlib.Path:
-    path = pathlib.Path(text)
-    if path.suffix.lower() not in FORMATS:
-        raise argparse.ArgumentTypeError(f"expected a file that ends in {' or '.join(FORMATS)}, got {text!r}")
-    return path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     peers.add_argument("--no-peers", action="store_true", help="leave other libraries out")
     parser.add_argument("--threads", type=_positive, help="for every library; default: as many as fastnorm uses")
     parser.add_argument("--rounds", type=_positive, help="timings of each cell and library; default: 5")
-    parser.add_argument("--plot", type=_figure_file, metavar="FILE.png", help="draw the result as well, .png or .svg")
+    parser.add_argument("--plot", type=figure_file, metavar="FILE.png", help="draw the result as well, .png or .svg")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, times in seconds")
 
 
@@ -96,7 +86,7 @@ def _effort(quick: bool, rounds: int | None) -> Effort:
 
 
 def _print_results(results: Results) -> None:
-    how = f"{plural(results.threads, 'thread')} for each library, {results.rounds} rounds"
+    how = f"{plural(results.threads, 'thread')} for each library, {plural(results.rounds, 'round')}"
     print_machine(results.machine, how, results.versions)
     print()
     print_table(report.headers(results), report.rows(results), text_columns={0}, repeated=1, mark=report.MARK)

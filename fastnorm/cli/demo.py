@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import pathlib
 import platform
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 
 import fastnorm
 from fastnorm.cli import numpy_norms, plot, workloads
-from fastnorm.cli.drawing import why_not_drawn, write_figure
+from fastnorm.cli.drawing import figure_file, why_not_drawn, write_figure
 from fastnorm.cli.measure import DemoResult, NormResult, PipelineResult, worst_difference, worst_error
 from fastnorm.cli.pipelines import Pipeline, pipelines
 from fastnorm.cli.printing import fail, print_machine, print_table
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON, times in seconds")
     parser.add_argument("--quick", action="store_true", help="measure each norm for a shorter time")
-    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.png", help="draw the result as well")
+    parser.add_argument("--plot", type=figure_file, metavar="FILE.png", help="draw the result as well, .png or .svg")
 
 
 def run(arguments: argparse.Namespace) -> int:

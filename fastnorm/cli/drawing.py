@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Callable
@@ -10,7 +11,17 @@ from typing import Any
 from fastnorm.cli.printing import fail
 from fastnorm.lab.plots import require_matplotlib
 
-__all__ = ["why_not_drawn", "write_figure"]
+__all__ = ["figure_file", "why_not_drawn", "write_figure"]
+
+FORMATS = (".png", ".svg")
+
+
+def figure_file(text: str) -> pathlib.Path:
+    """Return the path of a figure that a command is given: for ``argparse``, which says what is wrong with it."""
+    path = pathlib.Path(text)
+    if path.suffix.lower() not in FORMATS:
+        raise argparse.ArgumentTypeError(f"expected a file that ends in {' or '.join(FORMATS)}, got {text!r}")
+    return path
 
 
 def why_not_drawn(*paths: pathlib.Path | None) -> str | None:

@@ -36,7 +36,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     try:
         explanation = fastnorm.explain(arguments.op, arguments.shape, arguments.dtype)
     except (TypeError, ValueError, RuntimeError) as error:
-        return fail("explain", str(error), 2)
+        return fail("explain", str(error).removeprefix("explain: "), 2)
     print(json.dumps(asdict(explanation), indent=2) if arguments.json else explanation)
     return 0
 

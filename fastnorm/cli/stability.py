@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 from fastnorm import lab
-from fastnorm.cli.drawing import why_not_drawn
+from fastnorm.cli.drawing import figure_file, why_not_drawn
 from fastnorm.cli.printing import fail, print_machine, print_sentences, print_table
 from fastnorm.cli.progress import progress_bar
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-peers", action="store_true", help="leave other libraries out")
     parser.add_argument(
         "--plot",
-        type=pathlib.Path,
+        type=figure_file,
         metavar="FILE.png",
         help="draw the result as well, .png or .svg: FILE-kappa.png, FILE-n.png, FILE-speed.png",
     )

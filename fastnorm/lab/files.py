@@ -5,6 +5,7 @@ import itertools
 import pathlib
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -15,6 +16,12 @@ import numpy.typing as npt
 from fastnorm.lab.datasets import Dataset
 
 __all__ = ["load"]
+
+# What NumPy and zipfile raise for files that are not, or no longer, what their name says.
+_DAMAGED = (
+    ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError,
+    OverflowError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
@@ -94,14 +101,21 @@ def _read_nist(path: pathlib.Path) -> list[Dataset]:
 
 def _certified(head: str, label: str) -> Fraction | None:
     found = re.search(rf"^\s*{label}.*:\s*({_NUMBER})", head, re.MULTILINE)
-    return Fraction(found[1]) if found else None
+    if found is None:
+        return None
+    nearest = float(found[1])  # a fraction of 1e999999999 would have as many digits
+    if not np.isfinite(nearest):
+        raise ValueError(f"{label}: expected a number that float64 can hold, got {found[1]}")
+    return Fraction(found[1]) if nearest else Fraction(0)
 
 
 def _read_array(path: pathlib.Path) -> list[Dataset]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: not an array that NumPy can read: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: not an array but an archive: its name should end in .npz")
     return [Dataset(path.stem, _floats(array, str(path)), description=f"{path.name}, {array.dtype}")]
 
 
@@ -109,8 +123,9 @@ def _read_archive(path: pathlib.Path) -> list[Dataset]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive)
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: not an archive of arrays that NumPy can read: {error}") from None
+    arrays = {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
     if not arrays:
         raise ValueError(f"{path}: the archive has no arrays")
     return [

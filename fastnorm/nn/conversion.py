@@ -58,7 +58,8 @@ def from_torch(module: Any) -> Layer:
     Raises
     ------
     TypeError
-        `module` is something else. For those of a whole model, go through its ``named_modules()``.
+        `module` is something else, is parametrized, or its values are nowhere (the device "meta"). For those of a
+        whole model, go through its ``named_modules()``.
 
     Examples
     --------
@@ -72,6 +73,10 @@ def from_torch(module: Any) -> Layer:
     """
     kind = _kind_of_module(module)
     state = {name: _array(tensor, "from_torch", name) for name, tensor in module.state_dict().items()}
+    if any("." in name for name in state):
+        raise TypeError(f"from_torch: module must have parameters of its own, got {', '.join(state)}")
+    if "running_mean" not in state:  # what is left where they were taken away
+        state.pop("num_batches_tracked", None)
     layer = kind(**_told(kind, state) | {name: getattr(module, name) for name in _OF_TORCH[kind]})
     layer.load_state_dict(state)
     if isinstance(layer, RunningLayer):  # which can be switched off in a module that has running statistics
@@ -140,14 +145,23 @@ def from_state_dict(
 
 
 def _array(value: Any, function: str, name: str) -> Array:
-    return calls.take(as_numpy(value), function, name)
+    try:
+        return calls.take(as_numpy(value), function, name)
+    except NotImplementedError as error:  # a tensor without values
+        raise TypeError(f"{function}: {name} must be an array of numbers: {error}") from None
 
 
 def _told(kind: type[Layer], state: Mapping[str, Array]) -> dict[str, Any]:
     """Return the options of a layer that its arrays tell, their dtype among them."""
     told = kind._told_by(state)
     floating = [array.dtype for array in state.values() if is_floating(array.dtype)]
-    return told | {"dtype": np.result_type(*floating)} if told and floating else told
+    if not (told and floating):
+        return told
+    try:
+        dtype = np.result_type(*floating)
+    except TypeError:  # float16 and bfloat16: NumPy knows none for both
+        dtype = np.dtype(np.float32)
+    return told | {"dtype": dtype}
 
 
 def _kind_of_module(module: Any) -> type[Layer]:

@@ -21,7 +21,10 @@ from fastnorm.nn.tensors import as_numpy
 Array = npt.NDArray[Any]
 
 # What zipfile, zlib and NumPy raise where a file is no archive of arrays, or a damaged one.
-_DAMAGED = (ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError, OverflowError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
 
 
 def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.PathLike[str]) -> None:
@@ -39,7 +42,7 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
     TypeError
         `state` or `path` is not of such a type, or an array not of real numbers.
     ValueError
-        `path` has another ending, two arrays have one name, or bfloat16 is to go into .npz, which cannot tell it.
+        `path` has another ending, two arrays have one name, or .npz cannot tell a name with a NUL in it, or bfloat16.
     ImportError
         The package for .safetensors is not installed. After an error nothing has been written.
 
@@ -102,7 +105,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
                     raise ValueError("no zip archive")
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as archive:
-                    return {name: _number_array(name, value) for name, value in archive.items()}
+                    # By member: an array "x" hides one that is named "x.npy".
+                    members = ((member.removesuffix(".npy"), archive[member]) for member in archive.zip.namelist())
+                    return {name: _number_array(name, value) for name, value in members}
             except _DAMAGED as error:
                 raise ValueError(f"load: {source} is not a readable .npz file: {error}") from error
     safetensors = _safetensors("load")
@@ -153,6 +158,8 @@ def _npz(arrays: Mapping[str, Array]) -> bytes:
         for name, array in arrays.items():
             if array.dtype.name == "bfloat16":
                 raise ValueError(f"save: {name} is of bfloat16, which .npz cannot tell: use .safetensors or float32")
+            if "\0" in name:
+                raise ValueError(f"save: .npz cannot tell the name {name!r}: it has a NUL")
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
     return content.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from fastnorm import calls
@@ -179,9 +180,9 @@ class Layer(State, ABC):
         >>> nn.BatchNorm1d(3).train(False).training
         False
         """
-        if not isinstance(mode, bool):
+        if not isinstance(mode, (bool, np.bool_)):
             raise TypeError(f"{self._name}: train: mode must be a bool, got {type(mode).__name__}")
-        self.training = mode
+        self.training = bool(mode)
         return self
 
     def eval(self) -> Self:

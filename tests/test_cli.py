@@ -1,0 +1,71 @@
+"""``fastnorm`` as a program: what goes wrong before or after a command is a message, never a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import python
+
+import fastnorm
+from fastnorm.cli.main import main
+
+START = "import sys; from fastnorm.cli import start; sys.argv[1:] = {}; sys.exit(start())"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FASTNORM_NUM_THREADS", "0"),
+        ("FASTNORM_BACKEND", "foo"),
+        ("FASTNORM_POOL_MIB", "x"),
+        ("FASTNORM_PREFETCH", "2"),
+        ("FASTNORM_ISA", "mmx"),
+    ],
+)
+def test_a_wrong_variable_of_the_environment_is_a_message(name: str, value: str) -> None:
+    done = python(START.format(["info"]), **{name: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"fastnorm: {name} must be")
+    assert done.stderr.count("\n") == 1
+
+
+def started(*arguments: str, stdout: int) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {"PYTHONPATH": str(Path(fastnorm.__file__).parents[1])}
+    code = START.format(list(arguments))
+    return subprocess.Popen([sys.executable, "-P", "-c", code], env=environment, stdout=stdout, stderr=subprocess.PIPE)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe that nobody reads is another error elsewhere")
+def test_nobody_need_read_to_the_end() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = started("info", "--json", stdout=writer)
+    os.close(writer)
+    assert process.communicate(timeout=300)[1] == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_a_full_disk_is_a_message() -> None:
+    with open("/dev/full", "wb") as full:
+        process = started("info", stdout=full.fileno())
+        message = process.communicate(timeout=300)[1]
+    assert message.startswith(b"fastnorm: the output could not be written: ")
+    assert message.count(b"\n") == 1
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("command", [["demo"], ["bench"], ["stability"]])
+def test_the_format_of_a_figure_is_checked_at_once(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--quick", "--plot", "figure.txt"])
+    assert stopped.value.code == 2
+    assert "expected a file that ends in .png or .svg, got 'figure.txt'" in capsys.readouterr().err
+
+
+def test_explain_names_itself_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "batch_norm", "5"]) == 2
+    message = "fastnorm explain: shape must have at least 2 dimensions for batch_norm, got (5,)\n"
+    assert capsys.readouterr().err == message
