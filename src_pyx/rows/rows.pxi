@@ -8,6 +8,7 @@ cdef enum:
     BLOCK = 4096            # elements: the longest part that is summed in the storage type; fits in L1
     CHUNK = 16 * BLOCK      # elements: the unit that a thread takes of a long line
     OVERLAPPED = 64         # bundles: x and y of two rows of that length stay in L1
+    OVERLAPPING = 4         # bundles: in shorter runs the stores of the rest take as long as another bundle
     RESIDENT = 131072       # elements: x and y of so many are in L2; from farther away rows had better come one by one
     LONG = 64               # bundles: with shorter runs, streaming what begins in the midst of a part costs more
 
@@ -174,13 +175,29 @@ cdef inline void apply_scalar_within(
     const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, bint streamed
 ) noexcept nogil:
     """The same in the storage type."""
-    cdef Py_ssize_t before
-    if streams(y, n, streamed):
+    cdef Py_ssize_t before, step = lane_count(x)
+    if step < n < OVERLAPPING * step and n % (step // 8) != 0 and not streamed:
+        apply_overlapping(x, y, n, c)
+    elif streams(y, n, streamed):
         before = before_aligned(y)
         apply_one(x, y, before, c, False)
         apply_one(<const lanes*> at(x, before), at(y, before), n - before, c, True)
     else:
         apply_one(x, y, n, c, False)
+
+
+cdef inline void apply_overlapping(const lanes* x, lanes* y, Py_ssize_t n, Coefficients c) noexcept nogil:
+    """A few bundles, and a rest that would take several stores: the last bundle begins where it ends with the run.
+
+    Some elements are made twice. The last ones are read before anything is written, since y may be x.
+    """
+    cdef Py_ssize_t i, step = lane_count(x)
+    cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)
+    cdef lanes scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift)
+    cdef lanes last = apply(load(x, n - step), centre, scale, scale_rest, shift)
+    for i from 0 <= i < n - step by step:
+        store(y, i, apply(load(x, i), centre, scale, scale_rest, shift))
+    store(y, n - step, last)
 
 
 cdef inline void apply_one(const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, bint streamed) noexcept nogil:
