@@ -2,8 +2,8 @@
 
 import dis
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +109,10 @@ class Scalar(Activation):
             np.copyto(y, flat)
 
 
-_compiled: "WeakKeyDictionary[Any, Scalar]" = WeakKeyDictionary()
+@lru_cache(maxsize=64)  # functions, which what they are compiled to keeps alive
+def _compiled(function: Any) -> Scalar | None:
+    """A function of `numba.njit` as an activation, None if it raises."""
+    return None if _raises(function.py_func) else Scalar(function)
 
 
 def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Activation | None:
@@ -135,13 +138,11 @@ def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Ac
             f"{function}: activation must be a name or a scalar function compiled by numba.njit, "
             f"got {type(activation).__name__}"
         )
-    scalar = _compiled.get(activation)
+    scalar = _compiled(activation)
     if scalar is None:
-        if _raises(activation.py_func):
-            raise TypeError(
-                f"{function}: activation {activation.__name__!r} must not raise: there is no line to go back to"
-            )
-        scalar = _compiled[activation] = Scalar(activation)
+        raise TypeError(
+            f"{function}: activation {activation.__name__!r} must not raise: there is no line to go back to"
+        )
     try:
         scalar.code(dtype)  # now: what does not compile must not show when the output has been written to
     except TypeError as error:

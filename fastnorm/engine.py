@@ -73,7 +73,8 @@ def fuse(
     """
     quantized = None
     if quantize is not None:
-        quantized = empty(call.x.shape, np.dtype(np.int8)), np.empty(quantize.stats_shape, np.float32)
+        scales = np.full(quantize.stats_shape, np.nan, np.float32)  # which lines without elements keep
+        quantized = empty(call.x.shape, np.dtype(np.int8)), scales
     if residual is None:
         if activation is None and quantized is None:
             return call, None

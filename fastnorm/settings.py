@@ -111,6 +111,8 @@ def get_num_threads() -> int:
 def config(*, backend: str | None = None, num_threads: int | None = None) -> Iterator[None]:
     """Change settings for the calls inside a ``with`` block, in this thread or asyncio task alone.
 
+    The others stay what they are where the block begins; `set_num_threads` does not reach into it.
+
     Parameters
     ----------
     backend : {'auto', 'reference', 'cython', 'numba', 'cuda'}, optional

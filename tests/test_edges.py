@@ -1,7 +1,9 @@
 """What searches of the whole interface found: edges of arguments, files, forks and activations."""
 
+import gc
 import os
 import threading
+import weakref
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,70 @@ def test_what_refuses_to_become_an_array_is_named() -> None:
 
     with pytest.raises(TypeError, match="layer_norm: x must be an array of numbers: call detach first"):
         fastnorm.layer_norm(Refuses())  # type: ignore[arg-type]
+
+
+def test_lines_without_elements_have_no_scale(backend: str) -> None:
+    lines, scale = fastnorm.layer_norm(np.zeros((3, 0), np.float32), quantize="int8", backend=backend)
+    assert lines.shape == (3, 0)
+    assert np.isnan(scale).all()
+
+
+@pytest.mark.parametrize("algorithm", ["naive", "welford", "two_pass", "pairwise"])
+@pytest.mark.parametrize("weight", [1e-9, 1.0, 1e5, 1e30])
+def test_weights_may_be_of_any_size(algorithm: str, weight: float, backend: str) -> None:
+    x = np.array([1.0, 2.0, 3.0], np.float16)
+    found = fastnorm.moments(x, weights=[weight] * 3, algorithm=algorithm, backend=backend)  # type: ignore[arg-type]
+    # The naive algorithm subtracts sums of 14 and 12, each of three terms rounded to 11 bits: 0.01 of the rest of 2.
+    np.testing.assert_allclose([found.mean, found.var], [2.0, 2.0 / 3.0], rtol=0.011)
+    assert found.count == pytest.approx(3 * weight)
+
+
+@pytest.mark.parametrize("weight", [1e-170, 1.0, 1e160])
+def test_of_reliability_weights_the_ratios_matter_alone(weight: float) -> None:
+    weights = [weight, 2 * weight, weight]
+    found = fastnorm.moments([1.0, 2.0, 4.0], weights=weights, weights_kind="reliability", ddof=1)
+    expected = fastnorm.moments([1.0, 2.0, 4.0], weights=[1.0, 2.0, 1.0], weights_kind="reliability", ddof=1)
+    assert found.var == pytest.approx(expected.var, rel=1e-12)
+
+
+def test_results_beyond_their_dtype_are_infinite_without_a_warning() -> None:
+    state = fastnorm.Welford(dtype="float32")
+    state.update([[1e30], [3e30]])
+    assert np.isinf(state.var).all()
+    y = fastnorm.switchable_norm(np.ones((2, 2, 2)), [np.inf, 0.0, 0.0], [0.0, 0.0, 0.0], training=True)
+    assert np.isnan(y).all()
+
+
+def test_a_welford_state_has_the_floating_dtypes_of_the_library() -> None:
+    bfloat16 = dtype_of("bfloat16")
+    state = fastnorm.Welford(dtype=bfloat16)
+    state.update([[1.0], [3.0]])
+    assert (state.mean.dtype, float(state.mean[0])) == (bfloat16, 2.0)
+    with pytest.raises(TypeError, match="Welford: dtype must be a floating dtype"):
+        fastnorm.Welford(dtype=np.longdouble)
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e-320, 1e-40])
+def test_an_image_is_divided_by_what_float32_can_divide_by(value: float, backend: str) -> None:
+    image = np.zeros((2, 2, 1), np.uint8)
+    for serving in (None, backend):
+        with pytest.raises(ValueError, match=r"normalize_image: max_value must be (within|above)"):
+            fastnorm.normalize_image(image, [0.5], [0.5], max_value=value, backend=serving)
+    y = fastnorm.normalize_image(image, [0.5], [0.5], dtype=None, backend=backend)
+    assert y.dtype == np.float32
+
+
+def test_functions_as_activations_are_let_go() -> None:
+    numba = pytest.importorskip("numba")
+    x = np.ones((3, 4), np.float32)
+    functions = []
+    for _ in range(70):
+        function = numba.njit(lambda a: a)
+        functions.append(weakref.ref(function))
+        fastnorm.layer_norm(x, activation=function, backend="reference")
+    del function
+    gc.collect()
+    assert functions[0]() is None
 
 
 def test_explain_refuses_shapes_that_the_function_refuses() -> None:

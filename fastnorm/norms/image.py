@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 
 LAYOUTS = ("NCHW", "NHWC")
 DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
+SMALLEST_MAX, LARGEST_MAX = 1e-37, 1e38  # what float32 divides by
 
 
 def normalize_image(
@@ -27,7 +28,7 @@ def normalize_image(
     max_value: float = 255.0,
     layout: Literal["NCHW", "NHWC"] = "NCHW",
     out: Array | None = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = np.float32,
     backend: str | None = None,
 ) -> Array:
     """Turn images of bytes into what a network reads: ``(image / max_value - mean) / std``, in one pass.
@@ -84,10 +85,12 @@ def normalize_image(
         raise ValueError(f"{function}: image must have shape (H, W, C) or (N, H, W, C), got {array.shape}")
     if layout not in LAYOUTS:
         raise ValueError(f"{function}: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    result = find_dtype(dtype)
+    result = DTYPES[0] if dtype is None else find_dtype(dtype)
     if result is None or result not in DTYPES:
         raise TypeError(f"{function}: dtype must be float32 or float16, got {dtype if result is None else result}")
     most = arguments.number(max_value, function, "max_value", minimum=0, open_end=True)
+    if not SMALLEST_MAX <= most <= LARGEST_MAX:
+        raise ValueError(f"{function}: max_value must be within {SMALLEST_MAX:g} and {LARGEST_MAX:g}, got {most:g}")
     height, width, channels = array.shape[-3:]
     planar = layout == "NCHW"
     shape = (*array.shape[:-3], channels, height, width) if planar else array.shape

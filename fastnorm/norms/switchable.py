@@ -19,8 +19,9 @@ Array = npt.NDArray[Any]
 
 
 def _softmax(values: Array) -> Array:
-    exponentials: Array = np.exp(values - values.max())
-    exponentials /= exponentials.sum()
+    with np.errstate(invalid="ignore"):  # of an infinite weight: NaN
+        exponentials: Array = np.exp(values - values.max())
+        exponentials /= exponentials.sum()
     return exponentials
 
 

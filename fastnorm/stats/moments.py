@@ -136,7 +136,7 @@ def moments(
     algorithm : str, default "auto"
         "auto" is the library's own: a corrected two-pass in each block, blocks merged in float64. The textbook
         algorithms "welford", "two_pass", "corrected_two_pass", "naive", "shifted", "pairwise" and "compensated"
-        compute in the dtype of x (float64 for integers) and are there to be compared.
+        compute in the dtype of x (float64 for integers and bfloat16) and are there to be compared.
     backend : str, optional
         Serve this call by "reference", "cython" or "numba". Compiled ones run the textbook algorithms on one thread.
 
@@ -205,18 +205,20 @@ def moments(
         lines = _lines(array, axes)
         dtype = FLOAT64 if algorithm == "auto" or lines.dtype.kind != "f" else lines.dtype.newbyteorder("=")
         lines = np.ascontiguousarray(lines, dtype=dtype)
-        counted = None if weight is None else _lines(weight, axes)
-        if counted is not None:
+        counted, power = None, np.zeros((), np.int64)
+        if weight is not None:
+            counted, power = _moderate(_lines(weight, axes), dtype)
             lines = np.where(counted == 0, dtype.type(0), lines)  # what does not count may be NaN
         algorithm = "corrected_two_pass" if algorithm == "auto" else algorithm
         converted = None if counted is None else np.ascontiguousarray(counted, dtype=dtype)
         mean, m2 = chosen.textbook(algorithm, lines, converted)
         if counted is not None:
             sums = in_order(counted)
-            total = sums.reshape(shape)[()]
-            if weights_kind == "reliability" and weights is not None:
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    divisor = (degrees * in_order(counted * counted) / sums).reshape(shape)[()]
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+                total, m2 = np.ldexp(sums, power).reshape(shape)[()], np.ldexp(m2, power)
+                if weights_kind == "reliability" and weights is not None:
+                    squares = degrees * in_order(counted * counted) / sums
+                    divisor = np.ldexp(squares, power).reshape(shape)[()]
             if np.any(sums == 0):
                 mean, m2 = (np.where(sums == 0, np.nan, part) for part in (mean, m2))
                 warnings.warn(f"{function}: mean of empty lines", RuntimeWarning, stacklevel=2)
@@ -224,6 +226,15 @@ def moments(
     return Moments(
         mean.reshape(shape)[()], m2.reshape(shape)[()], total, divisor, plan.count, algorithm, roundoff
     )  # fmt: skip
+
+
+def _moderate(weights: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Weights of lines that `dtype` can compute with: times a power of two where they are large or small, and which."""
+    limits = np.finfo(dtype)
+    largest = weights.max(axis=1, initial=0.0)
+    power = np.frexp(largest)[1]
+    power[(largest >= float(limits.tiny) ** 0.5) & (largest <= float(limits.max) ** 0.5)] = 0
+    return np.ldexp(weights, -power[:, np.newaxis]), power
 
 
 def _lines(array: Array, axes: tuple[int, ...]) -> Array:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import find_dtype
+from fastnorm.dtypes import find_dtype, is_floating
 from fastnorm.plan import dropped_shape, plan_reduction
 from fastnorm.recipe import Measure, Moments, merge
 
@@ -58,7 +58,7 @@ class Welford:
         if self.axis is not None and not -_MOST_DIMENSIONS <= self.axis < _MOST_DIMENSIONS:
             raise ValueError(f"Welford: axis must be that of an array, got {axis}")
         found = find_dtype(dtype)
-        if found is None or found.kind != "f":
+        if found is None or not is_floating(found):
             raise TypeError(f"Welford: dtype must be a floating dtype, got {dtype if found is None else found}")
         self.dtype = found
         self._count = 0
@@ -137,7 +137,8 @@ class Welford:
         shape = self._shape or ()
         if flat is None:
             return np.full(shape, np.nan, self.dtype)[()]
-        return flat.astype(self.dtype).reshape(shape)[()]
+        with np.errstate(over="ignore"):
+            return flat.astype(self.dtype).reshape(shape)[()]
 
     @property
     def mean(self) -> Any:

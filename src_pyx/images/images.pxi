@@ -187,7 +187,7 @@ def normalize_image(object x, object mean, object std, object max_value, object 
     if not is_bytes(x) or not (planar or layout == "NHWC") or not PyFloat_CheckExact(max_value):
         return None
     ndim, size, most = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x), max_value
-    if not (ndim == 3 or ndim == 4) or size == 0 or not most > 0.0:
+    if not (ndim == 3 or ndim == 4) or size == 0 or not 1e-37 <= most <= 1e38:
         return None
     if dtype is not _numpy.float32 and dtype is not _numpy.float16:
         return None
