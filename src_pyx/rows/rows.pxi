@@ -176,7 +176,7 @@ cdef inline void apply_scalar_within(
 ) noexcept nogil:
     """The same in the storage type."""
     cdef Py_ssize_t before, step = lane_count(x)
-    if step < n < OVERLAPPING * step and n % (step // 8) != 0 and not streamed:
+    if n % (step // 8) != 0 and step < n < OVERLAPPING * step and not streamed:
         apply_overlapping(x, y, n, c)
     elif streams(y, n, streamed):
         before = before_aligned(y)
