@@ -100,12 +100,15 @@ def fold(hi: Array, lo: Array, rstd: Array, weight: Array | None = None, bias: A
 
 
 def leaves_range(rstd: Array, scale: Array, dtype: np.dtype[Any]) -> Array | None:
-    """Which lines must be applied in float64, since float32 would overflow or underflow on the way; None if none must.
+    """Which lines the kernels cannot apply, since float32 would overflow or underflow on the way; None if all can be.
 
-    NaN makes NaN of its line in either.
+    In float64 those with an infinite scale, which has no two parts. NaN makes NaN of its line in any way.
     """
-    if dtype != np.float32 or rstd.size == 0:
+    if rstd.size == 0:
         return None
+    if dtype != np.float32:
+        infinite = np.isinf(scale)
+        return infinite if infinite.any() else None
     within = rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD
     if within and (scale is rstd or (scale.min() >= -LARGEST_RSTD and scale.max() <= LARGEST_RSTD)):
         return None

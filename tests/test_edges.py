@@ -199,6 +199,23 @@ def test_what_refuses_to_become_an_array_is_named() -> None:
         fastnorm.layer_norm(Refuses())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channel_axis", [1, 2])
+@pytest.mark.parametrize("positions", [3, 200])
+def test_a_given_variance_of_0_is_divided_by(dtype: Any, channel_axis: int, positions: int, backend: str) -> None:
+    x = np.arange(2.0 * 2 * positions).reshape(2, 2, positions).astype(dtype)
+    x = np.ascontiguousarray(np.moveaxis(x, 1, channel_axis))
+    mean, var = np.array([1.0, 2.0]), np.array([0.0, 4.0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shape = [1 if axis != channel_axis else 2 for axis in range(3)]
+        expected = (x - mean.reshape(shape)) / np.sqrt(var).reshape(shape)
+    for serving in (backend, None):
+        y = fastnorm.batch_norm(x, mean, var, eps=0.0, channel_axis=channel_axis, backend=serving)
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+        y = fastnorm.normalize(x, mean, var, eps=0.0, channel_axis=channel_axis, backend=serving)
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
 def test_lines_without_elements_have_no_scale(backend: str) -> None:
     lines, scale = fastnorm.layer_norm(np.zeros((3, 0), np.float32), quantize="int8", backend=backend)
     assert lines.shape == (3, 0)

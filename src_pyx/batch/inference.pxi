@@ -25,9 +25,9 @@ cdef inline bint fold(
     const Vector* vectors, Py_ssize_t first, Py_ssize_t channels, bint single, double eps, double* hi, double* lo,
     double* scale, double* shift
 ) noexcept nogil:
-    """Write the coefficients of some channels; return whether float32 can apply them."""
+    """Write the coefficients of some channels; return whether the kernels, in float32 or float64, can apply them."""
     cdef double factor, rstd
-    cdef Py_ssize_t c, strange = 0
+    cdef Py_ssize_t c, strange = 0, infinite = 0
     read_vector(&vectors[0], first, 0.0, hi, channels)
     memset(lo, 0, channels * sizeof(double))
     read_vector(&vectors[1], first, 0.0, scale, channels)
@@ -38,13 +38,14 @@ cdef inline bint fold(
         strange += not (
             (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (factor >= -LARGEST_RSTD) & (factor <= LARGEST_RSTD)
         )
+        infinite += (factor - factor) != 0.0    # of a variance of 0: its two parts are no numbers
         scale[c] = factor
     read_vector(&vectors[3], first, 0.0, shift, channels)
-    return not single or strange == 0
+    return strange == 0 if single else infinite == 0
 
 
 cdef void infer_columns(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The result of the tiles `start` to `stop`, (n, tile); `strange` where float32 could not apply them."""
+    """The result of the tiles `start` to `stop`, (n, tile); `strange` where the kernels cannot apply them."""
     cdef double hi[32 * WIDE]
     cdef double lo[32 * WIDE]
     cdef double scale[32 * WIDE]
