@@ -363,7 +363,8 @@ def test_demo_reports_a_plot_that_cannot_be_written(
     tmp_path: pathlib.Path,
 ) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    status, _ = run_quietly(small_data, monkeypatch, capsys, "--plot", str(tmp_path / "demo.no-format"))
+    (tmp_path / "demo.png").mkdir()
+    status, _ = run_quietly(small_data, monkeypatch, capsys, "--plot", str(tmp_path / "demo.png"))
     assert status == 1
 
 
