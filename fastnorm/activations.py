@@ -2,8 +2,8 @@
 
 import dis
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ class Scalar(Activation):
 
     def __init__(self, function: Any) -> None:
         super().__init__(function.__name__)
-        self._function = function
+        self._function, self._options = function.py_func, function.targetoptions
         self._loops: dict[np.dtype[Any], Any] = {}
 
     def _loop(self, dtype: np.dtype[Any]) -> Any:
@@ -82,17 +82,18 @@ class Scalar(Activation):
             import numba
 
             # Division by zero gives infinity or NaN, as in NumPy: by itself Numba raises there, in the midst of a line.
-            options = {**self._function.targetoptions, "error_model": "numpy"}
-            function, scalar = numba.jit(**options)(self._function.py_func), numba.from_dtype(dtype)
+            options = {**self._options, "error_model": "numpy"}
+            function, scalar = numba.jit(**options)(self._function), numba.from_dtype(dtype)
 
             def loop(y: Any, n: int) -> None:
                 for i in range(n):
                     y[i] = function(y[i])
 
             try:
-                self._loops[dtype] = numba.cfunc(numba.void(numba.types.CPointer(scalar), numba.intp))(loop)
+                compiled = numba.cfunc(numba.void(numba.types.CPointer(scalar), numba.intp))(loop)
             except numba.core.errors.NumbaError as error:
                 raise TypeError(f"activation {self.name!r} does not map a {dtype} to a number: {error}") from None
+            self._loops.setdefault(dtype, compiled)  # another thread may run what it has compiled meanwhile
         return self._loops[dtype]
 
     def code(self, dtype: np.dtype[Any]) -> int:
@@ -109,10 +110,9 @@ class Scalar(Activation):
             np.copyto(y, flat)
 
 
-@lru_cache(maxsize=64)  # functions, which what they are compiled to keeps alive
-def _compiled(function: Any) -> Scalar | None:
-    """A function of `numba.njit` as an activation, None if it raises."""
-    return None if _raises(function.py_func) else Scalar(function)
+# What a function is compiled to lives as long as it, and so while a kernel calls it by its address; not longer, since a
+# `Scalar` does not refer to its key.
+_compiled: "WeakKeyDictionary[Any, Scalar]" = WeakKeyDictionary()
 
 
 def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Activation | None:
@@ -138,11 +138,13 @@ def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Ac
             f"{function}: activation must be a name or a scalar function compiled by numba.njit, "
             f"got {type(activation).__name__}"
         )
-    scalar = _compiled(activation)
+    scalar = _compiled.get(activation)
     if scalar is None:
-        raise TypeError(
-            f"{function}: activation {activation.__name__!r} must not raise: there is no line to go back to"
-        )
+        if _raises(activation.py_func):
+            raise TypeError(
+                f"{function}: activation {activation.__name__!r} must not raise: there is no line to go back to"
+            )
+        scalar = _compiled.setdefault(activation, Scalar(activation))  # of two threads one compiles for both
     try:
         scalar.code(dtype)  # now: what does not compile must not show when the output has been written to
     except TypeError as error:
