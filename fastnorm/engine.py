@@ -212,7 +212,7 @@ def apply_statistics(call: Call, plan: Plan, coefficients: Affine) -> None:
 def apply_scale(call: Call, plan: Plan, scale: Array) -> None:
     """Write y = x * scale, one scale for each of the statistics of a plan."""
     zero = np.zeros_like(scale)
-    apply_statistics(call, plan, Affine(zero, zero, scale, zero))
+    apply_statistics(call, plan, Affine(zero, zero, scale, -zero))  # so that zeros keep their sign
 
 
 def normalize_axes(call: Call, plan: Plan, rule: Rule, want_stats: bool = False) -> Moments | None:

@@ -53,8 +53,9 @@ class FastPath:
         weight and bias, with ``parameters`` False None.
     groups_backward : callable
         ``(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)``: the three gradients.
-    train_backward : callable
-        ``(dy, x, weight, mean, rstd, channel_axis, eps, out)``: the three gradients.
+    batch_backward : callable
+        ``(dy, x, weight, mean, rstd, running_mean, running_var, channel_axis, eps, training, out)``: the three
+        gradients of batch_norm.
     moments_along : callable
         ``(x, axis, ddof, result_class)``: moments along one axis, or of the whole array.
     extrema_along : callable
@@ -65,16 +66,23 @@ class FastPath:
         ``(x, axis, feature_range, magnitudes, out)``: min_max_scale, and by the largest magnitude max_abs_scale.
     pixels : callable
         ``(x, channel_axis, eps, out)``: pixel_norm.
+    clipped : callable
+        ``(x, max_norm, axis, out)``: clip_by_norm along one axis, or of the whole array.
+    clipped_together : callable
+        ``(arrays, max_norm, error_if_nonfinite, out, result_class)``: clip_by_global_norm.
     normalize_image : callable
         ``(image, mean, std, max_value, layout, out, dtype)``: images of bytes, with given numbers.
     """
 
     __slots__ = (
-        "extrema_along", "fused_given", "given", "groups", "groups_backward", "groups_with_options", "instances",
-        "instances_with_statistics", "lines", "lines_backward", "lines_with_options", "moments_along",
-        "normalize_image", "pixels", "scaled", "standardized", "train", "train_backward",
+        "batch_backward", "clipped", "clipped_together", "extrema_along", "fused_given", "given", "groups",
+        "groups_backward", "groups_with_options", "instances", "instances_with_statistics", "lines", "lines_backward",
+        "lines_with_options", "moments_along", "normalize_image", "pixels", "scaled", "standardized", "train",
     )  # fmt: skip
 
+    batch_backward: Callable[..., Any]
+    clipped: Callable[..., Any]
+    clipped_together: Callable[..., Any]
     extrema_along: Callable[..., Any]
     fused_given: Callable[..., Any]
     given: Callable[..., Any]
@@ -92,7 +100,6 @@ class FastPath:
     scaled: Callable[..., Any]
     standardized: Callable[..., Any]
     train: Callable[..., Any]
-    train_backward: Callable[..., Any]
 
     def __init__(self) -> None:
         for name in self.__slots__:

@@ -23,6 +23,7 @@ cdef enum Primitive:
     TRAIN
     TRAIN_GRAD
     INFER
+    INFER_GRAD
     ACTIVATE
 
 
@@ -152,6 +153,8 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         train_channels_backward(x, dy, y, w, start, stop)
     elif w.primitive == INFER:
         infer_columns(x, y, w, start, stop)
+    elif w.primitive == INFER_GRAD:
+        infer_rows_backward(x, dy, y, w, start, stop)
     elif rows:
         affine_rows(
             x, y, w.x, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
@@ -213,7 +216,7 @@ cdef void run(Work* w, int threads) noexcept:
     elif w.x.inner > 1 and (w.primitive == AFFINE or w.primitive == AFFINE_GRAD):
         w.piece = min(max(parts(units * w.x.n, 4 * threads), LEAST_PIECE), CHUNK_COLUMNS)
         units *= parts(w.x.n, w.piece)
-    elif w.primitive != NORMALIZE:
+    elif w.primitive != NORMALIZE and w.primitive != INFER_GRAD:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
     if w.primitive not in (AFFINE, AFFINE_GRAD, INFER) and w.x.inner > 1:
         units *= parts(w.x.inner, tile)

@@ -204,6 +204,99 @@ def test_settings_and_keywords_are_obeyed(name: str, calls: list[bool]) -> None:
     assert not calls, "not even asked"
 
 
+NORMS_OF_LINES = (fastnorm.layer_norm, fastnorm.rms_norm)
+
+
+@pytest.mark.parametrize("norm", NORMS_OF_LINES)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((4, 5, 6), (1, 2)),
+        ((4, 5, 6), (-1, 1)),
+        ((4, 5, 6), (0, -1, 1)),
+        ((4, 5, 6), None),
+        ((40, 3, 1), (2, 1)),
+        ((2, 300, 250), (1, 2)),
+        ((4, 40, 6), 1),
+        ((9, 40), 0),
+        ((2, 96, 7, 50), 1),
+        ((3, 2100, 2), 1),
+        ((5, 6, 1), 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lines_of_any_axes_with_parameters(
+    norm: Any, shape: tuple[int, ...], axis: Any, dtype: str, kernels: str, calls: list[bool]
+) -> None:
+    x = sample(*shape, dtype=dtype)
+    axes = range(len(shape)) if axis is None else sorted(a % len(shape) for a in np.atleast_1d(axis))
+    for of in ("float32", "float64"):
+        weight, bias = sample(*(shape[a] for a in axes), dtype=of), sample(*(shape[a] for a in axes), dtype=of)[::-1]
+        for parameters in ((), (weight,), (weight, np.ascontiguousarray(bias))):
+            for threads in (1, 3):
+                with fastnorm.config(num_threads=threads):
+                    calls.clear()
+                    found = norm(x, *parameters, axis=axis)
+                    expected = norm(x, *parameters, axis=axis, backend="cython")
+                assert threads == 3 or calls == [True]
+                assert found.dtype == expected.dtype
+                assert found.tobytes() == expected.tobytes()
+                if axis is not None and not isinstance(axis, int):
+                    calls.clear()
+                    stats = norm(x, *parameters, axis=axis, return_stats=True)[1]
+                    general = norm(x, *parameters, axis=axis, return_stats=True, backend="cython")[1]
+                    assert threads == 3 or calls == [True]
+                    for part, wanted in zip(stats, general, strict=True):
+                        assert part.shape == wanted.shape
+                        np.testing.assert_array_equal(part, wanted)
+
+
+@pytest.mark.parametrize("norm", NORMS_OF_LINES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_with_others_between(norm: Any, dtype: str, kernels: str, calls: list[bool]) -> None:
+    block = sample(6, 5, 3, 72, dtype=dtype)
+    rows = [block[:, 0, 0], block[:, :, 1], block[:, :, 2, :33], block[::2, 0, 0, 40:], block[:, 3:, :, :7][:, 0, 1]]
+    rows += [block.reshape(90, 72)[:, :64], sample(300, 700, dtype=dtype)[:, 9:], block[0, 0, :, :2]]
+    for x in rows:
+        assert not x.flags.c_contiguous
+        weight = sample(x.shape[-1], dtype=dtype)
+        for parameters in ((), (weight, weight)):
+            for threads in (1, 3):
+                with fastnorm.config(num_threads=threads):
+                    calls.clear()
+                    found = norm(x, *parameters)
+                assert threads == 3 or calls == [True]
+                assert found.flags.c_contiguous
+                assert found.tobytes() == norm(np.ascontiguousarray(x), *parameters, backend="cython").tobytes()
+
+
+def test_rows_that_no_single_stride_separates_go_the_general_way(calls: list[bool]) -> None:
+    block = sample(6, 5, 3, 72)
+    others = [block[:, :, 0, ::2], block[:, 1:, :2], block[::-1, 0, 0], np.broadcast_to(block[0, 0, 0], (4, 72))]
+    others += [np.broadcast_to(block[:, 0, :1], (6, 3, 72)), np.lib.stride_tricks.sliding_window_view(block[0, 0, 0], 8)]
+    others += [block[:, 0, 0].astype(">f4"), block.transpose(3, 0, 1, 2)[:, 0], block[:, 0, 0].astype("f2")[:, 1:]]
+    for x in others:
+        calls.clear()
+        found = fastnorm.layer_norm(x)
+        assert calls
+        assert not any(calls)
+        np.testing.assert_array_equal(found, fastnorm.layer_norm(np.ascontiguousarray(x, x.dtype.newbyteorder("="))))
+    out = np.empty((6, 72), np.float32)
+    assert fastnorm.layer_norm(block[:, 0, 0], out=out) is out
+    np.testing.assert_array_equal(out, fastnorm.layer_norm(block[:, 0, 0]))
+    inside = block[:, 0, 0]
+    expected = fastnorm.layer_norm(inside)
+    assert fastnorm.layer_norm(inside, out=inside) is inside
+    np.testing.assert_array_equal(inside, expected)
+
+
+@pytest.mark.parametrize("axis", [(), (0, 2), (1, 1), (1.0,), (True,), "1", 3, (1, 2, 3), (-4, 1), (2**70,)], ids=str)
+def test_wrong_axes_still_get_their_message(axis: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="axis"):
+        fastnorm.layer_norm(sample(2, 3, 4), axis=axis)
+
+
 AXES = [((90, 6), 0), ((90, 6), -1), ((90, 6), None), ((7,), 0), ((3, 2100, 2), 1), ((2500, 33), 0), ((4, 1, 9), 1)]
 AXES += [((2, 70_001), 1), ((140_000,), None), ((1, 3), -2)]
 

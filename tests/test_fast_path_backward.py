@@ -70,6 +70,72 @@ def test_the_bits_are_those_of_the_general_path(
                 assert {part.dtype for part in found} == {np.dtype(dtype)}
 
 
+INFERENCE = [(shape, 1) for shape in (*CHANNELS, *FEATURES)] + [(shape, -1) for shape in LAST]
+
+
+@pytest.mark.parametrize(("shape", "axis"), INFERENCE, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_inference_has_the_bits_of_the_general_path(
+    shape: tuple[int, ...], axis: int, dtype: Any, kernels: str, calls: list[bool]
+) -> None:
+    (dy, x), statistics = arguments("batch_norm", shape, dtype, axis, False)
+    del statistics["training"]
+    running = {"running_mean": statistics["mean"].ravel(), "running_var": statistics["rstd"].ravel().astype("f") ** 2}
+    if axis != 1:
+        running["channel_axis"] = axis
+    x[0].flat[0] = np.inf  # passes into dweight, not into dx
+    for weight in (None, np.linspace(-2, 2, shape[axis]), np.linspace(0, 1, shape[axis], dtype=np.float32)):
+        for given in (statistics, running):
+            for threads in (1, 3):
+                with fastnorm.config(num_threads=threads):
+                    calls.clear()
+                    found = fastnorm.batch_norm_backward(dy, x, weight, **given)
+                    assert calls == [True]
+                    general = fastnorm.batch_norm_backward(dy, x, weight, **given, backend="cython")
+                for part, expected in zip(found, general, strict=True):
+                    assert part.dtype == expected.dtype
+                    np.testing.assert_array_equal(part, expected)
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"running_var": [4.0, 1e-32, 1.0]}, {"running_var": [4.0, 1e34, 1.0]}, {"weight": [1.0, 1e37, 1.0]}]
+)
+def test_inference_beyond_the_range_of_float32_goes_the_general_way(
+    keywords: dict[str, Any], calls: list[bool]
+) -> None:
+    dy, x = np.random.default_rng(0).standard_normal((2, 5, 3, 40)).astype(np.float32)
+    given = {"running_mean": [0.0, 1.0, 2.0], "running_var": [1.0, 2.0, 3.0], "eps": 0.0} | keywords
+    found = fastnorm.batch_norm_backward(dy, x, **given)
+    assert calls == [False]
+    expected = fastnorm.batch_norm_backward(dy.astype(np.float64), x.astype(np.float64), **given)
+    for part, exact in zip(found, expected, strict=True):
+        np.testing.assert_allclose(part, exact, rtol=2.0**-20)
+
+
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm", "l2_normalize"])
+@pytest.mark.parametrize("axis", [(-1,), (1, 2), (-1, -2), (0, 1, 2), (2, 1, 0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lines_of_several_axes_have_the_bits_of_the_general_path(
+    op: str, axis: tuple[int, ...], dtype: Any, kernels: str, calls: list[bool]
+) -> None:
+    rng = np.random.default_rng(0)
+    dy, x = rng.standard_normal((2, 4, 5, 6)).astype(dtype)
+    shape = x.shape[-len(axis) :]
+    backward = getattr(fastnorm, f"{op}_backward")
+    for weight in [None] if op == "l2_normalize" else [None, rng.standard_normal(shape).astype(np.float32)]:
+        keywords: dict[str, Any] = {"axis": axis} if weight is None else {"axis": axis, "weight": weight}
+        _, stats = getattr(fastnorm, op)(x, **keywords, return_stats=True)
+        for given in ({}, stats._asdict()):
+            calls.clear()
+            found = parts(backward(dy, x, **keywords, **given))
+            assert calls == [True]
+            general = parts(backward(dy, x, **keywords, **given, backend="cython"))
+            for part, expected in zip(found, general, strict=True):
+                assert part.shape == expected.shape
+                assert part.dtype == expected.dtype
+                assert part.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("op", ["layer_norm", "rms_norm", "l2_normalize", "batch_norm", "group_norm", "instance_norm"])
 def test_what_is_not_plain_goes_the_general_way_with_the_same_result(op: str, calls: list[bool]) -> None:
     axis, shape = (1, (4, 6, 5)) if op in ("batch_norm", "group_norm", "instance_norm") else (-1, (4, 3, 6))

@@ -180,16 +180,23 @@ def groups_backward(
     eps: object,
     out: object,
 ) -> tuple[_Array, _Array, _Array] | None: ...
-def train_backward(
+def batch_backward(
     dy: object,
     x: object,
     weight: object,
     mean: object,
     rstd: object,
+    running_mean: object,
+    running_var: object,
     channel_axis: object,
     eps: object,
+    training: bool,
     out: object,
 ) -> tuple[_Array, _Array, _Array] | None: ...
+def clipped(x: object, max_norm: object, axis: object, out: object) -> _Array | None: ...
+def clipped_together(
+    arrays: object, max_norm: object, error_if_nonfinite: object, out: object, result_class: object
+) -> Any: ...
 def moments_along(x: object, axis: object, ddof: object, result_class: type[Any]) -> Any: ...
 def extrema_along(x: object, axis: object, result_class: type[Any]) -> Any: ...
 def standardized(x: object, axis: object, ddof: object, out: object) -> _Array | None: ...

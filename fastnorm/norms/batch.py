@@ -299,8 +299,10 @@ def batch_norm_backward(
     (array([ 0.2041, -0.4082,  0.2041]), array([-1.2247]), array([1.]))
     """
     function = "batch_norm_backward"
-    if training and dtype is None and backend is None and where is None and weights is None:
-        served = fast_path.train_backward(dy, x, weight, mean, rstd, channel_axis, eps, out)
+    if dtype is None and backend is None and where is None and weights is None:
+        served = fast_path.batch_backward(
+            dy, x, weight, mean, rstd, running_mean, running_var, channel_axis, eps, training, out
+        )
         if served is not None:
             return Gradients(*served)
     if is_device_array(x):

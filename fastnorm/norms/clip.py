@@ -13,6 +13,7 @@ from fastnorm.backends.reference import Reference
 from fastnorm.calls import Call
 from fastnorm.dtypes import FLOAT64
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.fast_path import plain_calls_by
 from fastnorm.lines import lines_over, replace_lines_over
 from fastnorm.plan import plan_reduction
 from fastnorm.recipe import Measure
@@ -108,7 +109,7 @@ def _norm(x: Array, axes: tuple[int, ...], backend: Reference) -> _Numbers:
         return _Numbers(np.zeros(plan.stats_shape), exponent)
     squares = engine.statistics(x, plan, Measure.SQUARES, backend).m2.reshape(plan.stats_shape)
     with np.errstate(invalid="ignore"):
-        root = np.sqrt(squares)
+        root = np.asarray(np.sqrt(squares))  # of no dimension NumPy makes a scalar
     far = (squares < SMALLEST_SQUARES) | (squares > LARGEST_SQUARES)
     if x.dtype == FLOAT64 and far.any():
         lines = np.abs(lines_over(axes, x, far).reshape(np.count_nonzero(far), -1))
@@ -128,7 +129,8 @@ def _joined(norms: list[_Numbers]) -> _Numbers:
     top = max(power[mantissa != 0.0], default=0)
     with np.errstate(under="ignore"):
         parts = np.ldexp(mantissa, np.where(mantissa == 0.0, 0, power - top))
-    return _Numbers(np.array(np.linalg.norm(parts)), np.array(top))
+    squares = np.add.accumulate(np.square(parts))  # in their order, as the fast path adds them
+    return _Numbers(np.sqrt(squares[-1]), np.array(top))
 
 
 def _scale_down(norm: _Numbers, limit: float) -> _Numbers:
@@ -159,6 +161,7 @@ def _apply(call: Call, axes: tuple[int, ...], scale: _Numbers) -> None:
         replace_lines_over(axes, call.y, far, apart)
 
 
+@plain_calls_by("clipped", "x", "max_norm", "axis", "out")
 def clip_by_norm(
     x: npt.ArrayLike,
     max_norm: float,
@@ -220,6 +223,7 @@ class ClippedArrays(NamedTuple):
     global_norm: float
 
 
+@plain_calls_by("clipped_together", "arrays", "max_norm", "error_if_nonfinite", "out", ClippedArrays)
 def clip_by_global_norm(
     arrays: Iterable[npt.ArrayLike],
     max_norm: float,

@@ -63,3 +63,22 @@ cdef void infer_columns(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_
             <const lanes*> at(x, c), at(y, c), w.x.n, width, w.x.stride, w.y.stride, &tile[0], &tile[WIDE],
             &tile[2 * WIDE], &tile[3 * WIDE], <const lanes*> NULL, <const lanes*> NULL, w.y.streamed
         )
+
+
+cdef void infer_rows_backward(
+    const lanes* x, const lanes* dy, lanes* dx, Work* w, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The sums of the rows `start` to `stop` and dx = scale * dy, which is still in L1."""
+    cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), o, last
+    cdef bint short = w.x.n <= SHORT_GRADIENT * lane_count(x)
+    cdef Py_ssize_t together = ROWS if short else 1
+    for o from start <= o < stop by together:
+        last = min(o + together, stop)
+        if short:
+            dots_short_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, o, last)
+        else:
+            dots_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, o * chunks, last * chunks)
+        affine_rows(
+            dy, dx, w.dy, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
+            <const lanes*> NULL, <const lanes*> NULL, o * chunks, last * chunks
+        )

@@ -211,7 +211,7 @@ def train(
     if out is not None and not is_served(out):
         return None
     narrow = not is_plain(x)
-    weight, bias = widened(weight), widened(bias)
+    weight, bias = converted(weight, x), converted(bias, x)
     ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):

@@ -104,11 +104,58 @@ cdef inline bint is_int(object a, long value) noexcept:
     return PyLong_CheckExact(a) and PyLong_AsLongAndOverflow(a, &overflow) == value and not overflow
 
 
-cdef inline bint is_last(object axis, int ndim) noexcept:
-    """Whether this is the last axis, as a number or as all that a tuple names."""
-    if type(axis) is tuple and len(<tuple> axis) == 1:
-        axis = (<tuple> axis)[0]
-    return is_int(axis, -1) or is_int(axis, ndim - 1)
+cdef inline int trailing(object axis, int ndim) noexcept:
+    """How many axes a number, a tuple of numbers or None, for all, names if they are the last ones; 0 if they are not."""
+    cdef Py_ssize_t count
+    cdef unsigned long long seen = 0
+    cdef int overflow
+    cdef long number
+    if axis is None or ndim == 0:
+        return ndim
+    if type(axis) is not tuple:
+        return 1 if is_int(axis, -1) or is_int(axis, ndim - 1) else 0
+    count = len(<tuple> axis)
+    if count > ndim or ndim > 64:
+        return 0
+    for one in <tuple> axis:
+        if not PyLong_CheckExact(one):
+            return 0
+        number = PyLong_AsLongAndOverflow(one, &overflow)
+        number += ndim if number < 0 else 0
+        if overflow or not ndim - count <= number < ndim or seen >> number & 1:
+            return 0
+        seen |= <unsigned long long> 1 << number
+    return <int> count
+
+
+cdef inline Py_ssize_t last_elements(cnp.ndarray x, int axes) noexcept:
+    """How many elements the last axes have together."""
+    cdef Py_ssize_t n = 1
+    cdef int i
+    for i in range(cnp.PyArray_NDIM(x) - axes, cnp.PyArray_NDIM(x)):
+        n *= cnp.PyArray_DIM(x, i)
+    return n
+
+
+cdef Py_ssize_t row_stride(object x, int axes) noexcept:
+    """How many elements lie between rows, the last axes, of an array that is plain but for that; 0 if it is not."""
+    cdef Py_ssize_t size, step, total
+    cdef int i, ndim
+    if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray> x):
+        return 0
+    if cnp.PyArray_TYPE(<cnp.ndarray> x) != cnp.NPY_FLOAT32 and cnp.PyArray_TYPE(<cnp.ndarray> x) != cnp.NPY_FLOAT64:
+        return 0
+    size, ndim = cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), cnp.PyArray_NDIM(<cnp.ndarray> x)
+    step, total = size, -1
+    for i in range(ndim - 1, -1, -1):
+        if cnp.PyArray_DIM(<cnp.ndarray> x, i) == 1:
+            continue
+        if i < ndim - axes and total == -1:
+            total = step = cnp.PyArray_STRIDE(<cnp.ndarray> x, i)   # any, of the innermost axis of rows
+        if cnp.PyArray_STRIDE(<cnp.ndarray> x, i) != step:
+            return 0
+        step *= cnp.PyArray_DIM(<cnp.ndarray> x, i)
+    return total // size if total % size == 0 and total // size >= last_elements(x, axes) else 0
 
 
 cdef inline bint overlaps(cnp.ndarray a, object b) noexcept:
@@ -238,9 +285,9 @@ cdef inline int axis_of(cnp.ndarray x, object axis, View* view) noexcept:
 cdef inline object normalized(
     cnp.ndarray x, object out, Py_ssize_t lines, Py_ssize_t n, object weight, object bias, bint per_position,
     Py_ssize_t segments, const Rule* rule, object residual=None, object activation=None, object total=None,
-    cnp.ndarray mean=None, cnp.ndarray rstd=None
+    cnp.ndarray mean=None, cnp.ndarray rstd=None, Py_ssize_t stride=0
 ):
-    """The result of NORMALIZE over the lines of x, (lines, n); None for the general path.
+    """The result of NORMALIZE over the lines of x, (lines, n), `stride` apart if not 0; None for the general path.
 
     With a residual its sum with x, which is normalised, goes to `total`, or without that where the result will be.
     `mean` and `rstd`, if wanted, are filled.
@@ -261,12 +308,14 @@ cdef inline object normalized(
         return None
     begin_work(&w, NORMALIZE, x, lines, n, 1)
     look(&w.y, cnp.PyArray_DATA(<cnp.ndarray> y), lines, n, 1)
+    if stride:
+        w.x.outer_stride = stride
     w.rule.measure, w.rule.divisor, w.rule.eps, w.rule.floor = rule.measure, rule.divisor, rule.eps, rule.floor
     w.segments, w.parameters = segments, 1
     w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
     if weight is not None:
         w.per_position = per_position
-        w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_DIM(<cnp.ndarray> weight, 0)
+        w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_SIZE(<cnp.ndarray> weight)
         if bias is not None:
             w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
         elif per_position:
@@ -324,8 +373,28 @@ cdef bint few_lines(Work* w, int threads) except -1:
     return True
 
 
+cdef inline bint is_parameter(object a, cnp.ndarray x, int axes) noexcept:
+    """Whether this is plain, in the dtype that x is computed with, of the shape of its last axes."""
+    cdef int i, before = cnp.PyArray_NDIM(x) - axes
+    if not is_plain(a) or cnp.PyArray_TYPE(<cnp.ndarray> a) != compute_type(x):
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray> a) != axes:
+        return False
+    for i in range(axes):
+        if cnp.PyArray_DIM(<cnp.ndarray> a, i) != cnp.PyArray_DIM(x, before + i):
+            return False
+    return True
+
+
+cdef inline bint weights_fit(cnp.ndarray x, object weight, object bias, int axes) noexcept:
+    """Whether weight and bias are both missing, or as kernels take them for the last axes, the bias perhaps missing."""
+    if weight is None:
+        return bias is None
+    return is_parameter(weight, x, axes) and (bias is None or is_parameter(bias, x, axes))
+
+
 cdef inline bint vectors_fit(cnp.ndarray x, object weight, object bias, Py_ssize_t length) noexcept:
-    """Whether weight and bias are both missing, or (length,) as kernels take them, the bias perhaps missing."""
+    """The same for vectors (length,)."""
     cdef int kind = compute_type(x)
     if weight is None:
         return bias is None
@@ -347,4 +416,23 @@ cdef object widened(object parameter):
         storage_of(<cnp.ndarray> parameter), <const bits16*> cnp.PyArray_DATA(<cnp.ndarray> parameter),
         <float*> cnp.PyArray_DATA(result), cnp.PyArray_SIZE(result)
     )
+    return result
+
+
+cdef object converted(object parameter, cnp.ndarray x):
+    """A plain parameter in the dtype that x is computed with; anything else as it is."""
+    cdef cnp.ndarray result
+    cdef Py_ssize_t i
+    parameter = widened(parameter)
+    if parameter is None or not is_plain(parameter) or cnp.PyArray_TYPE(<cnp.ndarray> parameter) == compute_type(x):
+        return parameter
+    result = cnp.PyArray_SimpleNew(
+        cnp.PyArray_NDIM(<cnp.ndarray> parameter), cnp.PyArray_DIMS(<cnp.ndarray> parameter), compute_type(x)
+    )
+    if compute_type(x) == cnp.NPY_FLOAT32:
+        for i in range(cnp.PyArray_SIZE(result)):
+            (<float*> cnp.PyArray_DATA(result))[i] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> parameter))[i]
+    else:
+        for i in range(cnp.PyArray_SIZE(result)):
+            (<double*> cnp.PyArray_DATA(result))[i] = (<float*> cnp.PyArray_DATA(<cnp.ndarray> parameter))[i]
     return result

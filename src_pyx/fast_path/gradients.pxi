@@ -24,7 +24,7 @@ cdef inline bint are_gradients(object dy, object x, object out, object weight) e
 
 
 cdef inline bint is_statistic(object a, cnp.ndarray x, int first, int second) noexcept:
-    """Whether this is plain float64 with the lengths of x in two axes (-1: in all but the last) and 1 elsewhere."""
+    """Whether this is plain float64 with the lengths of x in two axes (-k: in all but the last k) and 1 elsewhere."""
     cdef int i
     cdef bint kept
     if not is_plain(a) or cnp.PyArray_TYPE(<cnp.ndarray> a) != cnp.NPY_FLOAT64:
@@ -32,7 +32,7 @@ cdef inline bint is_statistic(object a, cnp.ndarray x, int first, int second) no
     if cnp.PyArray_NDIM(<cnp.ndarray> a) != cnp.PyArray_NDIM(x):
         return False
     for i in range(cnp.PyArray_NDIM(x)):
-        kept = i < cnp.PyArray_NDIM(x) - 1 if first == -1 else i == first or i == second
+        kept = i < cnp.PyArray_NDIM(x) + first if first < 0 else i == first or i == second
         if cnp.PyArray_DIM(<cnp.ndarray> a, i) != (cnp.PyArray_DIM(x, i) if kept else 1):
             return False
     return True
@@ -56,8 +56,14 @@ cdef void add_rows(double* rows, Py_ssize_t count, Py_ssize_t length) noexcept n
 cdef object parameter_gradient(cnp.ndarray like, const double* values, Py_ssize_t length):
     """Numbers as an array (length,) of the dtype of another, rounded once."""
     cdef cnp.npy_intp size = length
+    return gradient_like(like, values, 1, &size)
+
+
+cdef object gradient_like(cnp.ndarray like, const double* values, int ndim, cnp.npy_intp* dims):
+    """The same for any shape."""
     cdef bint single = cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT32
-    cdef cnp.ndarray result = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64)
+    cdef cnp.ndarray result = cnp.PyArray_SimpleNew(ndim, dims, cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64)
+    cdef Py_ssize_t length = cnp.PyArray_SIZE(result)
     cdef float* singles = <float*> cnp.PyArray_DATA(result)
     cdef Py_ssize_t i
     if single:
@@ -84,19 +90,21 @@ def lines_backward(
 ):
     """The backward passes of `lines`: dx, and with `parameters` the gradients of weight and bias; or None."""
     cdef Py_ssize_t n, outer, units
-    cdef int threads
+    cdef int threads, axes
     cdef object dx, like = x if weight is None else weight
+    cdef cnp.npy_intp* dims
     cdef double* sums = NULL
     cdef Work w
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> x) == 0 or not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
+    axes = trailing(axis, cnp.PyArray_NDIM(<cnp.ndarray> x))
+    if axes == 0:
         return None
-    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
-    outer, weight = cnp.PyArray_SIZE(<cnp.ndarray> x) // n, widened(weight)
-    if n == 1 or (3 * n > DESK and not is_plain(x)) or not vectors_fit(x, weight, None, n):
+    n = last_elements(x, axes)
+    outer, weight = cnp.PyArray_SIZE(<cnp.ndarray> x) // n, converted(weight, x)
+    if n == 1 or (3 * n > DESK and not is_plain(x)) or not weights_fit(x, weight, None, axes):
         return None
-    if not statistics_fit(mean, rstd, x, -1, -1, measure == VARIANCE):
+    if not statistics_fit(mean, rstd, x, -axes, -axes, measure == VARIANCE):
         return None
     if out is not None:  # statistics are read where they are, row after row
         if overlaps(<cnp.ndarray> out, rstd) or (measure == VARIANCE and overlaps(<cnp.ndarray> out, mean)):
@@ -129,7 +137,8 @@ def lines_backward(
         run(&w, threads)
         add_rows(w.sums, units, n)
         add_rows(w.products, units, n)
-        return dx, parameter_gradient(like, w.products, n), parameter_gradient(like, w.sums, n)
+        dims = cnp.PyArray_DIMS(<cnp.ndarray> x) + cnp.PyArray_NDIM(<cnp.ndarray> x) - axes
+        return dx, gradient_like(like, w.products, axes, dims), gradient_like(like, w.sums, axes, dims)
     finally:
         PyMem_Free(sums)
 
@@ -150,7 +159,7 @@ def groups_backward(
     count = channels if num_groups is None else num_groups if num_groups <= channels else 0
     if channels == 1 or size == items * channels or count < 1 or channels % count:
         return None
-    if not vectors_fit(x, widened(weight), None, channels) or not statistics_fit(mean, rstd, x, 0, 1, True):
+    if not vectors_fit(x, converted(weight, x), None, channels) or not statistics_fit(mean, rstd, x, 0, 1, True):
         return None
     return of_groups(dy, x, items, channels, count, weight, mean, rstd, eps, out)
 
@@ -168,7 +177,7 @@ cdef object of_groups(
     cdef Work w
     if threads == 0 or (3 * (size // lines) > DESK and not is_plain(x)):
         return None
-    weight = widened(weight)
+    weight = converted(weight, x)
     dx = output_like(x, out, dy, weight)
     if dx is None:
         return None
@@ -197,10 +206,11 @@ cdef object of_groups(
         PyMem_Free(numbers)
 
 
-def train_backward(
-    object dy, object x, object weight, object mean, object rstd, object channel_axis, object eps, object out
+def batch_backward(
+    object dy, object x, object weight, object mean, object rstd, object running_mean, object running_var,
+    object channel_axis, object eps, bint training, object out
 ):
-    """The backward pass of `train`: dx and the gradients of weight and bias; or None."""
+    """The backward pass of batch_norm: dx and the gradients of weight and bias; or None."""
     cdef Py_ssize_t items, channels, size, count, spatial, chunks, c
     cdef int ndim, threads
     cdef bint last
@@ -217,12 +227,16 @@ def train_backward(
     c = ndim - 1 if last else 1
     items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, <int> c)
     count, spatial = size // channels, size // (items * channels)
-    if channels == 1 or count < 2 or not vectors_fit(x, widened(weight), None, channels):
+    if channels == 1 or count < 2 or (weight is not None and not is_vector(widened(weight), -1, channels)):
         return None
     if not statistics_fit(mean, rstd, x, <int> c, <int> c, True):
         return None
+    if not training and rstd is None:
+        running_mean, running_var = widened(from_list(running_mean)), widened(from_list(running_var))
+        if not is_vector(running_mean, -1, channels) or not is_vector(running_var, -1, channels):
+            return None
     last = last or spatial == 1
-    if items == 1 and not last:
+    if training and items == 1 and not last:
         return of_groups(dy, x, 1, channels, channels, weight, mean, rstd, eps, out)
     if last:
         begin_work(&w, TRAIN_GRAD, x, 1, count, channels)
@@ -243,9 +257,14 @@ def train_backward(
         if w.given:
             memcpy(n.mean, cnp.PyArray_DATA(<cnp.ndarray> mean), channels * sizeof(double))
             memcpy(n.rstd, cnp.PyArray_DATA(<cnp.ndarray> rstd), channels * sizeof(double))
+        elif not training:
+            read_numbers(running_mean, 0.0, n.mean, channels)
+            read_numbers(running_var, 1.0, n.rstd, channels)
+            for c in range(channels):
+                n.rstd[c] = 1.0 / sqrt(n.rstd[c] + <double> eps)
         weight = widened(weight)
         read_numbers(weight, 1.0, n.scale, channels)
-        if not last and is_plain(x):
+        if training and not last and is_plain(x):
             w.rows = channels_together(
                 spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 2, channels, threads
             )
@@ -253,7 +272,10 @@ def train_backward(
         if dx is None:
             return None
         take_gradient(&w, dy, dx)
-        if w.rows:
+        if not training:
+            if not inference_backward(&w, threads, items, channels):
+                return None
+        elif w.rows:
             run(&w, threads)
             if w.strange:
                 return None
@@ -262,6 +284,50 @@ def train_backward(
         return dx, parameter_gradient(like, n.products, channels), parameter_gradient(like, n.sums, channels)
     finally:
         PyMem_Free(numbers)
+
+
+cdef void join_sums(Work* w, Py_ssize_t items, Py_ssize_t channels) noexcept:
+    """The sums of channels from those of the chunks of their lines, as NumPy adds them."""
+    cdef Channels n = w.channels
+    if w.x.inner > 1:
+        add_rows(w.sums, parts(w.x.n, CHUNK_COLUMNS), channels)
+        add_rows(w.products, parts(w.x.n, CHUNK_COLUMNS), channels)
+        memcpy(n.sums, w.sums, channels * sizeof(double))
+        memcpy(n.products, w.products, channels * sizeof(double))
+    else:
+        join_dots(w, items, channels, n, 0, channels)
+
+
+cdef bint inference_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels) noexcept:
+    """dx = scale * dy, and the sums of all channels, whose statistics are constants; False where float32 cannot serve."""
+    cdef Channels n = w.channels
+    cdef Py_ssize_t c
+    if not roots_fit(w.storage != DOUBLE, n, 0, channels):
+        return False
+    for c in range(channels):
+        n.scale[c] = n.rstd[c] * n.scale[c]
+        n.lo[c] = n.shift[c] = 0.0
+        if w.storage == DOUBLE and not is_finite(n.scale[c]):
+            return False
+        if w.storage != DOUBLE and not -LARGEST_RSTD <= n.scale[c] <= LARGEST_RSTD:
+            return False
+    w.mean = n.mean
+    w.coefficients[0], w.coefficients[1] = n.lo, n.lo
+    w.coefficients[2], w.coefficients[3] = n.scale, n.shift
+    if w.x.inner == 1 and (w.storage == SINGLE or w.storage == DOUBLE) and (
+        threads == 1 or w.x.outer >= threads * <double> _tuning.LINES_PER_THREAD
+    ):
+        w.primitive = INFER_GRAD    # both at once
+        run(w, threads)
+    else:
+        w.primitive = DOTS
+        run(w, threads)
+        w.primitive, w.x = AFFINE, w.dy
+        run(w, threads)
+    join_sums(w, items, channels)
+    for c in range(channels):
+        n.products[c] *= n.rstd[c]
+    return True
 
 
 cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count) noexcept:
@@ -275,13 +341,7 @@ cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t c
         return False
     w.primitive, w.mean = DOTS, n.mean
     run(w, threads)
-    if w.x.inner > 1:
-        add_rows(w.sums, parts(w.x.n, CHUNK_COLUMNS), channels)
-        add_rows(w.products, parts(w.x.n, CHUNK_COLUMNS), channels)
-        memcpy(n.sums, w.sums, channels * sizeof(double))
-        memcpy(n.products, w.products, channels * sizeof(double))
-    else:
-        join_dots(w, items, channels, n, 0, channels)
+    join_sums(w, items, channels)
     if not slope_channels(single, count, n, 0, channels):
         return False
     w.primitive = AFFINE_GRAD

@@ -1,24 +1,28 @@
 # The fast path's norms with lines of their own: the last axis, or groups of channels, plain or with what options say.
 
-cdef object along(cnp.ndarray x, object out, const View* view, const Rule* rule):
-    """The result of NORMALIZE without weights over the lines of a view of x, or None."""
+cdef object along(cnp.ndarray x, object out, const View* view, const Rule* rule, object weight=None, object bias=None):
+    """The result of NORMALIZE over the lines of a view of x, with a weight for each position if one is given; or None."""
     cdef Work w
     cdef int threads
     cdef object y
     if view.inner == 1:
-        return normalized(x, out, view.outer, view.n, None, None, False, 1, rule)
+        return normalized(x, out, view.outer, view.n, weight, bias, weight is not None, 1, rule)
     threads = threads_for(
         cnp.PyArray_SIZE(x), view.outer * parts(view.inner * cnp.PyArray_ITEMSIZE(x), TILE * BUNDLE_BYTES)
     )
-    if threads == 0 or not is_plain(x):
+    if threads == 0 or not is_plain(x) or (weight is not None and bias is None and view.n > ZEROS):
         return None
-    y = output_like(x, out, None, None)
+    y = output_like(x, out, weight, bias)
     if y is None:
         return None
     begin_work(&w, NORMALIZE, x, view.outer, view.n, view.inner)
     look(&w.y, cnp.PyArray_DATA(<cnp.ndarray> y), view.outer, view.n, view.inner)
     w.rule, w.segments, w.parameters = rule[0], 1, 1
     w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
+    if weight is not None:
+        w.weight, w.parameters, w.per_position = cnp.PyArray_DATA(<cnp.ndarray> weight), view.n, True
+        if bias is not None:
+            w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
     run(&w, threads)
     return y
 
@@ -26,26 +30,31 @@ cdef object along(cnp.ndarray x, object out, const View* view, const Rule* rule)
 def lines(
     object x, object weight, object bias, object axis, object eps, Measure measure, bint floor, bint summed, object out
 ):
-    """layer_norm and its like over the last axis, without weights over any, or None."""
-    cdef Py_ssize_t n, size
+    """layer_norm and its like over the last axes or any one, or None."""
+    cdef Py_ssize_t n, size, stride = 0
+    cdef int axes
     cdef View view
     cdef Rule rule
-    if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    if not cnp.PyArray_CheckExact(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
         return None
-    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
-        if weight is not None or bias is not None or axis is None or axis_of(x, axis, &view) < 0:
+    axes, size = trailing(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    if not is_served(x):
+        stride = row_stride(x, axes) if axes and out is None else 0
+        if stride == 0:
+            return None
+    weight, bias = converted(weight, x), converted(bias, x)
+    if axes == 0:
+        if axis_of(x, axis, &view) < 0 or not vectors_fit(x, weight, bias, view.n):
             return None
         rule = Rule(measure, 1.0 if summed else view.n, eps, floor)
-        return along(x, out, &view, &rule) if rule.eps >= 0.0 else None
-    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
-    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+        return along(x, out, &view, &rule, weight, bias) if rule.eps >= 0.0 else None
+    n = last_elements(x, axes)
     rule = Rule(measure, 1.0 if summed else n, eps, floor)
-    if not rule.eps >= 0.0 or size == 0:
+    if not rule.eps >= 0.0 or size == 0 or not weights_fit(x, weight, bias, axes):
         return None
-    weight, bias = widened(weight), widened(bias)
-    if not vectors_fit(x, weight, bias, n):
-        return None
-    return normalized(x, out, size // n, n, weight, bias, True, 1, &rule)
+    return normalized(
+        x, out, size // n, n, weight, bias, True, 1, &rule, None, None, None, None, None, stride
+    )
 
 
 cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
@@ -120,6 +129,7 @@ def lines_with_options(
     `code_of` tells by what number the kernels know an activation that is no name, and refuses wrong ones.
     """
     cdef Py_ssize_t n
+    cdef int axes
     cdef Rule rule
     cdef object y, total
     cdef cnp.ndarray mean = None, rstd = None
@@ -127,20 +137,21 @@ def lines_with_options(
         return None
     if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
         return None
-    if not is_last(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)):
+    axes = trailing(axis, cnp.PyArray_NDIM(<cnp.ndarray> x))
+    if axes == 0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0:
         return None
-    n = cnp.PyArray_DIM(<cnp.ndarray> x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+    n = last_elements(x, axes)
     rule = Rule(measure, n, eps, False)
-    weight, bias = widened(weight), widened(bias)
-    if not rule.eps >= 0.0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not vectors_fit(x, weight, bias, n):
+    weight, bias = converted(weight, x), converted(bias, x)
+    if not rule.eps >= 0.0 or not weights_fit(x, weight, bias, axes):
         return None
     if not residual_fits(x, residual, return_residual is True):
         return None
     activation = code_of_activation(activation, code_of, x)
     total = total_like(x, return_residual is True)
     if return_stats is True:
-        mean = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
-        rstd = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - 1)
+        mean = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - axes)
+        rstd = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - axes)
     y = normalized(
         x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule, residual, activation, total,
         mean, rstd
@@ -173,7 +184,7 @@ cdef object groups_of(
     if size == 0 or size == items * channels or overflow or count < 1 or channels % count:
         return None
     rule = Rule(VARIANCE, size // (items * count), eps, False)
-    weight, bias = widened(weight), widened(bias)
+    weight, bias = converted(weight, x), converted(bias, x)
     if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
         return None
     # Without weights a whole group is one run.

@@ -1,0 +1,147 @@
+# The fast path of clipping by norm: one array along any one axis, or several together. Bits as in norms/clip.py.
+
+# Between these no square that matters has left the range of float64, and no sum of them.
+cdef double SMALLEST_SUM = 2.0 ** -960
+cdef double LARGEST_SUM = 2.0 ** 1020
+# Sums below the first are lost in the rounding of one that is as large as this.
+cdef double HIDING_SUM = 2.0 ** -800
+cdef double SMALLEST_FACTOR = 2.0 ** -1000      # smaller ones have lost digits, or soon have
+
+
+cdef bint square_sums(Work* w, int threads, double* sums) except -1:
+    """MOMENTS for the sum of squares of each line."""
+    cdef Py_ssize_t chunks = parts(w.x.n, chunk_of(&w.x)), inner = w.x.inner, lines = w.x.outer * inner, a, b, i
+    cdef double* numbers = <double*> PyMem_Malloc(3 * chunks * lines * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    w.rule.measure = SQUARES
+    w.mean, w.lo, w.m2 = numbers, numbers + chunks * lines, numbers + 2 * chunks * lines
+    run(w, threads)
+    for a in range(w.x.outer):
+        memcpy(sums + a * inner, w.m2 + a * chunks * inner, inner * sizeof(double))
+        for b in range(1, chunks):
+            for i in range(inner):
+                sums[a * inner + i] += w.m2[(a * chunks + b) * inner + i]
+    PyMem_Free(numbers)
+    return True
+
+
+cdef inline bint scale_down(double norm, double limit, bint single, double* scale) noexcept nogil:
+    """What brings a norm to the limit; return whether kernels apply it as it is."""
+    scale[0] = 1.0 if norm <= limit else limit / norm
+    if single:
+        return SMALLEST_RSTD <= scale[0] <= 1.0
+    return not (scale[0] < SMALLEST_FACTOR and limit > 0.0)
+
+
+cdef inline void scale_lines(Work* w, int threads, cnp.ndarray y, double* coefficients) noexcept:
+    """y = x * scale, coefficients (4, lines) of which the scales are there; nothing where x keeps its place and size."""
+    cdef Py_ssize_t lines = w.x.outer * w.x.inner, i
+    cdef bint changed = w.x.data != cnp.PyArray_DATA(y)
+    cdef int c
+    for i in range(lines):
+        changed |= coefficients[2 * lines + i] != 1.0
+        coefficients[i], coefficients[lines + i] = 0.0, 0.0
+        coefficients[3 * lines + i] = -0.0      # so that zeros keep their sign
+    if not changed:
+        return
+    w.primitive, w.lines, w.y = AFFINE, w.x.outer, w.x
+    w.y.data = cnp.PyArray_DATA(y)
+    for c in range(4):
+        w.coefficients[c] = coefficients + c * lines
+    run(w, threads)
+
+
+def clipped(object x, object max_norm, object axis, object out):
+    """clip_by_norm, or None."""
+    cdef Work w
+    cdef View view
+    cdef double limit
+    cdef double* numbers
+    cdef double* scales
+    cdef object y = None
+    cdef Py_ssize_t lines, i
+    cdef bint ordinary = True, single
+    cdef int threads
+    if not is_served(x) or not is_number(max_norm, &limit) or not limit >= 0.0 or axis_of(x, axis, &view) < 0:
+        return None
+    threads = threads_for(cnp.PyArray_SIZE(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x))
+    if threads == 0:
+        return None
+    lines = view.outer * view.inner
+    numbers = <double*> PyMem_Malloc(4 * lines * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    try:
+        begin_work(&w, MOMENTS, x, view.outer, view.n, view.inner)
+        scales, single = numbers + 2 * lines, w.storage != DOUBLE
+        square_sums(&w, threads, scales)
+        for i in range(lines):
+            ordinary &= single or SMALLEST_SUM <= scales[i] <= LARGEST_SUM
+            ordinary &= scale_down(sqrt(scales[i]), limit, single, scales + i)
+        if ordinary:
+            y = output_like(x, out, None, None)
+        if y is not None:
+            scale_lines(&w, threads, y, numbers)
+    finally:
+        PyMem_Free(numbers)
+    return y
+
+
+cdef bint are_apart(object arrays, object out) except -1:
+    """Whether what is written over in turn is one array of `out` and of `arrays` alone, the same of each."""
+    cdef Py_ssize_t i, j, count = len(arrays)
+    for i in range(count):
+        if not is_served(out[i]):
+            return False
+        for j in range(count):
+            if i != j and (overlaps(<cnp.ndarray> out[i], out[j]) or overlaps(<cnp.ndarray> out[i], arrays[j])):
+                return False
+    return True
+
+
+def clipped_together(object arrays, object max_norm, object error_if_nonfinite, object out, object result_class):
+    """clip_by_global_norm in its class, or None."""
+    cdef Work w
+    cdef double limit, squares, root, norm, total = 0.0, scale
+    cdef double numbers[4]
+    cdef bint tiny = False, single = False
+    cdef Py_ssize_t size
+    cdef int threads
+    cdef list results
+    if type(arrays) is not list and type(arrays) is not tuple:
+        return None
+    if out is not None and ((type(out) is not list and type(out) is not tuple) or len(out) != len(arrays)):
+        return None
+    if not is_number(max_norm, &limit) or not limit >= 0.0 or type(error_if_nonfinite) is not bool or not arrays:
+        return None
+    for x in arrays:
+        if not is_served(x) or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0:
+            return None
+    if out is not None and not are_apart(arrays, out):
+        return None
+    for x in arrays:
+        size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+        threads = threads_for(size, size)
+        if threads == 0:
+            return None
+        begin_work(&w, MOMENTS, x, 1, size, 1)
+        square_sums(&w, threads, &squares)
+        single = single or w.storage != DOUBLE
+        tiny = tiny or (w.storage == DOUBLE and squares < SMALLEST_SUM)
+        root = sqrt(squares)
+        total += root * root
+    norm = sqrt(total)
+    # What is not ordinary has been found before anything is written.
+    if not total <= LARGEST_SUM or (tiny and total < HIDING_SUM) or not scale_down(norm, limit, single, &scale):
+        return None
+    results = [output_like(x, out[i] if out is not None else None, None, None) for i, x in enumerate(arrays)]
+    for y in results:
+        if y is None:
+            return None
+    for x, y in zip(arrays, results):
+        size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+        begin_work(&w, AFFINE, x, 1, size, 1)
+        numbers[2] = scale
+        scale_lines(&w, threads_for(size, size), <cnp.ndarray> y, numbers)
+    return result_class(results, norm)
