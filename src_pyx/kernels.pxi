@@ -165,6 +165,7 @@ def merge(
             )
 
 
+include "counted/counted.pxi"
 include "textbook.pxi"
 include "fast_path/fast_path.pxi"
 include "fast_path/lines.pxi"

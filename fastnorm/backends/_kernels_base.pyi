@@ -41,6 +41,33 @@ def affine_grad(
     shift: _Doubles,
     threads: int,
 ) -> None: ...
+def counted_moments(
+    x: _Array, weights: _Doubles, last: bool, hi: _Doubles, lo: _Doubles, m2: _Doubles, threads: int
+) -> None: ...
+def counted_dots(
+    x: _Array,
+    dy: _Array,
+    weights: _Doubles,
+    last: bool,
+    mean: _Doubles,
+    nothing: _Doubles,
+    sums: _Doubles,
+    products: _Doubles,
+    threads: int,
+) -> None: ...
+def counted_grad(
+    x: _Array,
+    dy: _Array,
+    dx: _Array,
+    weights: _Doubles,
+    last: bool,
+    mean: _Doubles,
+    rstd: _Doubles,
+    scale: _Doubles,
+    a: _Doubles,
+    b: _Doubles,
+    threads: int,
+) -> None: ...
 def normalize_grad(
     x: _Array,
     dy: _Array,

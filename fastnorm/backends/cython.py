@@ -77,6 +77,10 @@ def _fused(fusion: Fusion, x: Array) -> tuple[Array | int | None, ...]:
     return fusion.addend, fusion.residual, code, lines, scales
 
 
+def _channels_of(x: Array, last: bool) -> tuple[int, int]:
+    return x.shape[0], x.shape[2 if last else 1]
+
+
 class Cython(Reference):
     """The compiled extension, in one of its variants."""
 
@@ -224,6 +228,26 @@ class Cython(Reference):
             return products.ravel(), sums.ravel()
         with np.errstate(invalid="ignore"):
             return products.sum(axis=0), sums.sum(axis=0)
+
+    def counted_moments(self, x: Array, weights: Array, last: bool) -> Moments:
+        found = Moments(*(np.empty(_channels_of(x, last)) for _ in range(3)))
+        self._kernels.counted_moments(x, weights, last, *found, self._threads_for(x))
+        return found
+
+    def counted_dots(
+        self, x: Array, dy: Array, weights: Array, last: bool, mean: Array, nothing: Array
+    ) -> tuple[Array, Array]:
+        sums, products = np.empty(_channels_of(x, last)), np.empty(_channels_of(x, last))
+        numbers = (np.ascontiguousarray(part) for part in (mean, nothing))
+        self._kernels.counted_dots(x, dy, weights, last, *numbers, sums, products, self._threads_for(x))
+        return sums, products
+
+    def counted_grad(
+        self, x: Array, dy: Array, dx: Array, weights: Array, last: bool, mean: Array, rstd: Array, scale: Array,
+        a: Array, b: Array,
+    ) -> None:  # fmt: skip
+        numbers = (np.ascontiguousarray(part) for part in (mean, rstd, scale, a, b))
+        self._kernels.counted_grad(x, dy, dx, weights, last, *numbers, self._threads_for(x))
 
     def _wide(self, x: Array) -> Array:
         wide: Array = np.empty(x.shape, np.float32)

@@ -31,6 +31,12 @@ def _write(y: Array, values: Array) -> None:
     np.copyto(y, values.astype(np.float32) if is_narrow(y.dtype) else values, casting="unsafe")
 
 
+def _channel_lines(last: bool, *arrays: Array) -> list[Array]:
+    """Return arrays (items, C, S), or with `last` (items, S, C), as (items, C, S) float64 of the shape of the first."""
+    turned = [array.transpose(0, 2, 1) if last else array for array in arrays]
+    return [np.ascontiguousarray(np.broadcast_to(array, turned[0].shape), np.float64) for array in turned]
+
+
 class Reference:
     """A backend. Subclasses override what they speed up."""
 
@@ -222,6 +228,47 @@ class Reference:
                 return (upstream * xhat).sum(axis=0), upstream.sum(axis=0)
             runs = outer, segments, reduce // segments
             return (upstream * xhat).reshape(runs).sum(axis=2).ravel(), upstream.reshape(runs).sum(axis=2).ravel()
+
+    def counted_moments(self, x: Array, weights: Array, last: bool) -> Moments:
+        """Return the moments of each channel of each item, (items, C), of elements that count what weights say.
+
+        x is (items, C, S) or, with `last`, (items, S, C), contiguous; weights, float64, likewise, C being 1 where all
+        channels count alike. What counts 0 may be NaN; mean and m2 of nothing are 0.
+        """
+        x, weights = _channel_lines(last, x, weights)
+        totals = weights.sum(axis=2)
+        totals = np.where(totals == 0, 1.0, totals)
+        with np.errstate(invalid="ignore", over="ignore"):
+            deviations = np.where(weights == 0, 0.0, x)
+            hi = (weights * deviations).sum(axis=2) / totals
+            deviations = np.where(weights == 0, 0.0, deviations - hi[..., np.newaxis])
+            lo = (weights * deviations).sum(axis=2) / totals
+            deviations -= lo[..., np.newaxis]
+            return Moments(hi, lo, (weights * deviations * deviations).sum(axis=2))
+
+    def counted_dots(
+        self, x: Array, dy: Array, weights: Array, last: bool, mean: Array, nothing: Array
+    ) -> tuple[Array, Array]:
+        """Return the sums of dy and of dy * (x - mean) of each channel of each item, (items, C) float64.
+
+        mean and nothing are (items or 1, C). x is passed over where it counts 0 and dy is 0, or `nothing` is not 0.
+        """
+        x, dy, weights = _channel_lines(last, x, dy, weights)
+        passed = (weights == 0) & ((dy == 0) | (nothing[..., np.newaxis] != 0))
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            deviations = np.where(passed, 0.0, x - mean[..., np.newaxis])
+            return dy.sum(axis=2), (dy * deviations).sum(axis=2)
+
+    def counted_grad(
+        self, x: Array, dy: Array, dx: Array, weights: Array, last: bool, mean: Array, rstd: Array, scale: Array,
+        a: Array, b: Array,
+    ) -> None:  # fmt: skip
+        """Write dx = rstd * (scale * dy - w * (a + (x - mean) * rstd * b)), coefficients (items or 1, C)."""
+        mean, rstd, scale, a, b = (part[:, np.newaxis] if last else part[..., np.newaxis]
+                                   for part in (mean, rstd, scale, a, b))  # fmt: skip
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            through_statistics = np.where(weights == 0, 0.0, weights * (a + (x - mean) * rstd * b))
+            np.copyto(dx, rstd * (scale * dy - through_statistics), casting="unsafe")
 
     def image(self, x: Array, y: Array, planar: bool, mean: Array, scale: Array) -> None:
         """Write y = (x - mean) * scale for bytes (images, pixels, channels), mean and scale (C,) or (images, C).

@@ -198,7 +198,7 @@ def _by_batch(
     if not array.size:
         return (call.finish(), engine.stats_of_nothing(stats_shape)) if return_stats else call.finish()
     if counted is not None:
-        moments, totals, batch = masked.normalize_channels(call, counted, rule, weight, bias)
+        moments, totals, batch = masked.normalize_channels(call, axis, counted, rule, weight, bias)
         update_running(mean_to_update, var_to_update, moments, totals, momentum, rules)
         return engine.results(call, batch if return_stats else None, False)
     wanted = return_stats or mean_to_update is not None or var_to_update is not None

@@ -52,7 +52,7 @@ def _normalize_groups(
     stats_shape = kept_shape(array.shape, (0, axis))
     stats = engine.stats_of_nothing(stats_shape) if return_stats and not array.size else None
     if array.size and counted is not None:
-        found = masked.normalize_channels(call, counted, rule, weight, bias, fusion)
+        found = masked.normalize_channels(call, axis, counted, rule, weight, bias, fusion)
         stats = found.stats if return_stats else None
     elif array.size:
         layout = plan_channels(array.shape, axis)

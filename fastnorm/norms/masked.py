@@ -6,13 +6,13 @@ What an element counts, w, is 0 where a mask leaves it out. Statistics and gradi
     dx = rstd * (g - w * (A + xhat * B)),    A = sum of g / sum of w,    B = sum of g * xhat / sum of w,
 
 g = weight * dy as in `fastnorm.gradients`. All elements are results, so g is summed over all; statistics depend on an
-element as far as it counts. Here NumPy computes in float64, with several arrays of the size of x; the backend applies
-the statistics and adds up the gradients.
+element as far as it counts. Moments are those of each channel of each item first, which are joined then; all of it is
+float64.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,9 +35,10 @@ class Counted:
     Attributes
     ----------
     weights : ndarray
-        float64, of the shape of x.
-    axis : int
-        That of the channels.
+        float64, contiguous: (items, C, S) or, where the channels are last, (items, S, C), like x as `view` returns it;
+        C is 1 if all channels count alike.
+    layout : ChannelLayout
+        Where the channels are.
     items : int
         How many statistics a channel has: 1, those of the batch, or as many as there are items.
     per_group : int
@@ -45,34 +46,56 @@ class Counted:
     """
 
     weights: Array
-    axis: int
+    layout: ChannelLayout
     items: int
     per_group: int
 
-    @property
-    def layout(self) -> ChannelLayout:
-        """Where the channels are."""
-        return plan_channels(self.weights.shape, self.axis)
+    def view(self, array: Array) -> Array:
+        """Return an array of the shape of x as the kernels take it, contiguous; a copy where it must be."""
+        return _view(array, self.layout, self.items, self.layout.channels)
 
-    def lines(self, array: Array) -> Array:
-        """Return an array of the shape of x with a contiguous row for each of the items x groups."""
-        channels = np.moveaxis(array, self.axis, 0 if self.items == 1 else 1)
-        return np.ascontiguousarray(channels.reshape(self.items * self.layout.channels // self.per_group, -1))
+    def sums(self) -> Array:
+        """Return the sum of the weights of each channel of each item, (items, C), that of a batch being one item."""
+        sums = _lines(self.weights, self.layout).sum(axis=2)  # contiguous: the order does not depend on C
+        return np.broadcast_to(sums, (len(sums), self.layout.channels))
+
+    def joined(self, parts: Array) -> Array:
+        """Return (items, C) as what shares statistics, the middle of three axes."""
+        channels = self.layout.channels
+        if self.items == 1:
+            return parts.reshape(1, -1, channels)
+        return parts.reshape(-1, self.per_group, 1)
 
     def of_channels(self, values: Array) -> Array:
         """Return one number for each of the items x groups as (items, C)."""
         return np.repeat(values, self.per_group).reshape(self.items, -1)
 
-    def against_x(self, values: Array) -> Array:
-        """Return (items, C) or (1, C) in the shape that broadcasts against x."""
-        shape = [1] * self.weights.ndim
-        shape[0], shape[self.axis] = len(values), self.layout.channels
+    def against_x(self, values: Array, ndim: int, axis: int) -> Array:
+        """Return (items, C) in the shape that broadcasts against x."""
+        shape = [1] * ndim
+        shape[0], shape[axis] = len(values), self.layout.channels
         return values.reshape(shape)
 
     def totals(self) -> Array:
         """Return the sum of the weights of each of the items x groups."""
-        sums: Array = self.lines(self.weights).sum(axis=1)
-        return sums
+        totals: Array = self.joined(self.sums()).sum(axis=1).reshape(-1)
+        return totals
+
+
+def _view(array: Array, layout: ChannelLayout, items: int, channels: int) -> Array:
+    ordered = array if layout.order is None else array.transpose(layout.order)
+    if not layout.last:
+        shape = layout.batch, channels, layout.spatial
+    elif items == 1:  # what the batch shares is one item
+        shape = 1, layout.batch * layout.spatial, channels
+    else:
+        shape = layout.batch, layout.spatial, channels
+    return np.ascontiguousarray(ordered).reshape(shape)
+
+
+def _lines(array: Array, layout: ChannelLayout) -> Array:
+    """Return (items, C, S)."""
+    return np.ascontiguousarray(array.transpose(0, 2, 1)) if layout.last else array
 
 
 class Normalized(NamedTuple):
@@ -89,14 +112,19 @@ def find_counted(
 ) -> Counted | None:  # fmt: skip
     """Check `weights` and `where`; None if there are neither. Without `per_group` statistics are those of the batch."""
     found = arguments.element_weights(weights, where, x.shape, function)
-    return None if found is None else Counted(found, axis, 1 if per_group is None else x.shape[0], per_group or 1)
+    if found is None:
+        return None
+    layout, items = plan_channels(x.shape, axis), 1 if per_group is None else x.shape[0]
+    if found.strides[axis] == 0 and x.size:  # what is the same in all channels is not repeated for them
+        found = found[(slice(None),) * axis + (slice(1),)]
+    return Counted(_view(found, layout, items, found.shape[axis]), layout, items, per_group or 1)
 
 
 def check_counted(counted: Counted, unbiased: bool, function: str) -> None:
     """Check that each channel of a batch has what training needs: two values, and a count that 1 can be taken from."""
     if not counted.weights.size:
         return
-    least = np.count_nonzero(counted.lines(counted.weights), axis=1).min()
+    least = np.count_nonzero(_lines(counted.weights, counted.layout), axis=(0, 2)).min()
     if least < 2:
         raise ValueError(
             f"{function}: training needs more than one value per channel, got {least} that where and weights count"
@@ -109,20 +137,33 @@ def check_counted(counted: Counted, unbiased: bool, function: str) -> None:
         )
 
 
-def _statistics(x: Array, counted: Counted, rule: Rule) -> tuple[Moments, Array, Array]:
+def _divisors(totals: Array) -> Array:
+    return np.where(totals == 0, 1.0, totals)
+
+
+def _statistics(call: Call, counted: Counted, rule: Rule) -> tuple[Moments, Array, Array]:
     """Return moments, sums of weights and rstd of each of the items x groups, flat; mean 0 and rstd 0 of nothing."""
-    weights = counted.lines(counted.weights)
-    totals = weights.sum(axis=1)
-    counts = np.where(totals == 0, 1.0, totals)
+    found = call.backend.counted_moments(counted.view(call.x), counted.weights, counted.layout.last)
+    parts = Moments(*(counted.joined(part) for part in found))
+    counts = counted.joined(counted.sums())
+    totals = counts.sum(axis=1)
     with np.errstate(invalid="ignore", over="ignore"):
-        deviations = np.where(weights == 0, np.float64(0), counted.lines(x))  # padding may be NaN
-        hi = (weights * deviations).sum(axis=1) / counts
-        deviations -= hi[:, np.newaxis]
-        lo = (weights * deviations).sum(axis=1) / counts
-        deviations -= lo[:, np.newaxis]
-        m2 = (weights * deviations * deviations).sum(axis=1)
-        rstd = np.where(totals == 0, 0.0, reciprocal_root(m2 / counts, 1, rule))
-    return Moments(hi, lo, m2), totals, rstd
+        if counts.shape[1] > 1:
+            parts = _pooled(parts, counts, _divisors(totals))
+        moments = Moments(*(part.reshape(-1) for part in parts))
+        totals = totals.reshape(-1)
+        rstd = np.where(totals == 0, 0.0, reciprocal_root(moments.m2 / _divisors(totals), 1, rule))
+    return moments, totals, rstd
+
+
+def _pooled(parts: Moments, counts: Array, totals: Array) -> Moments:
+    """Join moments (a, b, c) along b, each of so many elements as `counts` says: about the mean of all."""
+    hi = (counts * parts.hi).sum(axis=1) / totals
+    deviations = (parts.hi - hi[:, np.newaxis]) + parts.lo
+    deviations[counts == 0] = 0.0
+    lo = (counts * deviations).sum(axis=1) / totals
+    deviations -= lo[:, np.newaxis]
+    return Moments(hi, lo, (parts.m2 + counts * deviations * deviations).sum(axis=1))
 
 
 def _usable(rstd: Array, totals: Array) -> Array:
@@ -131,19 +172,21 @@ def _usable(rstd: Array, totals: Array) -> Array:
 
 
 def normalize_channels(
-    call: Call, counted: Counted, rule: Rule, weight: Array | None, bias: Array | None, fusion: Fusion | None = None
-) -> Normalized:
+    call: Call, axis: int, counted: Counted, rule: Rule, weight: Array | None, bias: Array | None,
+    fusion: Fusion | None = None,
+) -> Normalized:  # fmt: skip
     """Normalise all elements by the statistics of those that count."""
     if fusion is not None:
         call.backend.before(fusion, call.x)
-    moments, totals, rstd = _statistics(call.x, counted, rule)
+    moments, totals, rstd = _statistics(call, counted, rule)
     hi, lo, scale = (counted.of_channels(part) for part in (moments.hi, moments.lo, rstd))
-    layout = counted.layout
+    layout, ndim = counted.layout, call.x.ndim
     in_range = counted.of_channels(_usable(rstd, totals))
     engine.apply(call, layout.apply_view(len(hi)), layout.order, fold(hi, lo, scale, weight, bias), in_range)
     if fusion is not None:
         call.backend.after(fusion, call.y)
-    return Normalized(moments, totals, Stats(counted.against_x(hi + lo), counted.against_x(scale)))
+    stats = Stats(counted.against_x(hi + lo, ndim, axis), counted.against_x(scale, ndim, axis))
+    return Normalized(moments, totals, stats)
 
 
 def of_channels(
@@ -151,23 +194,23 @@ def of_channels(
 ) -> ChannelSums:
     """Write dx where the statistics, unless given, are those of the elements that count; return the sums."""
     if given is None:
-        moments, totals, flat = _statistics(call.x, counted, rule)
+        moments, totals, flat = _statistics(call, counted, rule)
         given = Given(moments.hi + moments.lo, flat)
     else:
         totals = counted.totals()
-    mean, rstd = (counted.of_channels(part) for part in given)
-    counts = counted.of_channels(totals)
-    left_out, nothing = counted.weights == 0, counted.against_x(counts == 0)
-    # Padding may be NaN: without a gradient of its own, or statistics, it must not touch the sums.
-    x = np.where(left_out & (nothing | (dy == 0)), call.x.dtype.type(0), call.x)
-    in_range = counted.of_channels(_usable(given.rstd, totals))
-    found = gradients.channel_dots(replace(call, x=x), dy, counted.layout, mean, in_range)
-    scale = np.ones((1, counted.layout.channels)) if weight is None else weight.astype(np.float64).reshape(1, -1)
-    counts = np.where(counts == 0, 1.0, counts)
-    a, b = gradients.group_means(found, scale, counted.per_group, counts)
-    mean, rstd, scale, a, b = (counted.against_x(part) for part in (mean, rstd, scale, a, b))
+    mean, rstd, counts = (counted.of_channels(part) for part in (*given, totals))
+    x, upstream, layout = counted.view(call.x), counted.view(dy), counted.layout
+    nothing = (counts == 0).astype(np.float64)
+    sums, products = call.backend.counted_dots(x, upstream, counted.weights, layout.last, mean, nothing)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        through_statistics = counted.weights * (a + (x - mean) * rstd * b)
-        dx = rstd * (scale * dy - np.where(left_out, 0.0, through_statistics))
-        np.copyto(call.y, dx, casting="unsafe")
+        if counted.items == 1:
+            sums, products = sums.sum(axis=0, keepdims=True), products.sum(axis=0, keepdims=True)
+        found = ChannelSums(sums, products * rstd)
+        scale = np.ones(mean.shape) if weight is None else np.tile(weight.astype(np.float64), (len(mean), 1))
+        a, b = gradients.group_means(found, scale, counted.per_group, _divisors(counts))
+    dx = call.y.reshape(x.shape) if layout.order is None else np.empty(x.shape, call.y.dtype)
+    call.backend.counted_grad(x, upstream, dx, counted.weights, layout.last, mean, rstd, scale, a, b)
+    if layout.order is not None:
+        target = call.y.transpose(layout.order)
+        np.copyto(target, dx.reshape(target.shape))
     return found

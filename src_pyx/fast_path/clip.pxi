@@ -35,7 +35,7 @@ cdef inline bint scale_down(double norm, double limit, bint single, double* scal
 
 
 cdef inline void scale_lines(Work* w, int threads, cnp.ndarray y, double* coefficients) noexcept:
-    """y = x * scale, coefficients (4, lines) of which the scales are there; nothing where x keeps its place and size."""
+    """y = x * scale, coefficients (4, lines) of which the scales are there; nothing is done where nothing changes."""
     cdef Py_ssize_t lines = w.x.outer * w.x.inner, i
     cdef bint changed = w.x.data != cnp.PyArray_DATA(y)
     cdef int c

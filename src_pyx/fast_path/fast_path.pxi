@@ -105,7 +105,7 @@ cdef inline bint is_int(object a, long value) noexcept:
 
 
 cdef inline int trailing(object axis, int ndim) noexcept:
-    """How many axes a number, a tuple of numbers or None, for all, names if they are the last ones; 0 if they are not."""
+    """How many axes a number, a tuple of them or None (all) names if they are the last ones; 0 if they are not."""
     cdef Py_ssize_t count
     cdef unsigned long long seen = 0
     cdef int overflow

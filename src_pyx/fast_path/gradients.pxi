@@ -299,7 +299,7 @@ cdef void join_sums(Work* w, Py_ssize_t items, Py_ssize_t channels) noexcept:
 
 
 cdef bint inference_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels) noexcept:
-    """dx = scale * dy, and the sums of all channels, whose statistics are constants; False where float32 cannot serve."""
+    """dx = scale * dy and the sums of channels, whose statistics are constants; False where float32 cannot serve."""
     cdef Channels n = w.channels
     cdef Py_ssize_t c
     if not roots_fit(w.storage != DOUBLE, n, 0, channels):

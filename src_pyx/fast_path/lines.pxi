@@ -1,7 +1,7 @@
 # The fast path's norms with lines of their own: the last axis, or groups of channels, plain or with what options say.
 
 cdef object along(cnp.ndarray x, object out, const View* view, const Rule* rule, object weight=None, object bias=None):
-    """The result of NORMALIZE over the lines of a view of x, with a weight for each position if one is given; or None."""
+    """The result of NORMALIZE over the lines of a view of x, weight and bias, if any, a position each; or None."""
     cdef Work w
     cdef int threads
     cdef object y
