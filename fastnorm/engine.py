@@ -252,6 +252,8 @@ def normalize_channels(
         stats = normalize_channels(call, layout, plan, rule, weight, bias, per_group, want_stats)
         call.backend.after(fusion, call.y)
         return stats
+    if layout.spatial == 1 and per_group > 1:
+        return _normalize_group_rows(call, layout, plan, rule, weight, bias, want_stats)
     if fused:
         affine = weight is not None or bias is not None
         w = parameter(weight, 1.0, channels if affine else 1, dtype)
@@ -269,6 +271,19 @@ def normalize_channels(
     rstd = reciprocal_root(stats.m2, plan.count, rule)
     apply_channels(call, layout, stats, rstd, weight, bias, per_group)
     return stats if want_stats else None
+
+
+def _normalize_group_rows(
+    call: Call, layout: ChannelLayout, plan: Plan, rule: Rule, weight: Array | None, bias: Array | None,
+    want_stats: bool,
+) -> Moments | None:  # fmt: skip
+    """Normalise groups of single values, which are rows; then weight and bias, which go with the channel."""
+    found = normalize_positions(call, plan, rule, None, None, want_stats)
+    if weight is not None or bias is not None:
+        zero, one = np.zeros((1, layout.channels)), np.ones((1, layout.channels))
+        made = Call(call.y, call.y, call.result, call.out, call.backend)
+        apply(made, layout.apply_view(1), None, fold(zero, zero, one, weight, bias), one)
+    return None if found is None else Moments(*(part.reshape(-1) for part in found))
 
 
 def apply_channels(

@@ -24,7 +24,7 @@ from fastnorm.dtypes import FLOAT32, is_narrow, result_dtype, storage
 from fastnorm.lines import Lines
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
-from fastnorm.recipe import Moments, Rule, line_terms, reciprocal_root
+from fastnorm.recipe import Affine, Moments, Rule, line_terms, reciprocal_root
 
 Array = npt.NDArray[Any]
 
@@ -253,6 +253,8 @@ def of_channels(
         assert found is not None
         products, sums = found
         return ChannelSums(sums.reshape(-1, channels), products.reshape(-1, channels))
+    if layout.spatial == 1 and per_group > 1:
+        return _of_group_rows(call, dy, layout, plan, rule, weight, given)
     ordered = call.x if layout.order is None else call.x.transpose(layout.order)
     mean, rstd = given or _recomputed(ordered, plan, rule, call.backend)
     mean, rstd = (np.repeat(part, per_group).reshape(-1, channels) for part in (mean, rstd))
@@ -260,6 +262,25 @@ def of_channels(
     a, b = group_means(found_sums, w, per_group, plan.count)
     apply_channels(call, dy, layout, mean, rstd * w, -rstd * rstd * b, -rstd * a)
     return found_sums
+
+
+def _of_group_rows(
+    call: Call, dy: Array, layout: ChannelLayout, plan: Plan, rule: Rule, weight: Array | None, given: Given | None
+) -> ChannelSums:
+    """The same for groups of single values, which are rows: a weight goes with the channel, and sums down the batch."""
+    mean, rstd = given or _recomputed(call.x, plan, rule, call.backend)
+    xhat = empty(call.x.shape, call.compute)
+    coefficients = Affine(mean, np.zeros_like(mean), rstd, np.zeros_like(mean))
+    engine.apply(replace(call, y=xhat), plan.view, None, coefficients, rstd)
+    columns = layout.apply_view(1)
+    turned, upstream = xhat.reshape(columns), calls.viewed(dy, columns)
+    sums, products = call.backend.dots(turned, upstream, np.zeros((1, layout.channels)))
+    if weight is not None:
+        upstream = np.multiply(upstream, calls.as_compute(weight, call.compute), out=turned)
+    x, g, dx = calls.viewed(call.x, plan.view), upstream.reshape(plan.view), call.y.reshape(plan.view)
+    one = calls.parameter(None, 1.0, 1, call.compute)
+    call.backend.normalize_grad(x, g, dx, one, False, 1, rule, Given(mean, rstd), False)
+    return ChannelSums(sums, products)
 
 
 @quiet

@@ -356,3 +356,61 @@ def test_statistics_of_empty_arrays_have_the_shape_that_broadcasts(backend: str)
     ):
         assert y.shape == (0, 5)
         assert stats.mean.shape == stats.rstd.shape == (0, 1)
+
+
+@pytest.mark.parametrize("shape", [(7, 12), (1, 12), (300, 96), (5, 12, 1), (5, 1, 1, 12)])
+@pytest.mark.parametrize("num_groups", [1, 3, 12])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_groups_of_single_values_are_rows(shape: tuple[int, ...], num_groups: int, dtype: str, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    axis = int(np.argmax(shape[1:])) + 1
+    channels = shape[axis]
+    weight, bias = (rng.standard_normal(channels).astype(dtype) for _ in range(2))
+    options = {"channel_axis": axis, "backend": backend}
+    y, stats = fastnorm.group_norm(x, num_groups, weight, bias, return_stats=True, **options)
+    found = fastnorm.group_norm_backward(dy, x, num_groups, weight, **options)
+    given = fastnorm.group_norm_backward(dy, x, num_groups, weight, **stats._asdict(), **options)
+
+    # The formulas, in the widest float.
+    groups = (len(x), num_groups, channels // num_groups)
+    wide, upstream, w = (part.astype(np.longdouble) for part in (x, dy, weight))
+    lines = wide.reshape(groups)
+    rstd = 1 / np.sqrt(lines.var(axis=2, keepdims=True) + np.longdouble(1e-5))
+    xhat = (lines - lines.mean(axis=2, keepdims=True)) * rstd
+    g = (upstream.reshape(len(x), channels) * w).reshape(groups)
+    dx = rstd * (g - g.mean(axis=2, keepdims=True) - xhat * (g * xhat).mean(axis=2, keepdims=True))
+    flat = xhat.reshape(len(x), channels)
+    expected = flat * w + bias
+    roundoff = float(np.finfo(dtype).eps) / 2
+    # The contract of the norms, 4 units of max(1, |xhat|) times the weight, and the roundings of result and sum; in
+    # float64 the reference's sums, of up to 96 elements, have roundings of their own.
+    limit = roundoff * 8 * (np.maximum(1, np.abs(flat)) * np.maximum(1, np.abs(w)) + np.abs(bias) + np.abs(expected))
+    assert (np.abs(y.reshape(expected.shape) - expected) <= limit).all()
+    # Each term of a gradient, and of a sum of products, has a few roundings.
+    spread = np.ones(groups[2]) if groups[2] == 1 else np.abs(g).max(axis=2, keepdims=True) * (1 + xhat**2)
+    size = (rstd * (np.abs(g) + spread)).reshape(dx.shape)
+    dweight, dbias = (upstream.reshape(flat.shape) * flat).sum(axis=0), upstream.reshape(flat.shape).sum(axis=0)
+    terms = np.abs(upstream.reshape(flat.shape)) * (1 + np.abs(flat))
+    for gradients in (found, given):
+        assert gradients.dx.dtype == gradients.dweight.dtype == np.dtype(dtype)
+        assert (np.abs(gradients.dx.reshape(groups) - dx) <= 16 * roundoff * size).all()
+        for part, exact in ((gradients.dweight, dweight), (gradients.dbias, dbias)):
+            assert (np.abs(part - exact) <= 4 * roundoff * terms.sum(axis=0)).all()
+
+
+def test_groups_of_single_values_do_not_depend_on_the_batch(backend: str) -> None:
+    x = np.random.default_rng(0).standard_normal((50, 24)).astype(np.float32)
+    weight = np.linspace(-1, 1, 24, dtype=np.float32)
+    y = fastnorm.group_norm(x, 4, weight, weight, backend=backend)
+    dx = fastnorm.group_norm_backward(x[::-1], x, 4, weight, backend=backend).dx
+    for rows in (slice(3, 4), slice(10, 27)):
+        np.testing.assert_array_equal(fastnorm.group_norm(x[rows], 4, weight, weight, backend=backend), y[rows])
+        part = fastnorm.group_norm_backward(x[::-1][rows], x[rows], 4, weight, backend=backend).dx
+        np.testing.assert_array_equal(part, dx[rows])
+
+
+def test_clipping_keeps_the_sign_of_zeros(backend: str) -> None:
+    x = np.array([[-0.0, 3.0], [0.0, -4.0]], np.float32)
+    for y in (fastnorm.clip_by_norm(x, 1.0, backend=backend), fastnorm.clip_by_norm(x, 1.0, axis=1, backend=backend)):
+        np.testing.assert_array_equal(np.signbit(y), np.signbit(x))

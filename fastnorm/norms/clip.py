@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -120,6 +121,17 @@ def _norm(x: Array, axes: tuple[int, ...], backend: Reference) -> _Numbers:
     return _Numbers(root, exponent)
 
 
+def _sum_of_squares(parts: list[float]) -> float:
+    """Add with what each addition loses (Neumaier, 1974), in their order: as the fast path does."""
+    total = rest = 0.0
+    for part in parts:
+        square = part * part
+        larger = total + square
+        rest += (total - larger) + square if total >= square else (square - larger) + total
+        total = larger
+    return total + rest if math.isfinite(total) else total
+
+
 def _joined(norms: list[_Numbers]) -> _Numbers:
     """The L2 norm of several arrays together, from that of each."""
     if not norms:
@@ -129,8 +141,7 @@ def _joined(norms: list[_Numbers]) -> _Numbers:
     top = max(power[mantissa != 0.0], default=0)
     with np.errstate(under="ignore"):
         parts = np.ldexp(mantissa, np.where(mantissa == 0.0, 0, power - top))
-    squares = np.add.accumulate(np.square(parts))  # in their order, as the fast path adds them
-    return _Numbers(np.sqrt(squares[-1]), np.array(top))
+    return _Numbers(np.array(math.sqrt(_sum_of_squares(parts.tolist()))), np.array(top))
 
 
 def _scale_down(norm: _Numbers, limit: float) -> _Numbers:

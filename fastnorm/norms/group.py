@@ -46,7 +46,9 @@ def _normalize_groups(
     addend = arguments.residual(residual, return_residual, array, function)
     applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
     counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
-    narrow = counted is None and addend is None and applied is None
+    layout = plan_channels(array.shape, axis)
+    # Single values are written twice, and rounded to 16 bits once.
+    narrow = counted is None and addend is None and applied is None and layout.spatial > 1
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual)
     stats_shape = kept_shape(array.shape, (0, axis))
@@ -55,7 +57,6 @@ def _normalize_groups(
         found = masked.normalize_channels(call, axis, counted, rule, weight, bias, fusion)
         stats = found.stats if return_stats else None
     elif array.size:
-        layout = plan_channels(array.shape, axis)
         plan = _plan_groups(layout, per_group)
         moments = engine.normalize_channels(call, layout, plan, rule, weight, bias, per_group, return_stats, fusion)
         if moments is not None:
@@ -65,6 +66,8 @@ def _normalize_groups(
 
 def _plan_groups(layout: ChannelLayout, per_group: int) -> Plan:
     split = layout.channels // per_group, per_group
+    if layout.spatial == 1:  # groups are rows
+        return plan_reduction((layout.batch, *split), (2,))
     if layout.last:
         return plan_groups_last(layout.batch, layout.spatial, *split)
     return plan_reduction((layout.batch, *split, layout.spatial), (2, 3))
@@ -236,14 +239,15 @@ def _groups_backward(
     stats_shape = kept_shape(array.shape, (0, axis))
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
-    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=counted is None)
+    layout = plan_channels(array.shape, axis)
+    narrow = counted is None and layout.spatial > 1
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=narrow)
     if not array.size:
         return gradients.nothing(call, weight, channels)
     if given is not None:  # one number for each group, of those for each of its channels
         given = Given(*(np.ascontiguousarray(part[::per_group]) for part in given))
     if counted is not None:
         return gradients.finish(call, masked.of_channels(call, upstream, counted, rule, weight, given), weight)
-    layout = plan_channels(array.shape, axis)
     plan = _plan_groups(layout, per_group)
     found = gradients.of_channels(call, upstream, layout, plan, rule, weight, given, per_group)
     return gradients.finish(call, found, weight)

@@ -103,7 +103,7 @@ cdef bint are_apart(object arrays, object out) except -1:
 def clipped_together(object arrays, object max_norm, object error_if_nonfinite, object out, object result_class):
     """clip_by_global_norm in its class, or None."""
     cdef Work w
-    cdef double limit, squares, root, norm, total = 0.0, scale
+    cdef double limit, squares, norm, total = 0.0, larger, rest = 0.0, scale
     cdef double numbers[4]
     cdef bint tiny = False, single = False
     cdef Py_ssize_t size
@@ -129,9 +129,11 @@ def clipped_together(object arrays, object max_norm, object error_if_nonfinite, 
         square_sums(&w, threads, &squares)
         single = single or w.storage != DOUBLE
         tiny = tiny or (w.storage == DOUBLE and squares < SMALLEST_SUM)
-        root = sqrt(squares)
-        total += root * root
-    norm = sqrt(total)
+        squares = sqrt(squares) * sqrt(squares)     # the norm's, as the general path takes it
+        larger = total + squares
+        rest += (total - larger) + squares if total >= squares else (squares - larger) + total
+        total = larger
+    norm = sqrt(total + rest)
     # What is not ordinary has been found before anything is written.
     if not total <= LARGEST_SUM or (tiny and total < HIDING_SUM) or not scale_down(norm, limit, single, &scale):
         return None
