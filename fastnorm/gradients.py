@@ -116,38 +116,38 @@ def of_lines(
     call: Call, dy: Array, plan: Plan, rule: Rule, weight: Array | None, given: Given | None, parameters: bool
 ) -> tuple[Array, Array] | None:
     """Write dx of lines; with `parameters`, one a position, return dweight and dbias, float64, (reduce,)."""
-    outer, reduce, inner = plan.view
-    if inner > 1 and not parameters:
-        _compose_lines(call, dy, plan, rule, given)
-        return None
-    w = calls.parameter(weight, 1.0, reduce if parameters else 1, call.compute)
+    if plan.view[2] > 1:
+        return _compose_lines(call, dy, plan, rule, weight, given, parameters)
+    w = calls.parameter(weight, 1.0, plan.view[1] if parameters else 1, call.compute)
     x, upstream, dx = (calls.viewed(array, plan.view) for array in (call.x, dy, call.y))
-    if inner > 1:  # a weight goes with the position: lines are made contiguous
-        x, upstream = (_rows(array) for array in (x, upstream))
-        target = np.empty_like(x)
-    else:
-        target = dx
-    sums = call.backend.normalize_grad(x, upstream, target, w, parameters, 1, rule, given, parameters)
-    if inner > 1:
-        np.copyto(dx, target.reshape(outer, inner, reduce).transpose(0, 2, 1))
-    return sums
+    return call.backend.normalize_grad(x, upstream, dx, w, parameters, 1, rule, given, parameters)
 
 
-def _rows(array: Array) -> Array:
-    return np.ascontiguousarray(array.transpose(0, 2, 1)).reshape(-1, array.shape[1], 1)
-
-
-def _compose_lines(call: Call, dy: Array, plan: Plan, rule: Rule, given: Given | None) -> None:
-    """Lines side by side in memory, without a weight."""
+def _compose_lines(
+    call: Call, dy: Array, plan: Plan, rule: Rule, weight: Array | None, given: Given | None, parameters: bool
+) -> tuple[Array, Array] | None:
+    """The same for lines side by side in memory: the elements of a position, which share its weight, are rows."""
     outer, reduce, inner = plan.view
     x, upstream = calls.viewed(call.x, plan.view), calls.viewed(dy, plan.view)
-    found = given or _recomputed(call.x, plan, rule, call.backend)
-    mean, rstd = (part.reshape(outer, inner) for part in found)
+    mean, rstd = (part.reshape(outer, inner) for part in given or _recomputed(call.x, plan, rule, call.backend))
+    found = None
+    if parameters:
+        xhat = empty(call.x.shape, call.compute, second=True)
+        zero = np.zeros_like(mean)
+        made = Call(call.x, xhat, call.result, None, call.backend)
+        engine.apply(made, plan.view, None, Affine(mean, zero, rstd, zero), rstd)
+        rows = outer * reduce, inner, 1
+        sums, products = call.backend.dots(xhat.reshape(rows), calls.viewed(dy, rows), np.zeros((1, 1)))
+        found = products.reshape(outer, reduce).sum(axis=0), sums.reshape(outer, reduce).sum(axis=0)
+        if weight is not None:
+            each = calls.as_compute(weight, call.compute).reshape(reduce, 1)
+            upstream = np.multiply(upstream, each, out=xhat.reshape(plan.view))
     outside = _outside(call, rstd, exponent=1)
     sums, dots = _dots(call.backend, x, upstream, mean, outside)
     a, b = line_terms(rule, sums, dots * rstd, reduce, rstd)
     coefficients = mean, rstd, -rstd * rstd * b, -rstd * a
     _affine_grad(call.backend, x, upstream, call.y.reshape(plan.view), coefficients, outside)
+    return found
 
 
 def _recomputed(x: Array, plan: Plan, rule: Rule, backend: Reference) -> Given:
@@ -269,7 +269,7 @@ def _of_group_rows(
 ) -> ChannelSums:
     """The same for groups of single values, which are rows: a weight goes with the channel, and sums down the batch."""
     mean, rstd = given or _recomputed(call.x, plan, rule, call.backend)
-    xhat = empty(call.x.shape, call.compute)
+    xhat = empty(call.x.shape, call.compute, second=True)
     coefficients = Affine(mean, np.zeros_like(mean), rstd, np.zeros_like(mean))
     engine.apply(replace(call, y=xhat), plan.view, None, coefficients, rstd)
     columns = layout.apply_view(1)

@@ -386,6 +386,32 @@ def test_statistics_are_those_of_the_general_path(name: str, dtype: str, kernels
                 assert calls[-1] or threads > 1 or (dtype == "float16" and shape[-1] > 65_536)
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 48), (2, 5, 7, 6), (3, 131, 12), (1, 70_001, 6), (40, 5, 5, 6), (2, 1100, 96)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_channels_that_are_last(shape: tuple[int, ...], dtype: str, kernels: str, calls: list[bool]) -> None:
+    x, channels = sample(*shape, dtype=dtype) + np.ones((), dtype), shape[-1]
+    parameters = sample(channels, dtype=dtype), sample(channels)
+    for norm in (
+        lambda *p, **k: fastnorm.group_norm(x, 3, *p, channel_axis=-1, **k),
+        lambda *p, **k: fastnorm.group_norm(x, 1, *p, channel_axis=len(shape) - 1, **k),
+        lambda *p, **k: fastnorm.instance_norm(x, *p, channel_axis=-1, **k),
+    ):
+        for given in ((), parameters[:1], parameters):
+            for threads in (1, 4):
+                with fastnorm.config(num_threads=threads):
+                    calls.clear()
+                    found = norm(*given)
+                    expected = norm(*given, backend="cython")
+                assert found.dtype == expected.dtype
+                assert found.tobytes() == expected.tobytes()
+                # Threads that share lines, and tiles of 16-bit floats, may go the general way.
+                assert any(calls) or threads > 1 or dtype == "float16"
+    huge = x.astype(np.float32) * np.float32(1e38)
+    np.testing.assert_array_equal(
+        fastnorm.group_norm(huge, 3, channel_axis=-1), fastnorm.group_norm(huge, 3, channel_axis=-1, backend="cython")
+    )
+
+
 # Rows of every length that is made in another way, more of them than are in flight.
 @pytest.mark.parametrize("length", [1, 3, 8, 9, 40, 300])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])

@@ -70,7 +70,8 @@ def lines_backward(
     plan = plan_reduction(array.shape, axes)
     needs_mean = rule.measure == Measure.VARIANCE
     given = gradients.given_statistics(mean, rstd, plan.stats_shape, function, needs_mean)
-    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=True)
+    narrow = plan.view[2] == 1 or not parameters  # else xhat is an array, which 16 bits would round
+    call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=narrow)
     sums = None
     if array.size:
         sums = gradients.of_lines(call, upstream, plan, rule, weight, given, parameters)

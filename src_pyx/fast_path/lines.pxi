@@ -1,16 +1,21 @@
 # The fast path's norms with lines of their own: the last axis, or groups of channels, plain or with what options say.
 
-cdef object along(cnp.ndarray x, object out, const View* view, const Rule* rule, object weight=None, object bias=None):
-    """The result of NORMALIZE over the lines of a view of x, weight and bias, if any, a position each; or None."""
+cdef object along(
+    cnp.ndarray x, object out, const View* view, const Rule* rule, object weight=None, object bias=None,
+    bint per_position=True
+):
+    """The result of NORMALIZE over the lines of a view of x, or None; weight and bias belong to positions or to lines."""
     cdef Work w
     cdef int threads
     cdef object y
     if view.inner == 1:
-        return normalized(x, out, view.outer, view.n, weight, bias, weight is not None, 1, rule)
+        return normalized(x, out, view.outer, view.n, weight, bias, per_position, 1, rule)
     threads = threads_for(
         cnp.PyArray_SIZE(x), view.outer * parts(view.inner * cnp.PyArray_ITEMSIZE(x), TILE * BUNDLE_BYTES)
     )
-    if threads == 0 or not is_plain(x) or (weight is not None and bias is None and view.n > ZEROS):
+    if threads == 0 or not is_plain(x):
+        return None
+    if weight is not None and bias is None and cnp.PyArray_SIZE(<cnp.ndarray> weight) > ZEROS:
         return None
     y = output_like(x, out, weight, bias)
     if y is None:
@@ -20,7 +25,8 @@ cdef object along(cnp.ndarray x, object out, const View* view, const Rule* rule,
     w.rule, w.segments, w.parameters = rule[0], 1, 1
     w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
     if weight is not None:
-        w.weight, w.parameters, w.per_position = cnp.PyArray_DATA(<cnp.ndarray> weight), view.n, True
+        w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_SIZE(<cnp.ndarray> weight)
+        w.per_position = per_position
         if bias is not None:
             w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
     run(&w, threads)
@@ -168,17 +174,95 @@ cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t per
             numbers[g * per_group + c] = numbers[g]
 
 
+cdef object groups_last(
+    cnp.ndarray x, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count, object weight, object bias,
+    const Rule* rule, object out
+):
+    """Groups of channels that are last, (items, spatial, channels): moments of each channel, then of a group's."""
+    cdef Py_ssize_t spatial = cnp.PyArray_SIZE(x) // (items * channels), lines = items * channels
+    cdef Py_ssize_t chunks = parts(spatial, CHUNK_COLUMNS)
+    cdef int threads = threads_for(cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(x))
+    cdef object y = None
+    cdef double* numbers
+    cdef View view
+    cdef Work w
+    if channels == 1 or threads == 0:
+        return None
+    if count == channels:
+        look(&view, NULL, items, spatial, channels)
+        return along(x, out, &view, rule, weight, bias, False)
+    numbers = <double*> PyMem_Malloc((5 + 3 * chunks) * lines * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    try:
+        begin_work(&w, MOMENTS, x, items, spatial, channels)
+        w.rule = rule[0]
+        w.mean = numbers + 5 * lines
+        w.lo, w.m2 = w.mean + chunks * lines, w.mean + 2 * chunks * lines
+        run(&w, threads)
+        if fold_groups(&w, channels // count, weight, bias, numbers):
+            y = output_like(x, out, weight, bias)
+        if y is not None:
+            w.primitive, w.lines, w.y = AFFINE, items, w.x
+            w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+            w.coefficients[0], w.coefficients[1] = numbers, numbers + lines
+            w.coefficients[2], w.coefficients[3] = numbers + 2 * lines, numbers + 3 * lines
+            run(&w, threads)
+    finally:
+        PyMem_Free(numbers)
+    return y
+
+
+cdef bint fold_groups(Work* w, Py_ssize_t per_group, object weight, object bias, double* numbers) noexcept:
+    """From moments of chunks hi, lo, scale and shift of each channel; return whether the kernels can apply them."""
+    cdef Py_ssize_t channels = w.x.inner, lines = w.x.outer * channels, o, k, c, first, place, strange = 0
+    cdef double* hi = numbers
+    cdef double* lo = numbers + lines
+    cdef double* scale = numbers + 2 * lines
+    cdef double* shift = numbers + 3 * lines
+    cdef double* m2 = numbers + 4 * lines
+    cdef double rstd
+    cdef Moments line
+    for o in range(w.x.outer):
+        place = o * channels
+        for k in range(parts(w.x.n, CHUNK_COLUMNS)):
+            first = (o * parts(w.x.n, CHUNK_COLUMNS) + k) * channels
+            absorb_lines(
+                k * CHUNK_COLUMNS, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean + first, w.lo + first,
+                w.m2 + first, hi + place, lo + place, m2 + place, channels
+            )
+        read_numbers(weight, 1.0, scale + place, channels)
+        read_numbers(bias, 0.0, shift + place, channels)
+    for first from 0 <= first < lines by per_group:
+        line = Moments(0.0, 0.0, 0.0, 0.0)
+        for c in range(first, first + per_group):
+            absorb(&line, w.x.n, hi[c], lo[c], m2[c])
+        rstd = inverse(&w.rule, line.m2)
+        for c in range(first, first + per_group):
+            hi[c], lo[c], scale[c] = line.hi, line.lo, rstd * scale[c]
+            if w.storage == DOUBLE:
+                strange += not is_finite(scale[c])
+            else:
+                strange += not (
+                    SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale[c] <= LARGEST_RSTD
+                )
+    return strange == 0
+
+
 cdef object groups_of(
     object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total, cnp.ndarray mean, cnp.ndarray rstd
 ):
     cdef Py_ssize_t channels, count, items, size
-    cdef int overflow = 0
+    cdef int overflow = 0, ndim = cnp.PyArray_NDIM(<cnp.ndarray> x)
+    cdef bint last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     cdef Rule rule
     cdef object y
-    if not PyFloat_CheckExact(eps) or not is_int(channel_axis, 1) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
+    if not PyFloat_CheckExact(eps) or ndim < 3 or not (last or is_int(channel_axis, 1)):
         return None
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
+    if last and (residual is not None or activation is not None or rstd is not None):
+        return None
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
     size = cnp.PyArray_SIZE(<cnp.ndarray> x)
     count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
     if size == 0 or size == items * channels or overflow or count < 1 or channels % count:
@@ -187,6 +271,8 @@ cdef object groups_of(
     weight, bias = converted(weight, x), converted(bias, x)
     if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
         return None
+    if last:
+        return groups_last(x, items, channels, count, weight, bias, &rule, out)
     # Without weights a whole group is one run.
     y = normalized(
         x, out, items * count, size // (items * count), weight, bias, False,
