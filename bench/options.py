@@ -1,8 +1,8 @@
 """Calls beside plain calls: what an option, a layout or an axis costs, on few and on many elements.
 
-Every norm has a plain call, on a C-contiguous float32 array over the axes that it is known for. Beside it stand the same
-numbers in another layout, another dtype, with a mask, over other axes. Medians of interleaved rounds; ratios above 4 are
-marked.
+Every norm has a plain call, on a C-contiguous float32 array over the axes that it is known for. Beside it stand the
+same numbers in another layout, another dtype, with a mask, over other axes. Medians of interleaved rounds; ratios above
+4 are marked.
 
     python bench/options.py [--only SUBSTRING]
 """
@@ -30,11 +30,11 @@ def lines(shape: tuple[int, ...]) -> dict[str, Calls]:
     x = np.ascontiguousarray(np.moveaxis(images, 1, -1)).reshape(-1, channels)
     dy, between = x[::-1].copy(), np.repeat(x, 2, axis=0).reshape(len(x), 2, channels)
     weight, bias = rng.standard_normal((2, channels), dtype=np.float32)
-    whole = rng.standard_normal(shape[1:], dtype=np.float32)
+    wide, whole = weight.astype(np.float64), rng.standard_normal(shape[1:], dtype=np.float32)
     upstream, half = images[::-1].copy(), x.astype(np.float16)
     forward: Calls = {
         "plain": lambda: fastnorm.layer_norm(x, weight, bias),
-        "float64 parameters": lambda w=weight.astype(float): fastnorm.layer_norm(x, w, w),
+        "float64 parameters": lambda: fastnorm.layer_norm(x, wide, wide),
         "float16": lambda: fastnorm.layer_norm(half, weight, bias),
         "statistics": lambda: fastnorm.layer_norm(x, weight, bias, return_stats=True),
         "every other row": lambda: fastnorm.layer_norm(between[:, 0], weight, bias),

@@ -274,7 +274,10 @@ def test_rows_with_others_between(norm: Any, dtype: str, kernels: str, calls: li
 def test_rows_that_no_single_stride_separates_go_the_general_way(calls: list[bool]) -> None:
     block = sample(6, 5, 3, 72)
     others = [block[:, :, 0, ::2], block[:, 1:, :2], block[::-1, 0, 0], np.broadcast_to(block[0, 0, 0], (4, 72))]
-    others += [np.broadcast_to(block[:, 0, :1], (6, 3, 72)), np.lib.stride_tricks.sliding_window_view(block[0, 0, 0], 8)]
+    others += [
+        np.broadcast_to(block[:, 0, :1], (6, 3, 72)),
+        np.lib.stride_tricks.sliding_window_view(block[0, 0, 0], 8),
+    ]
     others += [block[:, 0, 0].astype(">f4"), block.transpose(3, 0, 1, 2)[:, 0], block[:, 0, 0].astype("f2")[:, 1:]]
     for x in others:
         calls.clear()
@@ -386,7 +389,9 @@ def test_statistics_are_those_of_the_general_path(name: str, dtype: str, kernels
                 assert calls[-1] or threads > 1 or (dtype == "float16" and shape[-1] > 65_536)
 
 
-@pytest.mark.parametrize("shape", [(4, 3, 48), (2, 5, 7, 6), (3, 131, 12), (1, 70_001, 6), (40, 5, 5, 6), (2, 1100, 96)])
+@pytest.mark.parametrize(
+    "shape", [(4, 3, 48), (2, 5, 7, 6), (3, 131, 12), (1, 70_001, 6), (40, 5, 5, 6), (2, 1100, 96)]
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_channels_that_are_last(shape: tuple[int, ...], dtype: str, kernels: str, calls: list[bool]) -> None:
     x, channels = sample(*shape, dtype=dtype) + np.ones((), dtype), shape[-1]

@@ -20,8 +20,10 @@ from masked_cases import (
     options,
     sample,
 )
+from variants import implementation
 
 import fastnorm
+from fastnorm.backends import registry
 
 Array = np.ndarray[Any, Any]
 
@@ -166,6 +168,51 @@ def test_masks_and_weights_broadcast(name: str, form: tuple[int, ...], backend: 
             found, expected = (backward(name, dy, x, **options(name), **part) for part in (given, full))
             for ours, theirs in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "sizes", [(3, 5, 70), (2, 150, 3), (1, 1, 1), (40, 7, 1), (2, 64, 16), (1, 3, 40_000)], ids=str
+)
+def test_kernels_agree_with_the_reference_and_to_the_bit_with_each_other(
+    last: bool, dtype: Any, sizes: tuple[int, int, int], cython_labels: list[str], threads_for_all: None
+) -> None:
+    items, channels, spatial = sizes
+    rng = np.random.default_rng(0)
+    shape = (items, spatial, channels) if last else sizes
+    x, dy = (rng.standard_normal(shape).astype(dtype) + dtype(3) for _ in range(2))
+    numbers = [rng.standard_normal((items, channels)) for _ in range(5)]
+    reference = registry.load("reference")
+    for shared in (False, True):
+        weights = rng.random(shape) * (rng.random(shape) < 0.7)
+        if shared:
+            weights = np.ascontiguousarray(weights[..., :1] if last else weights[:, :1])
+        x[np.broadcast_to(weights == 0, shape)] = np.nan
+        dy[np.broadcast_to(weights == 0, shape)] = 0
+        nothing = np.zeros((items, channels))
+        found = []
+        for label in cython_labels:
+            for threads in (1, 4):
+                with fastnorm.config(num_threads=threads):
+                    made = [*implementation(label).counted_moments(x, weights, last)]
+                    made += implementation(label).counted_dots(x, dy, weights, last, numbers[0], nothing)
+                    dx = np.empty_like(x)
+                    implementation(label).counted_grad(x, dy, dx, weights, last, *numbers)
+                    found.append([*made, dx])
+        for other in found[1:]:
+            assert [part.tobytes() for part in other] == [part.tobytes() for part in found[0]]
+        expected = [*reference.counted_moments(x, weights, last)]
+        expected += reference.counted_dots(x, dy, weights, last, numbers[0], nothing)
+        dx = np.empty_like(x)
+        reference.counted_grad(x, dy, dx, weights, last, *numbers)
+        # Sums of up to 40,000 float64 terms of the order of 10, in another order; the mean in two parts.
+        limit = 8 * float(np.finfo(np.float64).eps) * (10 + spatial)
+        (hi, lo, m2, sums, products, ours), (his, los, m2s, *others) = found[0], expected
+        np.testing.assert_allclose(hi + lo, his + los, rtol=0, atol=limit)
+        for part, right in zip((m2, sums, products), (m2s, *others), strict=True):
+            np.testing.assert_allclose(part, right, rtol=0, atol=10 * limit)
+        np.testing.assert_allclose(ours, dx, rtol=0, atol=float(np.finfo(dtype).eps) * 100)
 
 
 @pytest.mark.parametrize("name", ["instance_norm", "group_norm"])

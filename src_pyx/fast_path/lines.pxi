@@ -4,7 +4,7 @@ cdef object along(
     cnp.ndarray x, object out, const View* view, const Rule* rule, object weight=None, object bias=None,
     bint per_position=True
 ):
-    """The result of NORMALIZE over the lines of a view of x, or None; weight and bias belong to positions or to lines."""
+    """The result of NORMALIZE over the lines of a view of x, or None; a weight belongs to a position or to a line."""
     cdef Work w
     cdef int threads
     cdef object y
