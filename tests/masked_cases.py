@@ -16,6 +16,7 @@ EPS = 1e-3
 GROUPS = 3
 NORMS = ("batch_norm", "instance_norm", "group_norm")
 LAYOUTS = [((6, 6), 1), ((4, 6, 7), 1), ((3, 6, 4, 5), 1), ((3, 4, 5, 6), -1), ((2, 3, 6, 4), 2)]
+LAYOUTS += [((1, 6, 40), 1), ((1, 40, 6), -1)]
 each_norm = pytest.mark.parametrize("name", NORMS)
 each_layout = pytest.mark.parametrize(("shape", "axis"), LAYOUTS, ids=str)
 each_kind = pytest.mark.parametrize("kind", ["where", "weights", "both"])

@@ -37,6 +37,8 @@ class Counted:
     weights : ndarray
         float64, contiguous: (items, C, S) or, where the channels are last, (items, S, C), like x as `view` returns it;
         C is 1 if all channels count alike.
+    counts : ndarray
+        The sum of the weights of each channel of each item, (items, C), that of a batch being one item.
     layout : ChannelLayout
         Where the channels are.
     items : int
@@ -46,6 +48,7 @@ class Counted:
     """
 
     weights: Array
+    counts: Array
     layout: ChannelLayout
     items: int
     per_group: int
@@ -54,17 +57,11 @@ class Counted:
         """Return an array of the shape of x as the kernels take it, contiguous; a copy where it must be."""
         return _view(array, self.layout, self.items, self.layout.channels)
 
-    def sums(self) -> Array:
-        """Return the sum of the weights of each channel of each item, (items, C), that of a batch being one item."""
-        sums = _lines(self.weights, self.layout).sum(axis=2)  # contiguous: the order does not depend on C
-        return np.broadcast_to(sums, (len(sums), self.layout.channels))
-
     def joined(self, parts: Array) -> Array:
         """Return (items, C) as what shares statistics, the middle of three axes."""
-        channels = self.layout.channels
-        if self.items == 1:
-            return parts.reshape(1, -1, channels)
-        return parts.reshape(-1, self.per_group, 1)
+        if self.per_group > 1:
+            return parts.reshape(-1, self.per_group, 1)
+        return parts.reshape(self.items, -1, self.layout.channels)
 
     def of_channels(self, values: Array) -> Array:
         """Return one number for each of the items x groups as (items, C)."""
@@ -78,7 +75,7 @@ class Counted:
 
     def totals(self) -> Array:
         """Return the sum of the weights of each of the items x groups."""
-        totals: Array = self.joined(self.sums()).sum(axis=1).reshape(-1)
+        totals: Array = self.joined(self.counts).sum(axis=1).reshape(-1)
         return totals
 
 
@@ -117,7 +114,10 @@ def find_counted(
     layout, items = plan_channels(x.shape, axis), 1 if per_group is None else x.shape[0]
     if found.strides[axis] == 0 and x.size:  # what is the same in all channels is not repeated for them
         found = found[(slice(None),) * axis + (slice(1),)]
-    return Counted(_view(found, layout, items, found.shape[axis]), layout, items, per_group or 1)
+    view = _view(found, layout, items, found.shape[axis])
+    sums = _lines(view, layout).sum(axis=2)  # contiguous: the order does not depend on C
+    counts = np.broadcast_to(sums, (len(sums), layout.channels))
+    return Counted(view, counts, layout, items, per_group or 1)
 
 
 def check_counted(counted: Counted, unbiased: bool, function: str) -> None:
@@ -145,7 +145,7 @@ def _statistics(call: Call, counted: Counted, rule: Rule) -> tuple[Moments, Arra
     """Return moments, sums of weights and rstd of each of the items x groups, flat; mean 0 and rstd 0 of nothing."""
     found = call.backend.counted_moments(counted.view(call.x), counted.weights, counted.layout.last)
     parts = Moments(*(counted.joined(part) for part in found))
-    counts = counted.joined(counted.sums())
+    counts = counted.joined(counted.counts)
     totals = counts.sum(axis=1)
     with np.errstate(invalid="ignore", over="ignore"):
         if counts.shape[1] > 1:

@@ -88,16 +88,36 @@ def clipped(object x, object max_norm, object axis, object out):
     return y
 
 
+cdef inline void extent(object a, uintptr_t* ends) noexcept:
+    """Where a contiguous array begins and ends."""
+    ends[0] = <uintptr_t> cnp.PyArray_DATA(<cnp.ndarray> a)
+    ends[1] = ends[0] + cnp.PyArray_NBYTES(<cnp.ndarray> a)
+
+
 cdef bint are_apart(object arrays, object out) except -1:
-    """Whether what is written over in turn is one array of `out` and of `arrays` alone, the same of each."""
+    """Whether each result would be written over none of the arrays but its own, and over no other result."""
     cdef Py_ssize_t i, j, count = len(arrays)
-    for i in range(count):
-        if not is_served(out[i]):
+    cdef bint apart = True
+    cdef uintptr_t* taken
+    cdef uintptr_t* given
+    for result in out:
+        if not is_served(result):
             return False
+    taken = <uintptr_t*> PyMem_Malloc(4 * count * sizeof(uintptr_t))
+    if not taken:
+        raise MemoryError
+    given = taken + 2 * count
+    for i in range(count):
+        extent(arrays[i], taken + 2 * i)
+        extent(out[i], given + 2 * i)
+    for i in range(count):
         for j in range(count):
-            if i != j and (overlaps(<cnp.ndarray> out[i], out[j]) or overlaps(<cnp.ndarray> out[i], arrays[j])):
-                return False
-    return True
+            if i != j and given[2 * i] < given[2 * j + 1] and given[2 * j] < given[2 * i + 1]:
+                apart = False
+            if i != j and given[2 * i] < taken[2 * j + 1] and taken[2 * j] < given[2 * i + 1]:
+                apart = False
+    PyMem_Free(taken)
+    return apart
 
 
 def clipped_together(object arrays, object max_norm, object error_if_nonfinite, object out, object result_class):
