@@ -34,6 +34,7 @@ cdef enum:
     FOLDED = 16             # columns that a row is read as
     COUNTED_TILE = 64       # columns to a unit of work
     COUNTED_NUMBERS = 5     # of each line that dx needs
+    COUNTED_ROWS = 1024     # that are one chain of additions
 
 
 ctypedef enum CountedStep:
@@ -83,6 +84,22 @@ cdef inline double added(double* numbers) noexcept nogil:
     return numbers[0]
 
 
+cdef inline void join_sums_of(double* block, double* all_blocks, Py_ssize_t columns) noexcept nogil:
+    """Add the sums of a block to those of all, and begin with 0 again."""
+    cdef Py_ssize_t j
+    for j in range(columns):
+        all_blocks[j] += block[j]
+        block[j] = 0.0
+
+
+cdef inline Strip rows_of(const Strip* s, Py_ssize_t first) noexcept nogil:
+    """The rows of a block, from number `first` on."""
+    return Strip(
+        min(s.rows - first, COUNTED_ROWS), s.columns, 0, s.stride, s.weights + first * s.weight_stride, s.weight_stride,
+        s.shared, False
+    )
+
+
 cdef inline Strip rest_of(const Strip* s) noexcept nogil:
     """The elements of a row that fill no columns, as a row of fewer."""
     return Strip(1, s.rest, 0, 0, s.weights + s.rows * s.columns, 0, False, False)
@@ -105,15 +122,23 @@ cdef inline void strip_sums(
     const lanes* x, const Strip* s, const double* centre, double* totals, double* sums, double* squares
 ) noexcept nogil:
     """Sums from 0 on, without squares also of what counts; of a folded strip the number of its line comes first."""
-    cdef Py_ssize_t bytes = s.columns * sizeof(double)
+    cdef Py_ssize_t i, bytes = s.columns * sizeof(double)
     cdef double* others = squares if squares else totals
-    cdef Strip rest
+    cdef double block[2][COUNTED_TILE]
+    cdef Strip part
     memset(sums, 0, bytes)
     memset(others, 0, bytes)
-    add_counted(x, s, centre, totals, sums, squares)
+    memset(block, 0, sizeof(block))
+    for i from 0 <= i < s.rows by COUNTED_ROWS:
+        part = rows_of(s, i)
+        add_counted(
+            <const lanes*> at(x, i * s.stride), &part, centre, block[1], block[0], block[1] if squares else NULL
+        )
+        join_sums_of(block[0], sums, s.columns)
+        join_sums_of(block[1], others, s.columns)
     if s.folded:
-        rest = rest_of(s)
-        add_counted(<const lanes*> at(x, s.rows * s.columns), &rest, centre, totals, sums, squares)
+        part = rest_of(s)
+        add_counted(<const lanes*> at(x, s.rows * s.columns), &part, centre, totals, sums, squares)
         added(sums)
         added(others)
 
@@ -156,15 +181,24 @@ cdef inline void strip_dots(
     double* products
 ) noexcept nogil:
     """Sums of dy and of dy * (x - mean) from 0 on."""
-    cdef Py_ssize_t whole = s.rows * s.columns, bytes = s.columns * sizeof(double)
-    cdef Strip rest
+    cdef Py_ssize_t i, whole = s.rows * s.columns, bytes = s.columns * sizeof(double)
+    cdef double block[2][COUNTED_TILE]
+    cdef Strip part
     memset(sums, 0, bytes)
     memset(products, 0, bytes)
-    add_counted_dots(x, dy, s, mean, nothing, sums, products)
-    if s.folded:
-        rest = rest_of(s)
+    memset(block, 0, sizeof(block))
+    for i from 0 <= i < s.rows by COUNTED_ROWS:
+        part = rows_of(s, i)
         add_counted_dots(
-            <const lanes*> at(x, whole), <const lanes*> at(dy, whole), &rest, mean, nothing, sums, products
+            <const lanes*> at(x, i * s.stride), <const lanes*> at(dy, i * s.stride), &part, mean, nothing, block[0],
+            block[1]
+        )
+        join_sums_of(block[0], sums, s.columns)
+        join_sums_of(block[1], products, s.columns)
+    if s.folded:
+        part = rest_of(s)
+        add_counted_dots(
+            <const lanes*> at(x, whole), <const lanes*> at(dy, whole), &part, mean, nothing, sums, products
         )
         added(sums)
         added(products)
