@@ -32,6 +32,9 @@ Array = npt.NDArray[Any]
 SMALLEST_SLOPED = 2.0**-50
 LARGEST_SLOPED = 2.0**50
 
+# Weighted lines side by side, of so few elements in all, are copied to rows: the other way has more steps.
+TRANSPOSED = 2**16
+
 # NaN and infinities of x and dy come through without a warning.
 quiet = np.errstate(over="ignore", invalid="ignore")
 
@@ -116,11 +119,18 @@ def of_lines(
     call: Call, dy: Array, plan: Plan, rule: Rule, weight: Array | None, given: Given | None, parameters: bool
 ) -> tuple[Array, Array] | None:
     """Write dx of lines; with `parameters`, one a position, return dweight and dbias, float64, (reduce,)."""
-    if plan.view[2] > 1:
+    outer, reduce, inner = plan.view
+    if inner > 1 and (not parameters or call.x.size > TRANSPOSED):
         return _compose_lines(call, dy, plan, rule, weight, given, parameters)
-    w = calls.parameter(weight, 1.0, plan.view[1] if parameters else 1, call.compute)
+    w = calls.parameter(weight, 1.0, reduce if parameters else 1, call.compute)
     x, upstream, dx = (calls.viewed(array, plan.view) for array in (call.x, dy, call.y))
-    return call.backend.normalize_grad(x, upstream, dx, w, parameters, 1, rule, given, parameters)
+    if inner == 1:
+        return call.backend.normalize_grad(x, upstream, dx, w, parameters, 1, rule, given, parameters)
+    x, upstream = (np.ascontiguousarray(a.transpose(0, 2, 1)).reshape(-1, reduce, 1) for a in (x, upstream))
+    rows = np.empty_like(x)
+    sums = call.backend.normalize_grad(x, upstream, rows, w, parameters, 1, rule, given, parameters)
+    np.copyto(dx, rows.reshape(outer, inner, reduce).transpose(0, 2, 1))
+    return sums
 
 
 def _compose_lines(
