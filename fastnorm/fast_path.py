@@ -1,6 +1,7 @@
 """A fast path for plain calls, in front of the general one: a few tenths of a microsecond instead of ten.
 
-Plain are C-contiguous arrays of one floating dtype, where the settings leave the choice of the backend to the library.
+Plain are C-contiguous arrays of one floating dtype (parameters may have another, and rows others between them), where
+the settings leave the choice of the backend to the library.
 Each function returns the result, or None, having written nothing, where the general path must look: at everything else,
 and at whatever is wrong. The bits are the same.
 """
@@ -26,16 +27,15 @@ class FastPath:
     Attributes
     ----------
     lines : callable
-        ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axis; without weights over
-        any one axis.
+        ``(x, weight, bias, axis, eps, measure, floor, summed, out)``: a norm over the last axes, or any one axis.
     lines_with_options : callable
         ``(x, residual, weight, bias, axis, eps, measure, activation, code_of, return_residual, return_stats,
         stats_class, out)``: the same of x + residual, through an activation, whose code ``code_of`` tells where it is
         no name; with the sum and with the statistics, in their class, if they are wanted.
     groups : callable
-        ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels.
+        ``(x, num_groups, weight, bias, channel_axis, eps, out)``: groups of channels, second or last.
     instances : callable
-        ``(x, weight, bias, channel_axis, eps, out)``: each channel.
+        ``(x, weight, bias, channel_axis, eps, out)``: each channel, second or last.
     groups_with_options : callable
         ``(x, residual, num_groups, weight, bias, channel_axis, eps, activation, code_of, return_residual,
         return_stats, stats_class, out)``: the same for groups.

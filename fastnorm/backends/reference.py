@@ -264,8 +264,8 @@ class Reference:
         a: Array, b: Array,
     ) -> None:  # fmt: skip
         """Write dx = rstd * (scale * dy - w * (a + (x - mean) * rstd * b)), coefficients (items or 1, C)."""
-        mean, rstd, scale, a, b = (part[:, np.newaxis] if last else part[..., np.newaxis]
-                                   for part in (mean, rstd, scale, a, b))  # fmt: skip
+        place = 1 if last else 2  # of the positions
+        mean, rstd, scale, a, b = (np.expand_dims(part, place) for part in (mean, rstd, scale, a, b))
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             through_statistics = np.where(weights == 0, 0.0, weights * (a + (x - mean) * rstd * b))
             np.copyto(dx, rstd * (scale * dy - through_statistics), casting="unsafe")

@@ -1,6 +1,7 @@
-# A fast path for plain calls: exact C-contiguous arrays of one floating dtype, settings that leave the choice
-# to the library. What takes Python ten microseconds (checks, plan, output) takes a few tenths here. All else, errors
-# included, is left to the general path: None is returned, nothing has been written. The bits are the general path's.
+# A fast path for plain calls: exact C-contiguous arrays of one floating dtype (parameters of another are converted,
+# rows may have others between them), settings that leave the choice to the library. What takes Python ten microseconds
+# (checks, plan, output) takes a few tenths here. All else, errors included, is left to the general path: None is
+# returned, nothing has been written. The bits are the general path's.
 
 from cpython.contextvars cimport get_value
 from cpython.float cimport PyFloat_CheckExact

@@ -1,4 +1,4 @@
-# The fast path's norms with lines of their own: the last axis, or groups of channels, plain or with what options say.
+# The fast path's norms with lines of their own: the last axes or any one, or groups of channels, plain or with options.
 
 cdef object along(
     cnp.ndarray x, object out, const View* view, const Rule* rule, object weight=None, object bias=None,
