@@ -1,6 +1,6 @@
 # What the row form and the column form share: the algebra of moments and of coefficients, all in float64.
 
-from libc.math cimport fabs, sqrt
+from libc.math cimport INFINITY, fabs, sqrt
 from libc.string cimport memcpy, memset
 
 # Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
@@ -179,12 +179,16 @@ cdef inline Coefficients coefficients(
     return c
 
 
+cdef inline bint are_applied(bint single, double rstd, double scale) noexcept nogil:
+    """Whether vectors of float32 or float64 apply these, `scale` being rstd times a weight; without branches."""
+    if single:
+        return (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (scale >= -LARGEST_RSTD) & (scale <= LARGEST_RSTD)
+    return fabs(scale) != INFINITY  # of which there are no two parts
+
+
 cdef inline bint is_wide(const lanes* like, double rstd, double scale) noexcept nogil:
-    """Whether a line must be applied in float64; `scale` is rstd times its weight."""
-    if lanes is lanes32:
-        return not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD)
-    else:
-        return False
+    """Whether a line must be applied element by element, in float64; `scale` is rstd times its weight."""
+    return not are_applied(lanes is lanes32, rstd, scale)
 
 
 cdef inline double applied(const lanes* like, double x, const Exact* c) noexcept nogil:

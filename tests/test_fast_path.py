@@ -142,6 +142,31 @@ def test_channels_that_take_turns_in_the_cache_have_the_bits_of_the_general_path
     assert all(calls)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((2500, 130), 0), ((40_000, 9), 0), ((3, 20_000, 2), 1)], ids=["tall", "few", "few in items"]
+)
+def test_lines_side_by_side_pass_by_pass_have_the_bits_of_the_general_path(
+    shape: tuple[int, ...], axis: int, dtype: Any, kernels: str, calls: list[bool]
+) -> None:
+    x, weight = sample(*shape, dtype=dtype), sample(shape[axis], dtype=dtype)
+    of_lines = sample(shape[-1], dtype=dtype)
+    for threads in (1, 3):
+        with fastnorm.config(num_threads=threads):
+            plain, general = (
+                [
+                    fastnorm.layer_norm(x, axis=axis, **keywords),
+                    fastnorm.layer_norm(x, weight, weight, axis=axis, **keywords),
+                    fastnorm.rms_norm(x, axis=axis, **keywords),
+                    fastnorm.standardize(x, axis=axis, **keywords),
+                    fastnorm.instance_norm(x.reshape(-1, *shape[-2:]), of_lines, channel_axis=-1, **keywords),
+                ]
+                for keywords in ({}, {"backend": "cython"})
+            )
+        assert [found.tobytes() for found in plain] == [expected.tobytes() for expected in general]
+    assert all(calls)
+
+
 def test_training_on_what_is_not_plain_changes_the_running_statistics_once(calls: list[bool]) -> None:
     x = sample(4, 6, 5)
     mean, var = np.zeros(6, np.float32), np.ones(6, np.float32)

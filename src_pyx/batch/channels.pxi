@@ -53,16 +53,13 @@ cdef inline void pool_channels(
 cdef inline bint fold_channels(
     const Rule* rule, bint single, Channels n, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """From moments, weight and bias the coefficients of some channels; return whether float32 can apply them."""
+    """From moments, weight and bias the coefficients of some channels; return whether the kernels can apply them."""
     cdef Py_ssize_t c, strange = 0
     inverses(rule, n.m2 + start, n.rstd + start, stop - start)
     for c in range(start, stop):
         n.scale[c] = n.rstd[c] * n.scale[c]
-        strange += not (
-            (n.rstd[c] >= SMALLEST_RSTD) & (n.rstd[c] <= LARGEST_RSTD)
-            & (n.scale[c] >= -LARGEST_RSTD) & (n.scale[c] <= LARGEST_RSTD)
-        )
-    return not single or strange == 0
+        strange += not are_applied(single, n.rstd[c], n.scale[c])
+    return strange == 0
 
 
 cdef inline void join_dots(
@@ -172,7 +169,7 @@ cdef inline void result_beside_unit(
 
 
 cdef void train_channels(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """Statistics and result of the units `start` to `stop`; `strange` where float32 could not apply them."""
+    """Statistics and result of the units `start` to `stop`; `strange` where the kernels could not apply them."""
     cdef Py_ssize_t items = w.x.outer // w.lines, unit, b, c, row
     cdef Channels n = w.channels
     cdef View v = w.x, u = w.y
@@ -184,7 +181,7 @@ cdef void train_channels(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py
             unit_moments(x, w, v, items, c, c + v.outer)
         pool_channels(w, items, w.lines, n, c, c + v.outer)
         made = False
-        if not fold_channels(&w.rule, w.storage == SINGLE, n, c, c + v.outer):
+        if not fold_channels(&w.rule, w.storage != DOUBLE, n, c, c + v.outer):
             w.strange = True
             continue
         made = paired and unit + 1 < stop

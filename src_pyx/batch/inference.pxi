@@ -27,7 +27,7 @@ cdef inline bint fold(
 ) noexcept nogil:
     """Write the coefficients of some channels; return whether the kernels, in float32 or float64, can apply them."""
     cdef double factor, rstd
-    cdef Py_ssize_t c, strange = 0, infinite = 0
+    cdef Py_ssize_t c, strange = 0
     read_vector(&vectors[0], first, 0.0, hi, channels)
     memset(lo, 0, channels * sizeof(double))
     read_vector(&vectors[1], first, 0.0, scale, channels)
@@ -35,13 +35,10 @@ cdef inline bint fold(
     for c in range(channels):
         rstd = 1.0 / sqrt(scale[c] + eps)
         factor = rstd * shift[c]
-        strange += not (
-            (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (factor >= -LARGEST_RSTD) & (factor <= LARGEST_RSTD)
-        )
-        infinite += (factor - factor) != 0.0    # of a variance of 0: its two parts are no numbers
+        strange += not are_applied(single, rstd, factor)
         scale[c] = factor
     read_vector(&vectors[3], first, 0.0, shift, channels)
-    return strange == 0 if single else infinite == 0
+    return strange == 0
 
 
 cdef void infer_columns(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

@@ -32,6 +32,11 @@ cdef inline Py_ssize_t chunk_of(const View* view) noexcept:
     return CHUNK if view.inner == 1 else CHUNK_COLUMNS
 
 
+cdef inline bint are_tall(cnp.ndarray x, const View* view) noexcept:
+    """Whether all of x is lines side by side that had better be read row by row twice than tile by tile."""
+    return view.outer == 1 and view.inner > 1 and cnp.PyArray_NBYTES(x) >= FUSED
+
+
 def moments_along(object x, object axis, object ddof, object result_class):
     """The moments of every line in a class of `moments`, or None."""
     cdef Work w

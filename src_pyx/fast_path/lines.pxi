@@ -10,13 +10,13 @@ cdef object along(
     cdef object y
     if view.inner == 1:
         return normalized(x, out, view.outer, view.n, weight, bias, per_position, 1, rule)
+    if weight is not None and bias is None and cnp.PyArray_SIZE(<cnp.ndarray> weight) > ZEROS:
+        return None
     threads = threads_for(
         cnp.PyArray_SIZE(x), view.outer * parts(view.inner * cnp.PyArray_ITEMSIZE(x), TILE * BUNDLE_BYTES)
     )
-    if threads == 0 or not is_plain(x):
-        return None
-    if weight is not None and bias is None and cnp.PyArray_SIZE(<cnp.ndarray> weight) > ZEROS:
-        return None
+    if threads == 0 or not is_plain(x) or are_tall(x, view):
+        return pass_by_pass(x, out, view, rule, weight, bias, per_position, 1)
     y = output_like(x, out, weight, bias)
     if y is None:
         return None
@@ -31,6 +31,80 @@ cdef object along(
             w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
     run(&w, threads)
     return y
+
+
+cdef object pass_by_pass(
+    cnp.ndarray x, object out, const View* view, const Rule* rule, object weight, object bias, bint per_position,
+    Py_ssize_t per_group
+):
+    """`along` for lines side by side, of which `per_group` share statistics: all statistics first, then the result."""
+    cdef Py_ssize_t lines = view.outer * view.inner, chunks = parts(view.n, CHUNK_COLUMNS), c
+    cdef int threads = threads_for(cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(x))
+    cdef bint of_lines = not per_position
+    cdef object y = None
+    cdef double* numbers
+    cdef Work w
+    if threads == 0:
+        return None
+    numbers = <double*> PyMem_Malloc((5 + 3 * chunks) * lines * sizeof(double))
+    if not numbers:
+        raise MemoryError
+    try:
+        begin_work(&w, MOMENTS, x, view.outer, view.n, view.inner)
+        w.rule = rule[0]
+        w.mean = numbers + 5 * lines
+        w.lo, w.m2 = w.mean + chunks * lines, w.mean + 2 * chunks * lines
+        run(&w, threads)
+        if fold_lines(&w, per_group, weight if of_lines else None, bias if of_lines else None, numbers):
+            y = output_like(x, out, weight, bias)
+        if y is not None:
+            w.primitive, w.lines, w.y = AFFINE, view.outer, w.x
+            w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+            for c in range(4):
+                w.coefficients[c] = numbers + c * lines
+            if per_position and weight is not None:
+                w.weight = cnp.PyArray_DATA(<cnp.ndarray> weight)
+                w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias) if bias is not None else <void*> zeros
+            run(&w, threads)
+    finally:
+        PyMem_Free(numbers)
+    return y
+
+
+cdef bint fold_lines(Work* w, Py_ssize_t per_group, object weight, object bias, double* numbers) noexcept:
+    """From moments of chunks hi, lo, scale and shift of each line; return whether the kernels can apply them.
+
+    Weight and bias, if any, go with the line, as channels that are last.
+    """
+    cdef Py_ssize_t channels = w.x.inner, lines = w.x.outer * channels, o, k, c, first, place, strange = 0
+    cdef double* hi = numbers
+    cdef double* lo = numbers + lines
+    cdef double* scale = numbers + 2 * lines
+    cdef double* shift = numbers + 3 * lines
+    cdef double* m2 = numbers + 4 * lines
+    cdef double rstd
+    cdef Moments line
+    for o in range(w.x.outer):
+        place = o * channels
+        for k in range(parts(w.x.n, CHUNK_COLUMNS)):
+            first = (o * parts(w.x.n, CHUNK_COLUMNS) + k) * channels
+            absorb_lines(
+                k * CHUNK_COLUMNS, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean + first, w.lo + first,
+                w.m2 + first, hi + place, lo + place, m2 + place, channels
+            )
+        read_numbers(weight, 1.0, scale + place, channels)
+        read_numbers(bias, 0.0, shift + place, channels)
+    for first from 0 <= first < lines by per_group:
+        line = Moments(0.0, hi[first], lo[first], m2[first])
+        if per_group > 1:
+            line = Moments(0.0, 0.0, 0.0, 0.0)
+        for c in range(first, first + per_group if per_group > 1 else first):
+            absorb(&line, w.x.n, hi[c], lo[c], m2[c])
+        rstd = inverse(&w.rule, line.m2)
+        for c in range(first, first + per_group):
+            hi[c], lo[c], scale[c] = line.hi, line.lo, rstd * scale[c]
+            strange += not are_applied(w.storage != DOUBLE, rstd, scale[c])
+    return strange == 0
 
 
 def lines(
@@ -174,81 +248,6 @@ cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t per
             numbers[g * per_group + c] = numbers[g]
 
 
-cdef object groups_last(
-    cnp.ndarray x, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count, object weight, object bias,
-    const Rule* rule, object out
-):
-    """Groups of channels that are last, (items, spatial, channels): moments of each channel, then of a group's."""
-    cdef Py_ssize_t spatial = cnp.PyArray_SIZE(x) // (items * channels), lines = items * channels
-    cdef Py_ssize_t chunks = parts(spatial, CHUNK_COLUMNS)
-    cdef int threads = threads_for(cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(x))
-    cdef object y = None
-    cdef double* numbers
-    cdef View view
-    cdef Work w
-    if channels == 1 or threads == 0:
-        return None
-    if count == channels:
-        look(&view, NULL, items, spatial, channels)
-        return along(x, out, &view, rule, weight, bias, False)
-    numbers = <double*> PyMem_Malloc((5 + 3 * chunks) * lines * sizeof(double))
-    if not numbers:
-        raise MemoryError
-    try:
-        begin_work(&w, MOMENTS, x, items, spatial, channels)
-        w.rule = rule[0]
-        w.mean = numbers + 5 * lines
-        w.lo, w.m2 = w.mean + chunks * lines, w.mean + 2 * chunks * lines
-        run(&w, threads)
-        if fold_groups(&w, channels // count, weight, bias, numbers):
-            y = output_like(x, out, weight, bias)
-        if y is not None:
-            w.primitive, w.lines, w.y = AFFINE, items, w.x
-            w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
-            w.coefficients[0], w.coefficients[1] = numbers, numbers + lines
-            w.coefficients[2], w.coefficients[3] = numbers + 2 * lines, numbers + 3 * lines
-            run(&w, threads)
-    finally:
-        PyMem_Free(numbers)
-    return y
-
-
-cdef bint fold_groups(Work* w, Py_ssize_t per_group, object weight, object bias, double* numbers) noexcept:
-    """From moments of chunks hi, lo, scale and shift of each channel; return whether the kernels can apply them."""
-    cdef Py_ssize_t channels = w.x.inner, lines = w.x.outer * channels, o, k, c, first, place, strange = 0
-    cdef double* hi = numbers
-    cdef double* lo = numbers + lines
-    cdef double* scale = numbers + 2 * lines
-    cdef double* shift = numbers + 3 * lines
-    cdef double* m2 = numbers + 4 * lines
-    cdef double rstd
-    cdef Moments line
-    for o in range(w.x.outer):
-        place = o * channels
-        for k in range(parts(w.x.n, CHUNK_COLUMNS)):
-            first = (o * parts(w.x.n, CHUNK_COLUMNS) + k) * channels
-            absorb_lines(
-                k * CHUNK_COLUMNS, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean + first, w.lo + first,
-                w.m2 + first, hi + place, lo + place, m2 + place, channels
-            )
-        read_numbers(weight, 1.0, scale + place, channels)
-        read_numbers(bias, 0.0, shift + place, channels)
-    for first from 0 <= first < lines by per_group:
-        line = Moments(0.0, 0.0, 0.0, 0.0)
-        for c in range(first, first + per_group):
-            absorb(&line, w.x.n, hi[c], lo[c], m2[c])
-        rstd = inverse(&w.rule, line.m2)
-        for c in range(first, first + per_group):
-            hi[c], lo[c], scale[c] = line.hi, line.lo, rstd * scale[c]
-            if w.storage == DOUBLE:
-                strange += not is_finite(scale[c])
-            else:
-                strange += not (
-                    SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale[c] <= LARGEST_RSTD
-                )
-    return strange == 0
-
-
 cdef object groups_of(
     object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total, cnp.ndarray mean, cnp.ndarray rstd
@@ -256,6 +255,7 @@ cdef object groups_of(
     cdef Py_ssize_t channels, count, items, size
     cdef int overflow = 0, ndim = cnp.PyArray_NDIM(<cnp.ndarray> x)
     cdef bint last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    cdef View view
     cdef Rule rule
     cdef object y
     if not PyFloat_CheckExact(eps) or ndim < 3 or not (last or is_int(channel_axis, 1)):
@@ -271,8 +271,13 @@ cdef object groups_of(
     weight, bias = converted(weight, x), converted(bias, x)
     if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
         return None
+    if last and channels == 1:
+        return None
     if last:
-        return groups_last(x, items, channels, count, weight, bias, &rule, out)
+        look(&view, NULL, items, size // (items * channels), channels)
+        if count == channels:
+            return along(x, out, &view, &rule, weight, bias, False)
+        return pass_by_pass(x, out, &view, &rule, weight, bias, False, channels // count)
     # Without weights a whole group is one run.
     y = normalized(
         x, out, items * count, size // (items * count), weight, bias, False,

@@ -3,20 +3,17 @@
 The Numba side of ``src_pyx/moments.pxi``, operation for operation. Moments are tuples (count, hi, lo, m2).
 """
 
-from math import sqrt
+from math import inf, sqrt
 
-from fastnorm.backends.numba.jit import helper, kernel
+from fastnorm.backends.numba.jit import compiled, helper
 from fastnorm.backends.numba.lanes import fused, fused_scalar, lane_count, magnitude, rounded
+from fastnorm.recipe import LARGEST_RSTD, SMALLEST_RSTD, Measure
 
 # Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
 SMALLEST_SQUARES = 2.0**-90
 LARGEST_SQUARES = 3.4028234663852886e38
 RESCALE = 2.0**100
-# What `m2` adds up over a line; `fastnorm.recipe.Measure`.
-SQUARES, VARIANCE, MAGNITUDES = 0, 1, 2
-# Beyond these a float32 rstd, or a deviation of such a line, comes near the ends of the range.
-SMALLEST_RSTD = 2.0**-120
-LARGEST_RSTD = 2.0**120
+SQUARES, VARIANCE, MAGNITUDES = map(int, Measure)
 
 
 @helper
@@ -67,9 +64,10 @@ def coefficients(like, hi, lo, scale, shift):
 
 @helper
 def is_wide(like, rstd, scale):
-    """Whether a line must be applied in float64; `scale` is rstd times its weight."""
-    fits = SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD
-    return lane_count(like) == 32 and not fits
+    """Whether a line must be applied element by element, in float64; `scale` is rstd times its weight."""
+    if lane_count(like) == 32:
+        return not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD)
+    return abs(scale) == inf  # of which there are no two parts
 
 
 @helper
@@ -125,7 +123,7 @@ def deviation(x, centre, before, after, rescaled):
     return x - centre
 
 
-@kernel
+@compiled
 def merge(hi, lo, m2, count, last, merged_hi, merged_lo, merged_m2):
     """Join parts along the middle axis, in order; each has `count` elements, the last one `last`."""
     parts = hi.shape[1]
