@@ -32,6 +32,7 @@ _REDUCED: dict[str, Callable[[int], Axes]] = {
 _SQUARES = (
     "rms_norm", "l2_normalize", "lp_normalize", "pixel_norm", "weight_norm", "clip_by_norm", "clip_by_global_norm",
 )  # fmt: skip
+_LOCAL = "local_response_norm"
 _EXTREMA = ("extrema", "min_max_scale", "max_abs_scale")
 _WITHOUT_OUTPUT = ("moments", "extrema")
 _SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time
@@ -97,6 +98,9 @@ def _algorithm(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -
     if op in BY_NUMPY or op in BY_BLAS:
         return "NumPy"
     forward = op.removesuffix("_backward")
+    if forward == _LOCAL:
+        squares = "sums of squares over the channels around, in float64"
+        return squares if op == forward else f"{squares}; sums of dy * x / d likewise"
     short = 0 if op != forward or op == "group_norm" else _SHORT_BYTES
     statistics = _statistics(forward, shape, itemsize, short, compiled)
     return statistics if op == forward else f"{statistics}; {_sums(forward, shape, itemsize, compiled)}"
@@ -173,7 +177,7 @@ def _bound(op: str, elements: int, source: int, treated: Storage) -> str:
 def _gradient_bound(op: str, shape: tuple[int, ...], treated: Storage, source: int, compiled: bool) -> str:
     """The bound of the backward pass of `op`, for dy of the dtype of x."""
     itemsize, target = treated.compute.itemsize, treated.result.itemsize
-    if op in BY_NUMPY:
+    if op == _LOCAL:
         rows, arrays = False, 2  # that are read
     else:
         rows = _adds_rows(op, shape)
@@ -238,7 +242,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     shape = _sizes(shape)
     if op not in BY_KERNELS + BY_NUMPY:
         raise ValueError(f"explain: op must be the name of a function, such as 'layer_norm', got {op!r}")
-    by_channel = (*_BY_CHANNEL, "pixel_norm", "local_response_norm")
+    by_channel = (*_BY_CHANNEL, "pixel_norm", _LOCAL)
     least = 2 if op.removesuffix("_backward") in by_channel else 0 if op in _WITHOUT_OUTPUT else 1
     if len(shape) < least:
         raise ValueError(f"explain: shape must have at least {least} dimensions for {op}, got {shape!r}")

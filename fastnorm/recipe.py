@@ -64,6 +64,16 @@ class Affine(NamedTuple):
     shift: Array
 
 
+class Neighbourhood(NamedTuple):
+    """What a local response divides by: (k + slope * sum)^beta, the sum of the squares of the channels around."""
+
+    before: int
+    after: int
+    slope: float
+    beta: float
+    k: float
+
+
 class Fusion(NamedTuple):
     """What is done in the same pass: the norm's x is addend + residual, if given; an activation is applied to y.
 

@@ -166,6 +166,7 @@ def merge(
 
 
 include "counted/counted.pxi"
+include "local_response/local_response.pxi"
 include "textbook.pxi"
 include "fast_path/fast_path.pxi"
 include "fast_path/lines.pxi"

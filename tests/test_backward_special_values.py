@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import named
-from gradient_formulas import gradients
 from variants import serving
 
 import fastnorm
@@ -155,17 +154,6 @@ def test_a_line_near_the_ends_of_the_range_leaves_the_others_their_bits(name: st
     found["dx"] = np.where(others, found["dx"], found["dx"].astype(np.float64) * scale)
     for part, value in clean.items():
         np.testing.assert_allclose(found[part], value, rtol=0, atol=unit * 3 * np.abs(value).max(), err_msg=part)
-
-
-def test_local_response_norm_far_out(backend: str) -> None:
-    """x^2 is beyond float32, and d^-beta hardly a number of it."""
-    dy, x = samples(np.float32)
-    for scale in (2.0**100, 2.0**-100):
-        far = x * np.float32(scale)
-        options: dict[str, Any] = {"size": 3, "alpha": 1.0, "beta": 0.5, "k": 0.0}
-        found = fastnorm.local_response_norm_backward(dy, far, **options, backend="reference")
-        truth = gradients("local_response_norm", dy, far, **options)["dx"]
-        assert (np.abs(found - truth.value) <= 2.0**-24 * (np.abs(truth.value) + 1e-6 * truth.magnitude)).all()
 
 
 @pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])

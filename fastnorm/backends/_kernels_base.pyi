@@ -6,6 +6,7 @@ import numpy.typing as npt
 
 _Array = npt.NDArray[Any]
 _Doubles = npt.NDArray[np.float64]
+_Neighbourhood = tuple[int, int, float, float, float]
 
 __test__: dict[str, str]
 
@@ -40,6 +41,12 @@ def affine_grad(
     slope: _Doubles,
     shift: _Doubles,
     threads: int,
+) -> None: ...
+def local_response(
+    x: _Array, y: _Array, neighbourhood: _Neighbourhood, rstd: _Doubles | None, threads: int
+) -> None: ...
+def local_response_grad(
+    x: _Array, dy: _Array, dx: _Array, neighbourhood: _Neighbourhood, rstd: _Doubles | None, threads: int
 ) -> None: ...
 def counted_moments(
     x: _Array, weights: _Doubles, last: bool, hi: _Doubles, lo: _Doubles, m2: _Doubles, threads: int

@@ -17,7 +17,7 @@ from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.dtypes import computed_in, is_narrow
 from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
-from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule
+from fastnorm.recipe import Affine, Fusion, Measure, Moments, Neighbourhood, Rule
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
@@ -248,6 +248,12 @@ class Cython(Reference):
     ) -> None:  # fmt: skip
         numbers = (np.ascontiguousarray(part) for part in (mean, rstd, scale, a, b))
         self._kernels.counted_grad(x, dy, dx, weights, last, *numbers, self._threads_for(x))
+
+    def local_response(self, x: Array, y: Array, near: Neighbourhood, rstd: Array | None) -> None:
+        self._kernels.local_response(x, y, near, rstd, self._threads_for(x))
+
+    def local_response_grad(self, x: Array, dy: Array, dx: Array, near: Neighbourhood, rstd: Array | None) -> None:
+        self._kernels.local_response_grad(x, dy, dx, near, rstd, self._threads_for(x))
 
     def _wide(self, x: Array) -> Array:
         wide: Array = np.empty(x.shape, np.float32)

@@ -4,7 +4,7 @@ Every array is a canonical view (outer, reduce, inner) with a contiguous last ax
 one-dimensional and of the dtype of x. A backend that computes in another order must stay within the accuracy contract.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,17 @@ import numpy.typing as npt
 
 from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.dtypes import is_narrow
-from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, line_terms, merge, reciprocal_root
+from fastnorm.recipe import (
+    Affine,
+    Fusion,
+    Measure,
+    Moments,
+    Neighbourhood,
+    Rule,
+    line_terms,
+    merge,
+    reciprocal_root,
+)
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +45,32 @@ def _channel_lines(last: bool, *arrays: Array) -> list[Array]:
     """Return arrays (items, C, S), or with `last` (items, S, C), as (items, C, S) float64 of the shape of the first."""
     turned = [array.transpose(0, 2, 1) if last else array for array in arrays]
     return [np.ascontiguousarray(np.broadcast_to(array, turned[0].shape), np.float64) for array in turned]
+
+
+# Elements worked on at a time where several passes follow each other: their temporaries stay in the L2 cache.
+_BLOCK = 2**15
+
+
+def _blocks_of_positions(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield blocks of (items, channels, positions): all channels of some positions, one block after the other."""
+    items, channels, positions = shape
+    step = max(1, _BLOCK // channels)
+    together = max(1, step // positions)
+    for first in range(0, items, together):
+        for position in range(0, positions, step):
+            yield np.s_[first : first + together, :, position : position + step]
+
+
+def _neighbour_sums(values: Array, before: int, after: int) -> Array:
+    """Sums over the channels around each, (items, channels, positions)."""
+    sums, channels = np.zeros_like(values), values.shape[1]
+    for shift in range(-before, after + 1):
+        sums[:, max(0, -shift) : channels - max(0, shift)] += values[:, max(0, shift) : channels + min(0, shift)]
+    return sums
+
+
+def _bases(x: Array, near: Neighbourhood) -> Array:
+    return near.k + near.slope * _neighbour_sums(np.square(x), near.before, near.after)
 
 
 class Reference:
@@ -269,6 +305,33 @@ class Reference:
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             through_statistics = np.where(weights == 0, 0.0, weights * (a + (x - mean) * rstd * b))
             np.copyto(dx, rstd * (scale * dy - through_statistics), casting="unsafe")
+
+    def local_response(self, x: Array, y: Array, near: Neighbourhood, rstd: Array | None) -> None:
+        """Write y = x * (k + slope * sum)^-beta, the sum of the squares of the channels around; the power to rstd.
+
+        x and y are contiguous, (items, channels, positions), and rstd, float64, likewise if it is wanted.
+        """
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore", under="ignore"):
+            for block in _blocks_of_positions(x.shape):
+                part = x[block].astype(np.float64)
+                factor = _bases(part, near) ** -near.beta
+                np.copyto(y[block], part * factor, casting="unsafe")
+                if rstd is not None:
+                    rstd[block] = factor
+
+    def local_response_grad(self, x: Array, dy: Array, dx: Array, near: Neighbourhood, rstd: Array | None) -> None:
+        """Write the gradient of x in `local_response`, whose powers rstd are if they are given.
+
+        With d = k + slope * sum: dx = dy * d^-beta - 2 * slope * beta * x * sum(dy * x * d^(-beta - 1)), the last sum
+        over the channels in whose neighbourhood x is.
+        """
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore", under="ignore"):
+            for block in _blocks_of_positions(x.shape):
+                part, upstream = x[block].astype(np.float64), dy[block].astype(np.float64)
+                bases = _bases(part, near)
+                scaled = upstream * (bases**-near.beta if rstd is None else rstd[block])
+                through = _neighbour_sums(scaled * part / bases, near.after, near.before)
+                np.copyto(dx[block], scaled - 2.0 * near.slope * near.beta * part * through, casting="unsafe")
 
     def image(self, x: Array, y: Array, planar: bool, mean: Array, scale: Array) -> None:
         """Write y = (x - mean) * scale for bytes (images, pixels, channels), mean and scale (C,) or (images, C).

@@ -1,26 +1,18 @@
-"""Local response normalization; NumPy computes it, block by block."""
+"""Local response normalization: a neighbourhood of channels and a power of its sum of squares, for a primitive."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, gradients
-from fastnorm.dtypes import FLOAT32
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.lines import Lines
+from fastnorm.recipe import Neighbourhood
 
 Array = npt.NDArray[Any]
-
-# Elements worked on at a time: the temporaries of a block stay in the L2 cache.
-_BLOCK = 2**15
-
-# Between these a sum of float32 squares has lost nothing that matters, nor has its power.
-SMALLEST = 2.0**-100
-LARGEST = 2.0**126
 
 
 def local_response_norm(
@@ -53,8 +45,7 @@ def local_response_norm(
     channel_axis : int, default 1
         The axis of the channels. Not 0.
     out, dtype, return_stats, backend
-        As in `layer_norm`; the mean of the statistics is 0, rstd what each element is multiplied by. NumPy computes
-        this norm: a compiled backend cannot serve it.
+        As in `layer_norm`; the mean of the statistics is 0, rstd what each element is multiplied by.
 
     Returns
     -------
@@ -67,7 +58,7 @@ def local_response_norm(
     ValueError
         size is below 1, or an axis or out that does not fit.
     RuntimeError
-        A compiled backend was asked for.
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -78,23 +69,13 @@ def local_response_norm(
     function = "local_response_norm"
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
-    window = arguments.integer(size, function, "size", minimum=1)
-    slope = arguments.number(alpha, function, "alpha") / arguments.number(window, function, "size")
-    exponent = arguments.number(beta, function, "beta")
-    offset = arguments.number(k, function, "k")
+    near = _neighbourhood(size, alpha, beta, k, array.shape[axis], function)
     call = calls.begin(array, out, dtype, backend, function)
     rstd = np.ones(array.shape) if return_stats else None
     if array.size:
         view = _view(array.shape, axis)
-        source, target = np.ascontiguousarray(call.x).reshape(view), call.y.reshape(view)
         factors = None if rstd is None else rstd.reshape(view)
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            for block in _blocks(view):
-                part = source[block]
-                divisors = _divisors(part, window, slope, offset, exponent)
-                if factors is not None:  # before the division, which may write over x
-                    np.divide(1.0, divisors, out=factors[block], dtype=np.float64)
-                np.divide(part, divisors, out=target[block], casting="same_kind")
+        call.backend.local_response(np.ascontiguousarray(call.x).reshape(view), call.y.reshape(view), near, factors)
     result = call.finish()
     return result if rstd is None else (result, Stats(np.zeros_like(rstd), rstd))
 
@@ -130,7 +111,7 @@ def local_response_norm_backward(
     rstd : array_like, optional
         What ``local_response_norm(..., return_stats=True)`` returned, ``d^-beta``; computed again if not given.
     out, dtype, backend
-        As in `layer_norm_backward`; a compiled backend cannot serve it.
+        As in `layer_norm_backward`.
 
     Returns
     -------
@@ -143,7 +124,7 @@ def local_response_norm_backward(
     ValueError
         size is below 1, or a shape, axis or out that does not fit.
     RuntimeError
-        A compiled backend was asked for.
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -154,84 +135,26 @@ def local_response_norm_backward(
     function = "local_response_norm_backward"
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
-    window = arguments.integer(size, function, "size", minimum=1)
-    slope = arguments.number(alpha, function, "alpha") / arguments.number(window, function, "size")
-    exponent = arguments.number(beta, function, "beta")
-    offset = arguments.number(k, function, "k")
+    near = _neighbourhood(size, alpha, beta, k, array.shape[axis], function)
     given = gradients.given_statistics(mean, rstd, array.shape, function, needs_mean=False)
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function)
     if array.size:
         view = _view(array.shape, axis)
         source, above = (np.ascontiguousarray(part).reshape(view) for part in (call.x, upstream))
-        target = call.y.reshape(view)
-        factors = None if given is None else given.rstd.reshape(view)
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            for block in _blocks(view):
-                part, gradient = source[block].astype(np.float64), above[block].astype(np.float64)
-                base = offset + slope * _window_sums(np.square(part), window)
-                scaled = gradient * (base**-exponent if factors is None else factors[block])
-                # A channel is in the windows of those around it: the window, seen from its other end.
-                through = _window_sums(scaled * part / base, window, mirrored=True)
-                target[block] = scaled - 2.0 * slope * exponent * part * through
+        factors = None if given is None else np.ascontiguousarray(given.rstd).reshape(view)
+        call.backend.local_response_grad(source, above, call.y.reshape(view), near, factors)
     return call.finish()
 
 
-def _divisors(part: Array, window: int, slope: float, offset: float, exponent: float) -> Array:
-    """Return what elements are divided by: in float64 for the pixels where float32 has not the range.
-
-    The others have the same numbers then, and the same quotients: to round one to float64 first does not show.
-    """
-    bases = _bases(part, window, slope, offset)
-    divisors = np.power(bases, exponent)
-    far = _outside(bases, divisors) if part.dtype == FLOAT32 else None
-    if far is None:
-        return divisors
-    pixels = Lines.marked(far.max(axis=1), len(part))
-    exact = np.power(_bases(pixels.read(part).astype(np.float64), window, slope, offset), exponent)
-    wide = divisors.astype(np.float64)
-    pixels.write(wide, np.where(pixels.read(far), exact, pixels.read(wide)))
-    return wide
-
-
-def _bases(part: Array, window: int, slope: float, offset: float) -> Array:
-    bases = _window_sums(np.square(part), window)
-    bases *= slope
-    bases += offset
-    return bases
-
-
-def _outside(*arrays: Array) -> Array | None:
-    """Where one of some numbers comes near the ends of float32's range, or is none; None if nowhere."""
-    if all(numbers.min() >= SMALLEST and numbers.max() <= LARGEST for numbers in arrays):
-        return None
-    sizes = [np.abs(numbers) for numbers in arrays]
-    outside: Array = ~np.logical_and.reduce([(size >= SMALLEST) & (size <= LARGEST) for size in sizes])
-    return outside
+def _neighbourhood(size: int, alpha: float, beta: float, k: float, channels: int, function: str) -> Neighbourhood:
+    """Check the options; no more channels on either side than there are."""
+    window = arguments.integer(size, function, "size", minimum=1)
+    slope = arguments.number(alpha, function, "alpha") / arguments.number(window, function, "size")
+    before, after = (min(side, max(channels - 1, 0)) for side in (window // 2, (window - 1) // 2))
+    exponent = arguments.number(beta, function, "beta")
+    return Neighbourhood(before, after, slope, exponent, arguments.number(k, function, "k"))
 
 
 def _view(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
     """What comes before the channels, the channels, and what comes after them."""
-    return int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
-
-
-def _blocks(view: tuple[int, int, int]) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield the blocks to work on, one after the other: all channels of some columns."""
-    before, channels, after = view
-    step = max(1, _BLOCK // channels)  # columns
-    items = max(1, step // after)
-    for b in range(0, before, items):
-        for c in range(0, after, step):
-            yield np.s_[b : b + items, :, c : c + step]
-
-
-def _window_sums(values: Array, window: int, mirrored: bool = False) -> Array:
-    """Sums over `window` channels around each, (before, channels, columns)."""
-    channels = values.shape[1]
-    first = (window - 1) // 2 if mirrored else window // 2
-    sums = values.copy()
-    for shift in range(max(-first, 1 - channels), min(window - first, channels)):
-        if shift < 0:
-            sums[:, -shift:] += values[:, :shift]
-        elif shift > 0:
-            sums[:, :-shift] += values[:, shift:]
-    return sums
+    return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])

@@ -4,7 +4,6 @@ The Numba side of ``src_pyx/vectors/activations.h``, operation for operation, ov
 says where the formulas come from.
 """
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -12,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from fastnorm.activations import CODES
-from fastnorm.backends.numba.jit import HELPER, helper, kernel, parallel_kernel
+from fastnorm.backends.numba.jit import HELPER, helper, kernel
 from fastnorm.backends.numba.lanes import fused
 
 # Elements to a unit of work.
@@ -200,9 +199,3 @@ def activate(y, number, start, stop):
     elif number == TANH:
         for i in range(part.size):
             part[i] = tanh(part[i])
-
-
-@parallel_kernel
-def parallel_activate(y, number, units, tasks):
-    for t in numba.prange(tasks):
-        activate(y, number, t * units // tasks, (t + 1) * units // tasks)

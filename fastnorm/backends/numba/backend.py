@@ -19,6 +19,7 @@ from fastnorm.backends.numba import (
     column_statistics,
     columns,
     half,
+    local_response,
     moments,
     row_gradients,
     rows,
@@ -30,7 +31,7 @@ from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.dtypes import is_narrow
 from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
-from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule
+from fastnorm.recipe import Affine, Fusion, Measure, Moments, Neighbourhood, Rule
 from fastnorm.settings import config, current
 
 Array = npt.NDArray[Any]
@@ -70,7 +71,7 @@ def is_short(x: Array) -> bool:
     return int(x.shape[1] * x.itemsize) <= short_rows.SHORT * BUNDLE_BYTES
 
 
-def _share(serial: Callable[..., None], parallel: Callable[..., None], units: int, arguments: tuple[Any, ...]) -> None:
+def _share(kernel: Any, units: int, arguments: tuple[Any, ...]) -> None:
     """Run a kernel on its first argument, in `units` units, by several threads where that is allowed and worth it."""
     wanted = tuning.threads_for(arguments[0].size, current().num_threads)
     tasks = min(units, wanted, numba.config.NUMBA_NUM_THREADS)
@@ -80,13 +81,13 @@ def _share(serial: Callable[..., None], parallel: Callable[..., None], units: in
             before = numba.get_num_threads()
             try:
                 numba.set_num_threads(tasks)
-                parallel(*arguments, units, tasks)
+                kernel.parallel(arguments, units, tasks)
                 return
             finally:
                 numba.set_num_threads(before)
                 if not reentrant:
                     _parallel_region.release()
-    serial(*arguments, 0, units)
+    kernel(*arguments, 0, units)
 
 
 def _read_only(array: Array) -> Array:
@@ -116,11 +117,9 @@ class Numba(Reference):
     def convert(self, source: Array, target: Array) -> None:
         units = -(-source.size // half.PIECE)
         if is_narrow(source.dtype):
-            kernels = half.widen, half.parallel_widen
-            _share(*kernels, units, (_read_only(source.view(np.uint16)), target, source.dtype == np.float16))
+            _share(half.widen, units, (_read_only(source.view(np.uint16)), target, source.dtype == np.float16))
         else:
-            kernels = half.narrow, half.parallel_narrow
-            _share(*kernels, units, (_read_only(source), target.view(np.uint16), target.dtype == np.float16))
+            _share(half.narrow, units, (_read_only(source), target.view(np.uint16), target.dtype == np.float16))
 
     def moments(self, x: Array, measure: Measure) -> Moments:
         outer, _, inner = x.shape
@@ -128,14 +127,12 @@ class Numba(Reference):
         parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
         arguments = _read_only(x), int(measure), *parts
         if inner == 1 and is_short(x):
-            kernels = short_rows.moments_short_rows, short_rows.parallel_moments_short_rows
-            _share(*kernels, outer, arguments)
+            _share(short_rows.moments_short_rows, outer, arguments)
         elif inner == 1:
-            _share(rows.moments_rows, rows.parallel_moments_rows, outer * chunks, arguments)
+            _share(rows.moments_rows, outer * chunks, arguments)
         else:
             units = outer * chunks * _tiles(inner, x.dtype)
-            kernels = column_statistics.moments_columns, column_statistics.parallel_moments_columns
-            _share(*kernels, units, arguments)
+            _share(column_statistics.moments_columns, units, arguments)
         if chunks == 1:
             return Moments(*(part[:, 0] for part in parts))
         return self.merge(parts, chunk_length(x.shape), last)
@@ -161,11 +158,10 @@ class Numba(Reference):
         low, high = np.empty((outer, chunks, inner), x.dtype), np.empty((outer, chunks, inner), x.dtype)
         arguments = _read_only(x), low, high
         if inner == 1:
-            _share(rows.extrema_rows, rows.parallel_extrema_rows, outer * chunks, arguments)
+            _share(rows.extrema_rows, outer * chunks, arguments)
         else:
             units = outer * chunks * _tiles(inner, x.dtype)
-            kernels = column_statistics.extrema_columns, column_statistics.parallel_extrema_columns
-            _share(*kernels, units, arguments)
+            _share(column_statistics.extrema_columns, units, arguments)
         return low.min(axis=1), high.max(axis=1)
 
     def affine(
@@ -182,9 +178,9 @@ class Numba(Reference):
         positions = (_read_only(_NOTHING.astype(x.dtype) if part is None else part) for part in (weight, bias))
         arguments = _read_only(x), y, *numbers, *positions
         if inner == 1:
-            _share(rows.affine_rows, rows.parallel_affine_rows, outer * chunks, arguments)
+            _share(rows.affine_rows, outer * chunks, arguments)
         else:
-            _share(columns.affine_columns, columns.parallel_affine_columns, outer * chunks, arguments)
+            _share(columns.affine_columns, outer * chunks, arguments)
 
     def _affine_few_columns(self, x: Array, y: Array, coefficients: Affine) -> int:
         """Apply to columns too few for a vector, several positions as one; return how many of these are done.
@@ -211,14 +207,13 @@ class Numba(Reference):
         numbers = int(rule.measure), float(rule.divisor(reduce)), float(rule.eps), rule.floor, mean, m2
         arrays = _read_only(x), y, _read_only(weight), _read_only(bias), per_position
         if inner == 1 and segments == 1 and is_short(x):
-            kernels = short_rows.normalize_short_rows, short_rows.parallel_normalize_short_rows
-            _share(*kernels, outer, (*arrays, *numbers))
+            _share(short_rows.normalize_short_rows, outer, (*arrays, *numbers))
         elif inner == 1:
             arguments = *arrays, segments, *numbers
-            _share(rows.normalize_rows, rows.parallel_normalize_rows, outer, arguments)
+            _share(rows.normalize_rows, outer, arguments)
         else:
             units = outer * _tiles(inner, x.dtype)
-            _share(columns.normalize_columns, columns.parallel_normalize_columns, units, (*arrays, *numbers))
+            _share(columns.normalize_columns, units, (*arrays, *numbers))
         if not want_stats:
             return None
         stats = mean.reshape(outer, inner), m2.reshape(outer, inner)
@@ -227,9 +222,8 @@ class Numba(Reference):
     def after(self, fusion: Fusion, y: Array) -> None:
         activation = fusion.activation
         if activation is not None and not isinstance(activation, Scalar):
-            kernels = activations.activate, activations.parallel_activate
             units = -(-y.size // activations.BLOCK)
-            _share(*kernels, units, (y.reshape(-1), activation.code(y.dtype)))
+            _share(activations.activate, units, (y.reshape(-1), activation.code(y.dtype)))
             fusion = fusion._replace(activation=None)
         super().after(fusion, y)
 
@@ -239,10 +233,9 @@ class Numba(Reference):
         products, sums = np.empty((outer, chunks, inner)), np.empty((outer, chunks, inner))
         arguments = _read_only(x), _read_only(dy), _read_only(np.ascontiguousarray(mean)), products, sums
         if inner == 1:
-            _share(row_gradients.dots_rows, row_gradients.parallel_dots_rows, outer * chunks, arguments)
+            _share(row_gradients.dots_rows, outer * chunks, arguments)
         else:
-            kernels = column_gradients.dots_columns, column_gradients.parallel_dots_columns
-            _share(*kernels, outer * chunks * _tiles(inner, x.dtype), arguments)
+            _share(column_gradients.dots_columns, outer * chunks * _tiles(inner, x.dtype), arguments)
         with np.errstate(invalid="ignore", over="ignore"):
             return sums.sum(axis=1), products.sum(axis=1)
 
@@ -251,11 +244,8 @@ class Numba(Reference):
     ) -> None:
         chunks, _ = chunks_of(x.shape)
         numbers = (_read_only(np.ascontiguousarray(part)) for part in (mean, scale, slope, shift))
-        if x.shape[2] == 1:
-            kernels = row_gradients.affine_grad_rows, row_gradients.parallel_affine_grad_rows
-        else:
-            kernels = column_gradients.affine_grad_columns, column_gradients.parallel_affine_grad_columns
-        _share(*kernels, x.shape[0] * chunks, (_read_only(x), _read_only(dy), dx, *numbers))
+        kernel = row_gradients.affine_grad_rows if x.shape[2] == 1 else column_gradients.affine_grad_columns
+        _share(kernel, x.shape[0] * chunks, (_read_only(x), _read_only(dy), dx, *numbers))
 
     def normalize_grad(
         self, x: Array, dy: Array, dx: Array, weight: Array, per_position: bool, segments: int, rule: Rule,
@@ -271,13 +261,26 @@ class Numba(Reference):
             float(rule.divisor(reduce)), float(rule.eps), rule.floor, *map(_read_only, given or (_NOTHING, _NOTHING)),
             products, sums, unit_rows,
         )  # fmt: skip
-        _share(row_gradients.normalize_grad_rows, row_gradients.parallel_normalize_grad_rows, units, arguments)
+        _share(row_gradients.normalize_grad_rows, units, arguments)
         if not parameters:
             return None
         if not per_position:
             return products.ravel(), sums.ravel()
         with np.errstate(invalid="ignore", over="ignore"):
             return products.sum(axis=0), sums.sum(axis=0)
+
+    def local_response(self, x: Array, y: Array, near: Neighbourhood, rstd: Array | None) -> None:
+        factors = np.empty((0, 0, 0)) if rstd is None else rstd
+        self._respond(local_response.local_response, (_read_only(x), y), near, factors)
+
+    def local_response_grad(self, x: Array, dy: Array, dx: Array, near: Neighbourhood, rstd: Array | None) -> None:
+        factors = _read_only(np.empty((0, 0, 0)) if rstd is None else rstd)
+        self._respond(local_response.local_response_grad, (_read_only(x), _read_only(dy), dx), near, factors)
+
+    def _respond(self, kernel: Any, arrays: tuple[Array, ...], near: Neighbourhood, rstd: Array) -> None:
+        items, channels, positions = arrays[0].shape
+        units = items * -(-positions // local_response.width_of_unit(channels, positions))
+        _share(kernel, units, (*arrays, *near, rstd))
 
     def warm(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Compile every kernel, or load it from the cache, by calling it: serial and parallel, float32 and float64."""
@@ -299,6 +302,9 @@ class Numba(Reference):
                 yield partial(self.extrema, x)
                 yield partial(self.dots, x, x, zeros)
                 yield partial(self.affine_grad, x, x, y, zeros, zeros, zeros, zeros)
+                near = Neighbourhood(1, 1, 1.0, 1.0, 1.0)
+                yield partial(self.local_response, x, y, near, None)
+                yield partial(self.local_response_grad, x, x, y, near, None)
                 if x.shape[2] == 1:
                     yield partial(self.normalize_grad, x, x, y, weight, False, 1, Rule(), None, True)
             block = np.zeros(2 * activations.BLOCK, dtype)

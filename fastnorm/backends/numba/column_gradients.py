@@ -4,11 +4,9 @@ The Numba side of ``src_pyx/gradients/columns.pxi`` and ``gradients.h``, operati
 units.
 """
 
-import numba
-
 from fastnorm.backends.numba.column_statistics import CHUNK, TILE, load_columns, store_columns
 from fastnorm.backends.numba.columns import COEFFICIENTS, clear
-from fastnorm.backends.numba.jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba.jit import helper, kernel
 from fastnorm.backends.numba.lanes import (
     at,
     element,
@@ -107,15 +105,3 @@ def affine_grad_columns(x, dy, dx, mean, scale, slope, shift, start, stop):
                     d = fused(d, load(slopes, j), load(shifts, j))
                     g = load_columns(upstream, j, width - j, 0.0)
                     store_columns(target, j, width - j, fused(g, load(scales, j), d))
-
-
-@parallel_kernel
-def parallel_dots_columns(x, dy, mean, products, sums, units, tasks):
-    for t in numba.prange(tasks):
-        dots_columns(x, dy, mean, products, sums, t * units // tasks, (t + 1) * units // tasks)
-
-
-@parallel_kernel
-def parallel_affine_grad_columns(x, dy, dx, mean, scale, slope, shift, units, tasks):
-    for t in numba.prange(tasks):
-        affine_grad_columns(x, dy, dx, mean, scale, slope, shift, t * units // tasks, (t + 1) * units // tasks)

@@ -6,7 +6,7 @@ operation, over a range of work units.
 
 import numba
 
-from fastnorm.backends.numba.jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba.jit import helper, kernel
 from fastnorm.backends.numba.lanes import (
     at,
     element,
@@ -35,10 +35,11 @@ from fastnorm.backends.numba.moments import (
     out_of_range,
     unscaled,
 )
+from fastnorm.plan import CHUNK_COLUMNS
 
 GROUP = 8
-BLOCK = 8 * GROUP
-CHUNK = 16 * BLOCK
+CHUNK = CHUNK_COLUMNS
+BLOCK = CHUNK // 16
 TILE = 4
 # Scratch memory, in bundles: three sums of a tile and of one bundle; a float64 for each line of a tile.
 SCRATCH = 3 * TILE + 3
@@ -277,15 +278,3 @@ def extrema_columns(x, lows, highs, start, stop):
                 low, high = minimum(low, v), maximum(high, v)
             store_columns(low_out, p + j, width - j, low)
             store_columns(high_out, p + j, width - j, high)
-
-
-@parallel_kernel
-def parallel_moments_columns(x, measure, hi, lo, m2, units, tasks):
-    for t in numba.prange(tasks):
-        moments_columns(x, measure, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
-
-
-@parallel_kernel
-def parallel_extrema_columns(x, lows, highs, units, tasks):
-    for t in numba.prange(tasks):
-        extrema_columns(x, lows, highs, t * units // tasks, (t + 1) * units // tasks)

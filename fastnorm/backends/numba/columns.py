@@ -3,8 +3,6 @@
 The Numba side of ``src_pyx/columns/columns.pxi``, operation for operation, over a range of work units.
 """
 
-import numba
-
 from fastnorm.backends.numba.column_statistics import (
     CHUNK,
     DOUBLES,
@@ -15,7 +13,7 @@ from fastnorm.backends.numba.column_statistics import (
     load_columns,
     store_columns,
 )
-from fastnorm.backends.numba.jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba.jit import helper, kernel
 from fastnorm.backends.numba.lanes import (
     WRITE_AHEAD,
     at,
@@ -172,20 +170,3 @@ def affine_columns(x, y, hi, lo, scale, shift, weight, bias, start, stop):
                 at(x_base, o * x_outer + i * x_stride + c), at(y_base, o * y_outer + i * y_stride + c), rows, width,
                 x_stride, y_stride, coefficient_tile, weight.size > 0, at(w, i), at(b, i),
             )  # fmt: skip
-
-
-@parallel_kernel
-def parallel_normalize_columns(
-    x, y, weight, bias, per_position, measure, divisor, eps, floor, mean, m2, units, tasks
-):  # fmt: skip
-    for t in numba.prange(tasks):
-        normalize_columns(
-            x, y, weight, bias, per_position, measure, divisor, eps, floor, mean, m2,
-            t * units // tasks, (t + 1) * units // tasks,
-        )  # fmt: skip
-
-
-@parallel_kernel
-def parallel_affine_columns(x, y, hi, lo, scale, shift, weight, bias, units, tasks):
-    for t in numba.prange(tasks):
-        affine_columns(x, y, hi, lo, scale, shift, weight, bias, t * units // tasks, (t + 1) * units // tasks)

@@ -4,13 +4,12 @@ As in ``src_pyx/vectors/half.h``. Every function chooses between numbers that ar
 vectors of the loops.
 """
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastnorm.backends.numba.jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba.jit import helper, kernel
 
 # Elements to a unit of work.
 PIECE = 4096
@@ -101,15 +100,3 @@ def narrow(source, target, is_half, start, stop):
     else:
         for i in range(x.size):
             y[i] = bfloat_narrowed(x[i])
-
-
-@parallel_kernel
-def parallel_widen(source, target, is_half, units, tasks):
-    for t in numba.prange(tasks):
-        widen(source, target, is_half, t * units // tasks, (t + 1) * units // tasks)
-
-
-@parallel_kernel
-def parallel_narrow(source, target, is_half, units, tasks):
-    for t in numba.prange(tasks):
-        narrow(source, target, is_half, t * units // tasks, (t + 1) * units // tasks)

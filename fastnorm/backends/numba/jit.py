@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from types import FunctionType
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
@@ -31,7 +32,9 @@ def _trusted(directory: Path) -> bool:
 def _sources_digest() -> str:
     """Changes with any of the kernels' files: Numba itself looks only at the file of the outermost function."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    package = Path(__file__).parents[2]
+    constants = [package / name for name in ("activations.py", "plan.py", "recipe.py")]  # are compiled in
+    for path in sorted(Path(__file__).parent.glob("*.py")) + constants:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -92,11 +95,25 @@ def helper(function):
     return numba.njit(**HELPER)(function)
 
 
-def kernel(function):
-    """Compile a serial kernel over a range of work units."""
+def compiled(function):
+    """Compile a function that is called from Python."""
     return _cached(numba.njit(nogil=True, error_model="numpy")(function))
 
 
-def parallel_kernel(function):
-    """Compile a kernel that hands ranges of work units to Numba's threads."""
-    return _cached(numba.njit(nogil=True, error_model="numpy", parallel=True)(function))
+def _shared(arguments, units, tasks):
+    for t in numba.prange(tasks):
+        serial(*arguments, t * units // tasks, (t + 1) * units // tasks)  # noqa: F821 (see `kernel`)
+
+
+def kernel(function):
+    """Compile a kernel over a range of work units, its last two arguments.
+
+    Its `parallel` hands such ranges to Numba's threads: all other arguments as a tuple, how many units there are, in
+    how many ranges. The serial kernel is a global of that function and not of its closure, since Numba's cache compares
+    closures, in which a compiled function is another in every process.
+    """
+    serial = compiled(function)
+    shared = FunctionType(_shared.__code__, {"numba": numba, "serial": serial}, f"parallel_{function.__name__}")
+    shared.__qualname__, shared.__module__ = shared.__name__, function.__module__
+    serial.parallel = _cached(numba.njit(nogil=True, error_model="numpy", parallel=True)(shared))
+    return serial

@@ -4,9 +4,7 @@ The Numba side of ``src_pyx/gradients/rows.pxi`` and ``gradients.pxi``, operatio
 units. With d = x - mean and g = weight * dy, dx = scale * g + slope * d + shift.
 """
 
-import numba
-
-from fastnorm.backends.numba.jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba.jit import helper, kernel
 from fastnorm.backends.numba.lanes import (
     READ_AHEAD,
     WRITE_AHEAD,
@@ -291,27 +289,3 @@ def normalize_grad_rows(
                     at(x_base, first * x_stride), x_stride, at(dy_base, first * dy_stride), dy_stride, count, n, centre,
                     inverse_root, at(products_out, unit * n), at(sums_out, unit * n),
                 )  # fmt: skip
-
-
-@parallel_kernel
-def parallel_dots_rows(x, dy, mean, products, sums, units, tasks):
-    for t in numba.prange(tasks):
-        dots_rows(x, dy, mean, products, sums, t * units // tasks, (t + 1) * units // tasks)
-
-
-@parallel_kernel
-def parallel_affine_grad_rows(x, dy, dx, mean, scale, slope, shift, units, tasks):
-    for t in numba.prange(tasks):
-        affine_grad_rows(x, dy, dx, mean, scale, slope, shift, t * units // tasks, (t + 1) * units // tasks)
-
-
-@parallel_kernel
-def parallel_normalize_grad_rows(
-    x, dy, dx, weight, per_position, segments, measure, divisor, eps, floor, mean, rstd, products, sums, rows,
-    units, tasks,
-):  # fmt: skip
-    for t in numba.prange(tasks):
-        normalize_grad_rows(
-            x, dy, dx, weight, per_position, segments, measure, divisor, eps, floor, mean, rstd, products, sums, rows,
-            t * units // tasks, (t + 1) * units // tasks,
-        )  # fmt: skip

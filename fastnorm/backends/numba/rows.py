@@ -3,9 +3,7 @@
 The Numba side of ``src_pyx/rows/rows.pxi``, operation for operation, over a range of work units.
 """
 
-import numba
-
-from fastnorm.backends.numba.jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba.jit import helper, kernel
 from fastnorm.backends.numba.lanes import (
     READ_AHEAD,
     WRITE_AHEAD,
@@ -44,10 +42,11 @@ from fastnorm.backends.numba.moments import (
     out_of_range,
     unscaled,
 )
+from fastnorm.plan import CHUNK_ROWS
 
 RUN = 8
-BLOCK = 4096
-CHUNK = 16 * BLOCK
+CHUNK = CHUNK_ROWS
+BLOCK = CHUNK // 16
 
 
 @helper
@@ -278,32 +277,3 @@ def extrema_rows(x, lows, highs, start, stop):
             low, high = minimum(low, v), maximum(high, v)
         set_element(low_out, k, least(low))
         set_element(high_out, k, largest(high))
-
-
-@parallel_kernel
-def parallel_moments_rows(x, measure, hi, lo, m2, units, tasks):
-    for t in numba.prange(tasks):
-        moments_rows(x, measure, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
-
-
-@parallel_kernel
-def parallel_normalize_rows(
-    x, y, weight, bias, per_position, segments, measure, divisor, eps, floor, mean, m2, units, tasks
-):  # fmt: skip
-    for t in numba.prange(tasks):
-        normalize_rows(
-            x, y, weight, bias, per_position, segments, measure, divisor, eps, floor, mean, m2,
-            t * units // tasks, (t + 1) * units // tasks,
-        )  # fmt: skip
-
-
-@parallel_kernel
-def parallel_affine_rows(x, y, hi, lo, scale, shift, weight, bias, units, tasks):
-    for t in numba.prange(tasks):
-        affine_rows(x, y, hi, lo, scale, shift, weight, bias, t * units // tasks, (t + 1) * units // tasks)
-
-
-@parallel_kernel
-def parallel_extrema_rows(x, lows, highs, units, tasks):
-    for t in numba.prange(tasks):
-        extrema_rows(x, lows, highs, t * units // tasks, (t + 1) * units // tasks)

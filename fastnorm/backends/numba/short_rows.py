@@ -6,9 +6,7 @@ rows one by one; a row that is not ordinary goes there.
 
 from collections import namedtuple
 
-import numba
-
-from fastnorm.backends.numba.jit import helper, kernel, parallel_kernel
+from fastnorm.backends.numba.jit import helper, kernel
 from fastnorm.backends.numba.lanes import (
     at,
     element,
@@ -239,20 +237,3 @@ def moments_short_rows(x, measure, hi, lo, m2, start, stop):
         fly_moments(x, SQUARES, hi, lo, m2, start, stop)
     else:
         fly_moments(x, MAGNITUDES, hi, lo, m2, start, stop)
-
-
-@parallel_kernel
-def parallel_moments_short_rows(x, measure, hi, lo, m2, units, tasks):
-    for t in numba.prange(tasks):
-        moments_short_rows(x, measure, hi, lo, m2, t * units // tasks, (t + 1) * units // tasks)
-
-
-@parallel_kernel
-def parallel_normalize_short_rows(
-    x, y, weight, bias, per_position, measure, divisor, eps, floor, mean, m2, units, tasks
-):  # fmt: skip
-    for t in numba.prange(tasks):
-        normalize_short_rows(
-            x, y, weight, bias, per_position, measure, divisor, eps, floor, mean, m2,
-            t * units // tasks, (t + 1) * units // tasks,
-        )  # fmt: skip

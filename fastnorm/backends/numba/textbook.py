@@ -4,28 +4,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from fastnorm.backends.numba.jit import helper, kernel
+from fastnorm.backends.numba.half import half_narrowed, half_widened
+from fastnorm.backends.numba.jit import compiled, helper
 
 # In the order of textbook.ALGORITHMS.
 WELFORD, TWO_PASS, CORRECTED_TWO_PASS, NAIVE, SHIFTED, PAIRWISE, COMPENSATED = range(7)
-
-
-@helper
-def half_rounded(x):
-    """x, float32, rounded to the nearest float16, ties to even."""
-    bits = np.float32(x).view(np.uint32)
-    magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
-    if magnitude >= np.uint32(0x7F800000):
-        return x
-    if magnitude < np.uint32(0x38800000):
-        rounded = (magnitude.view(np.float32) + np.float32(0.5)) - np.float32(0.5)
-        magnitude = np.float32(rounded).view(np.uint32)
-    else:
-        odd = np.uint32(np.uint32(magnitude >> np.uint32(13)) & np.uint32(1))
-        magnitude = np.uint32(np.uint32(magnitude + np.uint32(0xFFF) + odd) & np.uint32(0xFFFFE000))
-        if magnitude >= np.uint32(0x47800000):
-            magnitude = np.uint32(0x7F800000)
-    return np.uint32(np.uint32(bits & np.uint32(0x80000000)) | magnitude).view(np.float32)
 
 
 def r(value, half):
@@ -35,7 +18,7 @@ def r(value, half):
 @overload(r, jit_options={"forceinline": True})
 def _r(value, half):
     if value == types.float32:
-        return lambda value, half: half_rounded(value) if half else value
+        return lambda value, half: half_widened(half_narrowed(value)) if half else value
     return lambda value, half: value
 
 
@@ -173,7 +156,7 @@ def compensated(x, weights, half):
     return mean, compensated_sum(x, weights, mean, 2, half)
 
 
-@kernel
+@compiled
 def textbook(x, weights, algorithm, half, mean, m2):
     """Mean and m2 of the lines (lines, n); weights are of the same shape, or (lines, 0) for none."""
     for o in range(x.shape[0]):
