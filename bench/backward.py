@@ -45,7 +45,6 @@ def _fastnorm(op: str, x: Any, dy: Any, weight: Any) -> Callable[[], object]:
 def _torch(op: str, x: Any, dy: Any, weight: Any) -> Callable[[], object]:
     import torch
 
-    torch.set_num_threads(2)
     x, dy, weight = (torch.from_numpy(array) for array in (x, dy, weight))
     bias, wanted, native = torch.zeros_like(weight), [True] * 3, torch.ops.aten
     n, channels, positions = x.shape[0], x.shape[1], x[0, 0].numel() if x.ndim > 2 else 1

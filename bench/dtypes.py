@@ -81,7 +81,6 @@ def build(library: str, cell: str) -> Callable[[], object]:
         return _ours(op, *(array.astype(kind) for array in arrays))
     import torch
 
-    torch.set_num_threads(2)
     return _torch(op, *(torch.from_numpy(array).to(getattr(torch, dtype)) for array in arrays))
 
 

@@ -79,7 +79,6 @@ def _torch(op: str, arrays: Any, activation: Any, int8: bool) -> Callable[[], ob
     import torch
     from torch.nn import functional
 
-    torch.set_num_threads(2)
     torch.set_grad_enabled(False)
     x, residual, weight, bias, mean, var = (None if part is None else torch.from_numpy(part) for part in arrays)
     norm = {

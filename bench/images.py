@@ -52,7 +52,7 @@ def _numpy(images: Any, layout: str, how: str) -> Callable[[], object]:
 def _cv2(images: Any, layout: str, how: str) -> Callable[[], object] | None:
     import cv2
 
-    cv2.setNumThreads(2)
+    cv2.setNumThreads(race.threads())
     if how == "own":
         return None
     mean, std = (np.array(values) * 255 for values in (MEAN, STD))
@@ -71,7 +71,6 @@ def _torch(images: Any, layout: str, how: str) -> Callable[[], object] | None:
     """What torchvision's ToTensor and Normalize do, for a batch at once."""
     import torch
 
-    torch.set_num_threads(2)
     if how == "own":
         return None
     x = torch.from_numpy(images)

@@ -7,6 +7,7 @@ are those of `fastnorm bench`.
 
 import argparse
 import importlib
+import os
 import statistics
 import sys
 from fnmatch import fnmatchcase
@@ -16,6 +17,11 @@ from pathlib import Path
 from fastnorm.cli.benchmark.measurement import Effort, time_cell
 from fastnorm.cli.benchmark.processes import Process
 from fastnorm.cli.benchmark.worker import serve
+
+
+def threads() -> int:
+    """Return how many threads this process may use, for libraries that do not look for themselves, as PyTorch does."""
+    return int(os.environ["OMP_NUM_THREADS"])
 
 
 def work(module: str, library: str) -> None:

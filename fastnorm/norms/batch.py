@@ -103,11 +103,6 @@ def batch_norm(
         training fewer than two values per channel that count, weights that add up to 1 or less for an unbiased running
         variance, or a residual or activation. Nothing is changed then.
 
-    Notes
-    -----
-    With where or weights NumPy computes the statistics in float64, and takes several arrays of that dtype and the
-    size of x.
-
     Examples
     --------
     >>> import numpy as np, fastnorm

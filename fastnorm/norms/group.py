@@ -136,11 +136,6 @@ def group_norm(
     ValueError
         num_groups does not divide C, or a shape, axis, eps, where or weights that does not fit.
 
-    Notes
-    -----
-    With where or weights NumPy computes the statistics in float64, and takes several arrays of that dtype and the
-    size of x.
-
     Examples
     --------
     >>> import fastnorm
