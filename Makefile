@@ -78,7 +78,7 @@ lint: $(VENV)/test.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src_pyx  # it calls pycodestyle
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/stubtest --mypy-config-file pyproject.toml fastnorm.backends._cpu fastnorm.backends._fast_call fastnorm.backends._kernels_base
+	$(BIN)/stubtest --mypy-config-file pyproject.toml fastnorm.backends._cpu fastnorm.backends._fast_call
 
 test-peers: $(PEERS)/installed
 	KERAS_BACKEND=jax $(PEERS_BIN)/pytest $(wildcard tests/test_peers_*.py) tests/test_lab.py

@@ -1,7 +1,6 @@
 """What is installed, what was chosen, and the compilation of everything ahead of need."""
 
 import importlib.metadata
-import os
 import platform
 import sys
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import fastnorm
 from fastnorm import tuning
 from fastnorm.backends import registry
-from fastnorm.settings import cache_directory, current
+from fastnorm.settings import cache_directory, current, usable_cpus
 
 
 def _version(package: str) -> str | None:
@@ -53,7 +52,7 @@ def configuration() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": tuning.cpu_model(),
         "tuned": str(tuning.tuned_file()) if tuning.tuned_file().exists() else "no; `fastnorm tune` does it",
-        "cpus": os.cpu_count(),
+        "cpus": usable_cpus(),
         "settings": {"backend": settings.backend, "num_threads": settings.num_threads},
         "cache directory": str(cache_directory()),
         "cython": cython,

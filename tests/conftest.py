@@ -16,7 +16,7 @@ import fastnorm
 from fastnorm import tuning
 from fastnorm.backends import registry
 from fastnorm.backends.cython import Cython
-from fastnorm.fast_path import FastPath, fast_path
+from fastnorm.fast_path import ENTRIES, FastPath, fast_path
 
 # A fixture of a test that searches is the same for all of its examples, and need not be made anew for each.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "print_blob": True}
@@ -102,7 +102,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     serving, backend = FastPath(), implementation(required(request.param))
     assert isinstance(backend, Cython)
     serving.bind(backend)
-    for name in FastPath.__slots__:
+    for name in ENTRIES:
         monkeypatch.setattr(fast_path, name, getattr(serving, name))
     return str(request.param)
 
@@ -129,7 +129,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
         return call
 
-    for name in FastPath.__slots__:
+    for name in ENTRIES:
         monkeypatch.setattr(fast_path, name, logged(getattr(fast_path, name)))
     return log
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,6 @@ __all__ = ["prepare"]
 
 Call = Callable[[], Any]
 Array = NDArray[Any]
-
-# Python's threads take some 30 microseconds to start on a part: they are of use only for what takes far longer.
-THREADED_BYTES = 2**23
 
 
 def prepare(cell: Cell, given: Inputs, threads: int) -> Call:
@@ -42,45 +38,22 @@ def _quickest(way: Call) -> float:
     return min(seconds_per_call(way, 1) for _ in range(5))
 
 
-def _bounds(size: int, parts: int) -> list[slice]:
-    return [slice(part * size // parts, (part + 1) * size // parts) for part in range(parts)]
-
-
 def _copies(x: Array, threads: int) -> list[Call]:
     y = np.zeros_like(x)
-    ways: list[Call] = [lambda: np.copyto(y, x)]
-    if (kernels := _kernels()) is not None:
-        copy, copy_past_cache, _ = kernels
-        ways += [lambda: copy(x, y, threads), lambda: copy_past_cache(x, y, threads)]
-    elif threads > 1 and x.nbytes >= THREADED_BYTES:
-        pairs = [(y[part], x[part]) for part in _bounds(x.size, threads)]
-        ways.append(_in_threads(lambda pair: np.copyto(*pair), pairs, threads))
-    return ways
+    copy, copy_past_cache, _ = _kernels()
+    return [lambda: np.copyto(y, x), lambda: copy(x, y, threads), lambda: copy_past_cache(x, y, threads)]
 
 
 def _reads(x: Array, threads: int) -> list[Call]:
-    if (kernels := _kernels()) is not None:
-        read = kernels[2]
-        return [lambda: read(x, 1), lambda: read(x, threads)]
-    ways: list[Call] = [lambda: np.bitwise_or.reduce(x)]
-    if threads > 1 and x.nbytes >= THREADED_BYTES:
-        ways.append(_in_threads(np.bitwise_or.reduce, [x[part] for part in _bounds(x.size, threads)], threads))
-    return ways
-
-
-def _in_threads(work: Callable[[Any], Any], parts: list[Any], threads: int) -> Call:
-    pool = ThreadPoolExecutor(threads)
-    return lambda: list(pool.map(work, parts))
+    read = _kernels()[2]
+    return [lambda: read(x, 1), lambda: read(x, threads)]
 
 
 @functools.cache
-def _kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] | None:
-    """Compile for several threads: a copy, one past the cache, a read; None where Numba is not installed."""
-    try:
-        numba, extending = importlib.import_module("numba"), importlib.import_module("numba.extending")
-        ir = importlib.import_module("llvmlite.ir")
-    except ImportError:
-        return None
+def _kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Compile for several threads: a copy, one past the cache, a read."""
+    numba, extending = importlib.import_module("numba"), importlib.import_module("numba.extending")
+    ir = importlib.import_module("llvmlite.ir")
 
     def stored_past_cache(typing: Any, y: Any, place: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
