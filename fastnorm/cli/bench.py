@@ -16,8 +16,6 @@ from fastnorm.cli.drawing import figure_file, why_not_drawn, write_figure
 from fastnorm.cli.printing import WIDTH, fail, plural, print_machine, print_sentences, print_table
 from fastnorm.cli.progress import progress_bar
 
-__all__ = ["add_arguments", "run"]
-
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:

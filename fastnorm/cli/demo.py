@@ -24,8 +24,6 @@ from fastnorm.lab.timing import interleaved
 from fastnorm.settings import usable_cpus
 from fastnorm.tuning import cpu_model
 
-__all__ = ["add_arguments", "run"]
-
 NORM_HEADERS = ("norm", "shape", "NumPy µs", "fastnorm µs", "speed-up", "backend", "NumPy error", "fastnorm error")
 PIPELINE_HEADERS = ("pipeline", "NumPy ms", "fastnorm ms", "speed-up", "norms' share", "largest difference", "accuracy")
 NORM_NOTE = "Medians of interleaved rounds; error: largest |y - y64| / max(1, |y64|), y64 the same in float64."

@@ -11,8 +11,6 @@ from typing import Any
 from fastnorm.cli.printing import fail
 from fastnorm.lab.plots import require_matplotlib
 
-__all__ = ["figure_file", "why_not_drawn", "write_figure"]
-
 FORMATS = (".png", ".svg")
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DemoResult", "NormResult", "PipelineResult", "worst_difference", "worst_error"]
-
 
 def _arrays(result: Any) -> list[NDArray[np.float64]]:
     if isinstance(result, (tuple, list)):

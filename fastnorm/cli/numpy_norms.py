@@ -15,30 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Moments",
-    "batch_norm",
-    "clip_by_global_norm",
-    "clip_by_norm",
-    "group_norm",
-    "instance_norm",
-    "l2_normalize",
-    "layer_norm",
-    "local_response_norm",
-    "lp_normalize",
-    "max_abs_scale",
-    "min_max_scale",
-    "moments",
-    "normalize",
-    "pixel_norm",
-    "rms_norm",
-    "spectral_norm",
-    "standardize",
-    "switchable_norm",
-    "weight_norm",
-    "weight_standardize",
-]
-
 Array = NDArray[Any]
 Axis = int | tuple[int, ...] | None
 

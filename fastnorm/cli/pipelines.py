@@ -19,14 +19,6 @@ from numpy.typing import NDArray
 
 from fastnorm.cli.workloads import BYTE_MEAN, BYTE_VAR, Data, split_into_patches
 
-__all__ = [
-    "DigitsNetwork",
-    "Pipeline",
-    "TransformerBlock",
-    "pipelines",
-    "prepare_photographs",
-]
-
 Array = NDArray[np.float32]
 # A module or another namespace that has the norms as attributes.
 Norms = Any

@@ -9,8 +9,6 @@ from typing import Any
 from fastnorm.cli.measure import DemoResult, NormResult, PipelineResult
 from fastnorm.lab.plots import empty_figure
 
-__all__ = ["draw"]
-
 # Told apart also by readers who do not see red or green, and in grey; NumPy is the peer here.
 FASTNORM_COLOUR, PEER_COLOUR = "#1f5f8b", "#d08b2e"
 # Errors of exactly zero have no place on a log axis; they are drawn at its left end.

@@ -8,8 +8,6 @@ import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["WIDTH", "fail", "plural", "print_machine", "print_sentences", "print_table"]
-
 WIDTH = 110  # of text
 
 

@@ -12,8 +12,6 @@ from fastnorm.cli.drawing import figure_file, why_not_drawn
 from fastnorm.cli.printing import fail, print_machine, print_sentences, print_table
 from fastnorm.cli.progress import progress_bar
 
-__all__ = ["add_arguments", "run"]
-
 MARK = "*"
 
 

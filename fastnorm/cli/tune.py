@@ -23,8 +23,6 @@ from fastnorm.cli.progress import Progress, progress_bar
 from fastnorm.lab.timing import interleaved
 from fastnorm.memory import empty
 
-__all__ = ["add_arguments", "run"]
-
 # What one thread and two take, from 4,096 elements to 2**20, in rows of 256: `tuning.threads_for` begins with two.
 SIZES = tuple(2**k for k in range(12, 21))
 ROW = 256

@@ -14,21 +14,6 @@ from numpy.typing import NDArray
 
 from fastnorm.cli import numpy_norms
 
-__all__ = [
-    "BYTE_MEAN",
-    "BYTE_VAR",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "Data",
-    "MissingExtraError",
-    "Row",
-    "import_extra",
-    "load_data",
-    "rows",
-    "space_to_depth",
-    "split_into_patches",
-]
-
 # Of ImageNet's training images scaled to [0, 1]; what image models trained on ImageNet expect.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FAMILIES", "NUMACC", "Dataset", "family", "largest_condition", "numacc"]
-
 Array = npt.NDArray[Any]
 
 # Below the standard deviation that is left of data at this share of 1/u: five spacings of the dtype.

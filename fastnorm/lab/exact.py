@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ExactMoments", "exact_moments", "relative_error", "square_root"]
-
 # 60 decimal digits.
 ROOT_BITS = 200
 MANTISSA_BITS = 53

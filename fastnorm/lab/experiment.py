@@ -21,8 +21,6 @@ from fastnorm.lab.results import Results, Row, Score
 from fastnorm.lab.scores import all_digits, log_relative_error, units_in_last_place
 from fastnorm.lab.timing import interleaved
 
-__all__ = ["ALGORITHMS", "DTYPES", "default_datasets", "run"]
-
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int, str], None]
 

@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from fastnorm.lab.datasets import Dataset
 
-__all__ = ["load"]
-
 # What NumPy and zipfile raise for files that are not, or no longer, what their name says.
 _DAMAGED = (
     ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError,

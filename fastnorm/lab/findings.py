@@ -7,8 +7,6 @@ from fastnorm.lab.results import Results, Row
 from fastnorm.lab.scores import best
 from fastnorm.lab.tables import LAYER_NORM_TOLERANCE
 
-__all__ = ["bounds", "comparisons", "failures", "findings", "lost_rows"]
-
 FAILED = 1.0  # digits: below one, not even the first is right
 NAMED = 5  # of many data sets, those that a sentence lists
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["label_points", "spread"]
-
 FONT_SIZE = 9
 # Of a character of that size, in points; about, which is enough to keep labels apart.
 CHARACTER_WIDTH, LINE_HEIGHT, POINT_RADIUS = 5.6, 10.0, 5.0

@@ -14,8 +14,6 @@ from fastnorm.lab.peers import EPSILON, Peer
 from fastnorm.lab.results import LayerNormRow, Results
 from fastnorm.lab.timing import interleaved
 
-__all__ = ["effort", "exact_layer_norm", "measure", "worst_units"]
-
 Array = npt.NDArray[Any]
 
 ROWS, WIDTH = 4, 768

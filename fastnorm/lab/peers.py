@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 import fastnorm
 
-__all__ = ["EPSILON", "LAYER_NORM_PEERS", "VARIANCE_PEERS", "Peer", "installed", "versions"]
-
 Array = npt.NDArray[Any]
 Call = Callable[[], Any]
 

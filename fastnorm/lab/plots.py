@@ -14,8 +14,6 @@ from fastnorm.lab.labels import label_points, spread
 from fastnorm.lab.results import Curve, Results
 from fastnorm.lab.scores import all_digits
 
-__all__ = ["FIGURES", "draw", "empty_figure", "import_matplotlib", "inline_svg", "require_matplotlib", "save"]
-
 # Okabe and Ito's colours, told apart also by readers who do not see red or green; legible on white and on black.
 DTYPE_COLOURS = {"float16": "#cc79a7", "float32": "#d55e00", "float64": "#0072b2"}
 ALGORITHM_COLOURS = {

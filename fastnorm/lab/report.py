@@ -11,8 +11,6 @@ from fastnorm.lab.findings import findings
 from fastnorm.lab.results import Results
 from fastnorm.lab.tables import Cell, Table, tables
 
-__all__ = ["page"]
-
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -5,8 +5,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Curve", "LayerNormRow", "Results", "Row", "Score"]
-
 
 @dataclass(frozen=True, slots=True)
 class Score:

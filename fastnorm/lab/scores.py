@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from fastnorm.lab.exact import as_float, relative_error
 
-__all__ = ["all_digits", "best", "log_relative_error", "unit_in_last_place", "units_in_last_place"]
-
 # Scores that differ by less tie: a hundredth of a digit is 2% of the error.
 DIGIT_TOLERANCE = 0.01
 # A value within half a unit is the nearest there is: none of these is better than another.

@@ -11,8 +11,6 @@ from fastnorm.lab.exact import ExactMoments, exact_moments, relative_error
 from fastnorm.lab.results import Curve, Results
 from fastnorm.stats.bounds import relative_error_bound
 
-__all__ = ["N_KAPPA", "count", "kappa"]
-
 # Of the lines whose length varies: enough to tell the algorithms apart, within reach of every dtype.
 N_KAPPA = 100.0
 

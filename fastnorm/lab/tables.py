@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from fastnorm.lab.results import Results, Row, Score
 from fastnorm.lab.scores import CORRECTLY_ROUNDED, best
 
-__all__ = ["Cell", "Table", "tables"]
-
 # Layer norms tie within one unit roundoff: as much as the rounding of y alone makes.
 LAYER_NORM_TOLERANCE = 1.0
 # Times are told apart from 5% on.

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["interleaved", "seconds_per_call"]
-
 
 def interleaved(
     functions: Mapping[str, Callable[[], object]],

@@ -29,19 +29,6 @@ if not SIMULATED and importlib.util.find_spec("numba_cuda") is not None:
 else:
     intrinsic = None  # nothing is compiled for hardware
 
-__all__ = [
-    "SIMULATED",
-    "Integer",
-    "Kernel",
-    "Pointer",
-    "Real",
-    "cuda",
-    "device_function",
-    "intrinsic",
-    "launch",
-    "types",
-]
-
 
 @cache
 def why_not() -> str | None:

@@ -12,8 +12,6 @@ from fastnorm.cli import numpy_norms
 from fastnorm.cli.benchmark import with_numpy
 from fastnorm.cli.benchmark.grid import Cell
 
-__all__ = ["CHECKED", "TOLERANCES", "Inputs", "error_of", "expected", "inputs"]
-
 Array = NDArray[Any]
 
 # So many elements of a result are compared, spread over all of it; smaller results are compared whole.

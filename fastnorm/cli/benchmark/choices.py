@@ -9,8 +9,6 @@ from fastnorm.cli.benchmark.results import Results
 from fastnorm.cli.printing import plural
 from fastnorm.lab.plots import import_matplotlib
 
-__all__ = ["Choice", "choices", "draw_choices", "grouped"]
-
 Choice = tuple[str, int]  # the backend, and the threads it gives the call
 
 OPS = ("layer_norm", "batch_norm", "moments")

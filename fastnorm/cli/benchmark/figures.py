@@ -15,8 +15,6 @@ from fastnorm.cli.plot import FASTNORM_COLOUR, PEER_COLOUR
 from fastnorm.cli.printing import plural
 from fastnorm.lab.plots import FAINT, INK, LOOK, empty_figure, import_matplotlib
 
-__all__ = ["draw"]
-
 # Where the numbers beside the bars stand, and how they are aligned.
 COLUMNS = ((0.855, "right"), (1.0, "right"))
 STYLE = LOOK | {"font.size": 9.5, "grid.color": "0.92", "axes.titleweight": "bold"}

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["GRID", "KINDS", "OPS", "QUICK_GRID", "Along", "Cell", "chosen"]
-
 Along = Literal["", "last", "first", "all"]
 GROUPS = 32
 

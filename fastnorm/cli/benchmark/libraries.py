@@ -12,8 +12,6 @@ from fastnorm.cli.benchmark import with_numpy
 from fastnorm.cli.benchmark.arrays import Inputs
 from fastnorm.cli.benchmark.grid import Cell
 
-__all__ = ["FASTNORM", "LIBRARIES", "MEMORY", "PEERS", "Library", "Prepare", "missing"]
-
 # Takes a cell, its arguments and how many threads may be used; returns the cell's call, None if the library lacks it.
 # The call takes no arguments; it returns y, or mean and variance, alone or before other results.
 Prepare = Callable[[Cell, Inputs, int], Callable[[], Any] | None]

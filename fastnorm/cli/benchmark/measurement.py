@@ -23,8 +23,6 @@ from fastnorm.cli.progress import Progress
 from fastnorm.inspection import configuration
 from fastnorm.lab.peers import versions
 
-__all__ = ["Effort", "Started", "measure", "time_cell"]
-
 
 class Started(Protocol):
     """What a library's process can do."""

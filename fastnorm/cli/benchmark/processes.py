@@ -12,8 +12,6 @@ import tempfile
 
 from fastnorm.cli.benchmark.worker import Answer, Request
 
-__all__ = ["Process"]
-
 # The modules are those that this process sees, wherever it found them.
 START = "import json, sys; path, name, threads = json.loads(sys.argv[1]); sys.path[:] = path; "
 SERVE = "from fastnorm.cli.benchmark.worker import main; main(name, threads)"

@@ -9,8 +9,6 @@ from fastnorm.cli.benchmark.libraries import FASTNORM
 from fastnorm.cli.benchmark.results import CellResult, Results, ratios_of
 from fastnorm.cli.printing import plural
 
-__all__ = ["MARK", "NOTE", "headers", "rows", "sentences"]
-
 MARK = "*"
 NOTE = (
     f"Microseconds a call, medians; {MARK} fastest; blank: the library lacks it; float32 unless named. Limit: x "

@@ -12,8 +12,6 @@ from typing import Any
 from fastnorm.cli.benchmark.grid import Cell
 from fastnorm.cli.benchmark.libraries import FASTNORM
 
-__all__ = ["CellResult", "Results", "ratios_of"]
-
 
 @dataclass(frozen=True)
 class CellResult:

@@ -18,8 +18,6 @@ from fastnorm.cli.benchmark.arrays import Inputs
 from fastnorm.cli.benchmark.grid import Cell
 from fastnorm.lab.timing import seconds_per_call
 
-__all__ = ["prepare"]
-
 Call = Callable[[], Any]
 Array = NDArray[Any]
 

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from fastnorm.cli.benchmark.arrays import Inputs
     from fastnorm.cli.benchmark.grid import Cell
 
-__all__ = ["AXES", "EPSILON", "prepare"]
-
 EPSILON = 1e-5
 AXES = {"last": -1, "first": 0, "all": None}
 

@@ -11,8 +11,6 @@ from fastnorm.cli.benchmark.arrays import Inputs
 from fastnorm.cli.benchmark.grid import Cell
 from fastnorm.cli.benchmark.with_numpy import EPSILON
 
-__all__ = ["prepare_onnxruntime", "prepare_openvino"]
-
 
 class _Node(NamedTuple):
     operator: str

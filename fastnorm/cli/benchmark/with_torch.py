@@ -10,8 +10,6 @@ from fastnorm.cli.benchmark.arrays import Inputs
 from fastnorm.cli.benchmark.grid import Cell
 from fastnorm.cli.benchmark.with_numpy import AXES, EPSILON
 
-__all__ = ["prepare"]
-
 
 def prepare(cell: Cell, given: Inputs, threads: int) -> Callable[[], Any]:
     """Return a cell's call."""

@@ -18,8 +18,6 @@ from fastnorm.cli.benchmark.arrays import error_of, inputs
 from fastnorm.cli.benchmark.libraries import LIBRARIES
 from fastnorm.lab.timing import seconds_per_call
 
-__all__ = ["Answer", "Bench", "CallOf", "Request", "main", "serve"]
-
 # Takes a cell and returns its call, None if the library lacks it.
 CallOf = Callable[[Any], Callable[[], Any] | None]
 
