@@ -75,6 +75,7 @@ test: $(VENV)/test.installed
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src_pyx  # it calls pycodestyle
 	$(BIN)/mypy
 	$(BIN)/lint-imports

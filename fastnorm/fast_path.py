@@ -17,7 +17,7 @@ from fastnorm.recipe import Measure
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # The numbers of `recipe.Measure`: an enumeration's member costs more to hand over than an int.
-SQUARES, VARIANCE = int(Measure.SQUARES), int(Measure.VARIANCE)
+SQUARES, VARIANCE, MAGNITUDES = map(int, Measure)
 
 
 # What the compiled kernels offer; src_pyx/fast_path/ says what each takes, and serves.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.fast_path import SQUARES, fast_path
+from fastnorm.fast_path import MAGNITUDES, SQUARES, fast_path
 from fastnorm.norms.lines import normalize_lines
 from fastnorm.norms.scalers import scale_by_extrema
 from fastnorm.plan import plan_reduction
@@ -64,8 +64,11 @@ def lp_normalize(
     array = calls.take(x, function)
     power = arguments.number(p, function, "p", minimum=0, open_end=True)
     index = arguments.axis_index(axis, array.ndim, function)
-    if power == 2 and dtype is None and not return_stats and backend is None:
-        y = fast_path.lines(array, None, None, index, 0.0, SQUARES, True, True, out)
+    if power in (1, 2, np.inf) and dtype is None and not return_stats and backend is None:
+        if power == np.inf:
+            y = fast_path.scaled(array, index, (0, 1), True, out)
+        else:
+            y = fast_path.lines(array, None, None, index, 0.0, MAGNITUDES if power == 1 else SQUARES, True, True, out)
         if y is not None:
             return y
     if power in (1, 2):
