@@ -1,6 +1,7 @@
 """What may follow a norm in the same pass: a table of activations for all backends, and functions of the user's."""
 
 import dis
+import inspect
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -152,9 +153,14 @@ def check_activation(activation: Any, function: str, dtype: np.dtype[Any]) -> Ac
     return scalar
 
 
-def _raises(function: Any) -> bool:
-    """Whether a function has a raise or an assert, by the bytecode of its own."""
-    return any(instruction.opname in ("RAISE_VARARGS", "RERAISE") for instruction in dis.get_instructions(function))
+def _raises(function: Any, seen: frozenset[Any] = frozenset()) -> bool:
+    """Whether a function has a raise or an assert, by its bytecode, or one of the compiled functions that it names."""
+    if any(instruction.opname in ("RAISE_VARARGS", "RERAISE") for instruction in dis.get_instructions(function)):
+        return True
+    named = inspect.getclosurevars(function)
+    inner = [getattr(value, "py_func", None) for value in (*named.globals.values(), *named.nonlocals.values())]
+    seen |= {function}
+    return any(_raises(each, seen) for each in inner if each is not None and each not in seen)
 
 
 def activation_code(activation: Any, x: Any, function: str) -> int | None:

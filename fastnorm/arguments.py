@@ -50,6 +50,13 @@ def integer(value: Any, function: str, name: str, *, minimum: int | None = None)
     return int(value)
 
 
+def flag(value: Any, function: str, name: str) -> bool:
+    """Return what must be True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{function}: {name} must be a bool, got {type(value).__name__}")
+    return bool(value)
+
+
 def axis_index(axis: Any, ndim: int, function: str, name: str = "axis") -> int:
     """Return an axis of an array of `ndim` dimensions, not negative."""
     index = integer(axis, function, name)

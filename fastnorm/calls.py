@@ -59,6 +59,8 @@ def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
     """
     if is_device_array(x):
         raise TypeError(f"{function}: {name} must be in host memory here, got {type(x).__name__} on a CUDA device")
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise TypeError(f"{function}: {name} must have no masked elements: fill them, or pass where= if it is taken")
     try:
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor that is no array

@@ -131,7 +131,7 @@ def _dtype_of(storage: str, like: Any) -> Any:
 
 def _namespace(x: Any) -> Any:
     """Return the functions that make arrays like x, None if they are not known; not all of CuPy's arrays tell."""
-    if hasattr(x, "__array_namespace__"):
+    if hasattr(type(x), "__array_namespace__"):
         return x.__array_namespace__()
     return sys.modules.get("cupy") if type(x).__module__.partition(".")[0] == "cupy" else None
 

@@ -37,7 +37,10 @@ class Tensor(NamedTuple):
 def is_on_cuda(x: Any) -> bool:
     """Whether an object offers a tensor on a CUDA device."""
     device = getattr(x, "__dlpack_device__", None)
-    return device is not None and device()[0] in (CUDA, CUDA_MANAGED)
+    try:
+        return device is not None and device()[0] in (CUDA, CUDA_MANAGED)
+    except (TypeError, ValueError, RuntimeError, BufferError):  # a class, or a tensor without memory
+        return False
 
 
 def tensor_of(x: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -201,6 +202,8 @@ def _sizes(shape: Any) -> tuple[int, ...]:
         raise TypeError(f"explain: shape must be an int or a tuple of int, got {shape!r}")
     if any(size < 0 for size in sizes):
         raise ValueError(f"explain: shape must have sizes of at least 0, got {shape!r}")
+    if prod(map(int, sizes)) > sys.maxsize:
+        raise ValueError("explain: shape must be that of an array, got one of too many elements")
     return tuple(map(int, sizes))
 
 

@@ -35,6 +35,7 @@ def rows_of_unit(rows: int, length: int) -> int:
     early, two at least if they have 16 rows each, and that the sums of all units stay within 16 MiB, or 128 bytes a
     position.
     """
+    length = max(length, 1)
     units = max(8, min(256, 2**20 // length))
     return max(min(64, max(16, min(65536 // length, rows // 2))), -(-rows // units))
 

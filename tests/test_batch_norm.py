@@ -260,3 +260,17 @@ def test_a_bad_second_running_array_leaves_the_first_alone() -> None:
     with pytest.raises(ValueError, match="batch_norm: running_var is read-only"):
         fastnorm.batch_norm(x, mean, frozen, training=True)
     np.testing.assert_array_equal(mean, np.zeros(5))
+
+
+@each_convention
+def test_a_gradient_without_eps_takes_that_of_its_convention(convention: Any, backend: str) -> None:
+    x, dy = batch((16, 5)) / 100, batch((16, 5), seed=1)
+    found = fastnorm.batch_norm_backward(dy, x, training=True, convention=convention, backend=backend)
+    expected = fastnorm.batch_norm_backward(dy, x, training=True, eps=DEFAULTS[convention][1], backend=backend)
+    _, stats = fastnorm.batch_norm(x, training=True, convention=convention, return_stats=True, backend=backend)
+    given = fastnorm.batch_norm_backward(dy, x, training=True, **stats._asdict(), backend=backend)
+    for part, other, third in zip(found, expected, given, strict=True):
+        np.testing.assert_array_equal(part, other)
+        np.testing.assert_allclose(part, third, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="batch_norm_backward: convention"):
+        fastnorm.batch_norm_backward(dy, x, training=True, convention="caffe")  # type: ignore[arg-type]

@@ -120,6 +120,20 @@ def test_a_dry_run_keeps_nothing(cache: Path, briefly: None, capsys: pytest.Capt
     assert not tuning.tuned_file().exists()
 
 
+def test_a_reset_says_what_it_did(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tuning.tuned_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{}")
+    for existed in (True, False):
+        assert main(["tune", "--reset", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"file": str(file), "existed": existed}
+        assert not file.exists()
+    assert main(["tune", "--reset"]) == 0
+    assert "was not there" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["tune", "--reset", "--dry-run"])
+
+
 def test_without_a_writable_directory_the_command_says_so(
     tmp_path: Path, briefly: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

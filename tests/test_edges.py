@@ -55,6 +55,13 @@ def test_an_activation_divides_by_zero_as_numpy_does_and_must_not_raise() -> Non
     out = np.zeros_like(x)
     with pytest.raises(TypeError, match=r"^rms_norm: activation 'positive' must not raise"):
         fastnorm.rms_norm(x, activation=positive, out=out)
+
+    @numba.njit
+    def halved(a: float) -> float:
+        return 0.5 * positive(a)
+
+    with pytest.raises(TypeError, match=r"^rms_norm: activation 'halved' must not raise"):
+        fastnorm.rms_norm(x, activation=halved, out=out)
     assert not out.any()
 
 

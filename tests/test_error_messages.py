@@ -63,3 +63,33 @@ def test_welford_names_its_methods() -> None:
         fastnorm.Welford.from_bytes(number)
     with pytest.raises(ValueError, match=r"^Welford.from_bytes: these bytes are not a Welford state"):
         fastnorm.Welford.from_bytes(state.to_bytes().replace(b"f8", b"zz", 1))
+
+
+@pytest.mark.parametrize("value", ["False", 1, None, np.array([True, False])])
+def test_flags_are_bools(value: Any) -> None:
+    x, running = np.ones((2, 3)), np.zeros(3)
+    for call, name in (
+        (lambda: fastnorm.batch_norm(x, running, running, training=value), "batch_norm: training"),
+        (lambda: fastnorm.batch_norm_backward(x, x, training=value), "batch_norm_backward: training"),
+        (lambda: fastnorm.switchable_norm(x, running, running, training=value), "switchable_norm: training"),
+        (lambda: fastnorm.nn.BatchNorm1d(3, affine=value), "BatchNorm1d: affine"),
+        (lambda: fastnorm.nn.BatchNorm1d(3, track_running_stats=value), "BatchNorm1d: track_running_stats"),
+        (lambda: fastnorm.nn.LayerNorm(3, elementwise_affine=value), "LayerNorm: elementwise_affine"),
+        (lambda: fastnorm.nn.GroupNorm(1, 3, bias=value), "GroupNorm: bias"),
+        (lambda: fastnorm.nn.LayerNorm(3).train(value), "LayerNorm: train: mode"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} must be a bool"):
+            call()
+    assert not running.any()
+
+
+def test_masked_elements_are_refused() -> None:
+    masked = np.ma.array([1.0, 2.0, 1e6], mask=[False, False, True])
+    with pytest.raises(TypeError, match=r"layer_norm: x must have no masked elements"):
+        fastnorm.layer_norm(masked)
+    np.testing.assert_array_equal(fastnorm.layer_norm(masked[:2]), fastnorm.layer_norm([1.0, 2.0]))
+
+
+def test_what_only_looks_like_an_array_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"^layer_norm: x"):
+        fastnorm.layer_norm(np.ndarray)  # type: ignore[arg-type]

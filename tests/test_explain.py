@@ -166,3 +166,14 @@ def test_gradients_are_within_the_bound_that_explain_tells(
         # Rounded to its dtype; the factor is printed with two digits.
         allowed = 1.05 * units * float(told[3]) * magnitude + float(np.finfo(dtype).eps) / 2 * np.abs(value)
         assert (np.abs(found[name] - value) <= allowed).all(), name
+
+
+@pytest.mark.parametrize("op", OF_LINES)
+def test_explain_of_lines_without_elements(op: str, backend: str) -> None:
+    with fastnorm.config(backend=backend):
+        assert fastnorm.explain(op, (3, 0)).shape == (3, 0)
+
+
+def test_explain_refuses_what_no_array_can_be() -> None:
+    with pytest.raises(ValueError, match="explain: shape"):
+        fastnorm.explain("layer_norm", (10**400,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+import pathlib
 import pickle
 import weakref
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from nn_cases import CASES, CHANNELS, SHAPES, Function, layers, randomized, sample
 
+import fastnorm
 from fastnorm import nn
 
 Array = np.ndarray
@@ -242,3 +244,17 @@ def test_inference_keeps_no_input_alive() -> None:
     assert alive() is None
     with pytest.raises(RuntimeError, match=r"LayerNorm: x of the last call is gone"):
         layer.backward(np.ones((2, 3), np.float32))
+
+
+def test_inference_keeps_what_it_made_of_lists_and_other_arrays(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "x"
+    np.arange(6, dtype=np.float64).tofile(file)
+    mapped: Any = np.memmap(file, np.float64, "r", shape=(2, 3))
+    expected = fastnorm.layer_norm_backward(np.eye(2, 3), np.array(mapped)).dx
+    for x in (mapped, mapped.tolist(), np.array(mapped).view(np.matrix)):
+        layer = nn.LayerNorm(3).eval()
+        layer(x)
+        np.testing.assert_allclose(layer.backward(np.eye(2, 3)), expected, rtol=1e-12)
+    layer = nn.GroupNorm(1, 1).eval()
+    layer([[[1.0, 3.0, 0.0]]], where=[[[True, True, False]]])
+    assert layer.backward([[[1.0, 0.0, 0.0]]]).shape == (1, 1, 3)

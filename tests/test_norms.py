@@ -414,3 +414,14 @@ def test_clipping_keeps_the_sign_of_zeros(backend: str) -> None:
     x = np.array([[-0.0, 3.0], [0.0, -4.0]], np.float32)
     for y in (fastnorm.clip_by_norm(x, 1.0, backend=backend), fastnorm.clip_by_norm(x, 1.0, axis=1, backend=backend)):
         np.testing.assert_array_equal(np.signbit(y), np.signbit(x))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_spectral_norm_has_the_same_bits_whatever_is_asked_for_besides(dtype: str) -> None:
+    w = np.random.default_rng(0).standard_normal((64, 48)).astype(dtype)
+    plain = fastnorm.spectral_norm(w).weight
+    in_fortran_order = fastnorm.spectral_norm(np.asfortranarray(w)).weight
+    assert in_fortran_order.flags.c_contiguous
+    np.testing.assert_allclose(in_fortran_order, plain, rtol=1e-3 if dtype == "float16" else 1e-6)
+    for keywords in ({"out": np.empty_like(w)}, {"dtype": dtype}, {"backend": "reference"}):
+        np.testing.assert_array_equal(fastnorm.spectral_norm(w, **keywords).weight, plain)

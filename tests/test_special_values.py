@@ -272,3 +272,13 @@ def test_spectral_norm_of_zeros_with_eps_zero(dtype: Any) -> None:
 def test_a_p_norm_beyond_float64_scales_to_zeros() -> None:
     y = fastnorm.lp_normalize(np.ones(10_000), p=0.01)  # the norm is 10,000 to the power of 100
     np.testing.assert_array_equal(y, np.zeros(10_000))
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0, 3.0, np.inf])
+def test_an_infinity_makes_the_others_of_its_line_zero(p: float, backend: str) -> None:
+    y = fastnorm.lp_normalize([[np.inf, 1.0, 2.0], [1.0, 0.0, 0.0]], p=p, backend=backend)
+    np.testing.assert_array_equal(y, [[np.nan, 0.0, 0.0], [1.0, 0.0, 0.0]])
+
+
+def test_a_norm_whose_reciprocal_is_infinite_warns_of_nothing(backend: str) -> None:
+    assert fastnorm.lp_normalize([1e-310, -2e-310], p=3, backend=backend).shape == (2,)

@@ -335,3 +335,13 @@ def test_the_mixture_of_switchable_norm_is_the_softmax_of_scipy() -> None:
     mean = sum(share * x.mean(axes, keepdims=True) for share, axes in zip(shares, (2, (1, 2), (0, 2)), strict=True))
     np.testing.assert_allclose(stats.mean, mean, rtol=1e-13)
     np.testing.assert_allclose(stats.rstd[:, 0, 0], 1 / x.std((1, 2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_state_of_any_dtype_survives_as_bytes(dtype: str) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes, which has bfloat16, is not installed")
+    state = fastnorm.Welford(dtype=dtype).update([[1.0, 2.0], [3.0, 5.0]])
+    again = fastnorm.Welford.from_bytes(state.to_bytes())
+    assert again.dtype == state.dtype
+    np.testing.assert_array_equal(again.mean, state.mean)

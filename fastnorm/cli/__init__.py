@@ -23,7 +23,7 @@ def start() -> int:
         _leave_stdout()
         return 1
     except (ValueError, RuntimeError) as error:
-        if "FASTNORM_" not in str(error):
+        if not any(name in str(error) for name in ("FASTNORM_", "NUMBA_NUM_THREADS")):
             raise
         print(f"fastnorm: {error}", file=sys.stderr)
         return 2

@@ -57,10 +57,11 @@ class Measured:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--reset", action="store_true", help="forget what was measured on this machine, measure nothing"
     )
-    parser.add_argument("--dry-run", action="store_true", help="measure and print, keep nothing")
+    instead.add_argument("--dry-run", action="store_true", help="measure and print, keep nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -257,8 +258,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     path = tuning.tuned_file()
     if arguments.reset:
+        existed = path.exists()
         path.unlink(missing_ok=True)
-        print(f"{path} is gone: the library's own thresholds are in force")
+        if arguments.json:
+            print(json.dumps({"file": str(path), "existed": existed}))
+        else:
+            print(f"{path} {'is gone' if existed else 'was not there'}: the library's own thresholds are in force")
         return 0
     started = time.perf_counter()
     with progress_bar() as progress:

@@ -53,9 +53,10 @@ class ChannelLayer(Layer):
         super().__init__()
         self._channels = arguments.integer(channels, self._name, self._channels_name, minimum=1)
         self.eps = arguments.number(eps, self._name, "eps", minimum=0)
-        self.affine = bool(affine)
+        self.affine = arguments.flag(affine, self._name, "affine")
         self.channel_axis = checked_channel_axis(channel_axis, self._name)
-        self._add_affine((self._channels,), self.affine, self.affine and bool(bias), dtype)
+        with_bias = arguments.flag(bias, self._name, "bias")
+        self._add_affine((self._channels,), self.affine, self.affine and with_bias, dtype)
 
     @classmethod
     def _told_by(cls, state: Mapping[str, Array]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fastnorm.nn.tensors import as_numpy
 Array = npt.NDArray[Any]
 
 # What zipfile, zlib and NumPy raise where a file is no archive of arrays, or a damaged one.
+_RESERVED = "__metadata__"  # in .safetensors
 _DAMAGED = (
     ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError, OverflowError, zipfile.BadZipFile,
     zlib.error,
@@ -42,7 +43,8 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
     TypeError
         `state` or `path` is not of such a type, or an array not of real numbers.
     ValueError
-        `path` has another ending, two arrays have one name, or .npz cannot tell a name with a NUL in it, or bfloat16.
+        `path` has another ending, two arrays have one name, .npz cannot tell a name with a NUL in it, or bfloat16, or
+        .safetensors has another use for a name ("__metadata__").
     ImportError
         The package for .safetensors is not installed. After an error nothing has been written.
 
@@ -61,6 +63,8 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
         if name in arrays:
             raise ValueError(f"save: two arrays are named {name!r}")
         arrays[name] = array
+    if suffix != ".npz" and _RESERVED in arrays:
+        raise ValueError(f"save: .safetensors has another use for the name {_RESERVED!r}")
     target.write_bytes(_npz(arrays) if suffix == ".npz" else _safetensors("save").numpy.save(arrays))
 
 

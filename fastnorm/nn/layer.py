@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
-from fastnorm import calls
+from fastnorm import arguments, calls
 from fastnorm.nn.html import table
 from fastnorm.nn.seen import Seen
 from fastnorm.nn.state import State
@@ -95,11 +94,11 @@ class Layer(State, ABC):
         """
         array = calls.take(x, self._name)
         result: Array = self._forward(array)
-        self._remember(x=array)
+        self._remember(x=(x, array))
         return result
 
-    def _remember(self, **arrays: Array) -> None:
-        """Keep what the backward pass of a call needs: x, and what else `_backward` takes by name."""
+    def _remember(self, **arrays: tuple[Any, Array]) -> None:
+        """Keep what the backward pass of a call needs, as it was given and as an array: x, and what else it takes."""
         self._seen = Seen(self.training, **arrays)
 
     def backward(self, dy: npt.ArrayLike) -> Array:
@@ -180,9 +179,7 @@ class Layer(State, ABC):
         >>> nn.BatchNorm1d(3).train(False).training
         False
         """
-        if not isinstance(mode, (bool, np.bool_)):
-            raise TypeError(f"{self._name}: train: mode must be a bool, got {type(mode).__name__}")
-        self.training = bool(mode)
+        self.training = arguments.flag(mode, self._name, "train: mode")
         return self
 
     def eval(self) -> Self:

@@ -30,7 +30,7 @@ class LineLayer(Layer):
         )
         if not self.normalized_shape:
             raise ValueError(f"{self._name}: normalized_shape must name at least one axis, got ()")
-        self.elementwise_affine = bool(elementwise_affine)
+        self.elementwise_affine = arguments.flag(elementwise_affine, self._name, "elementwise_affine")
 
     @classmethod
     def _told_by(cls, state: Mapping[str, Array]) -> dict[str, Any]:
@@ -94,7 +94,8 @@ class LayerNorm(LineLayer):
     ) -> None:
         super().__init__(normalized_shape, elementwise_affine)
         self.eps = arguments.number(eps, self._name, "eps", minimum=0)
-        self._add_affine(self.normalized_shape, self.elementwise_affine, self.elementwise_affine and bool(bias), dtype)
+        with_bias = self.elementwise_affine and arguments.flag(bias, self._name, "bias")
+        self._add_affine(self.normalized_shape, self.elementwise_affine, with_bias, dtype)
 
     @classmethod
     def _told_by(cls, state: Mapping[str, Array]) -> dict[str, Any]:

@@ -81,5 +81,5 @@ class MaskedLayer(Layer):
         given = {"where": where, "weights": weights} if self._uses_batch else {}
         counts = {name: calls.take(part, self._name, name) for name, part in given.items() if part is not None}
         result: Array = self._forward(array, **counts)
-        self._remember(x=array, **counts)
+        self._remember(x=(x, array), **{name: (given[name], part) for name, part in counts.items()})
         return result

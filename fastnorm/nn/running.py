@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm import arguments
 from fastnorm.nn.channels import ChannelLayer
 from fastnorm.nn.state import Entry
 from fastnorm.norms.conventions import check_momentum
@@ -38,7 +39,7 @@ class RunningLayer(ChannelLayer):
     ) -> None:
         super().__init__(num_features, eps, affine, bias, channel_axis, dtype)
         self.momentum = None if momentum is None else check_momentum(momentum, self._name)
-        self.track_running_stats = bool(track_running_stats)
+        self.track_running_stats = arguments.flag(track_running_stats, self._name, "track_running_stats")
         if self.track_running_stats:
             kind = self._parameter_dtype(dtype)
             self._buffers["running_mean"] = np.zeros(self.num_features, kind)

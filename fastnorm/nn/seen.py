@@ -16,20 +16,23 @@ def _strongly(array: Array) -> Callable[[], Array]:
 class Seen:
     """The arrays of a call: kept alive in training, since a backward pass will need them; else held by weak references.
 
-    A pipeline that never goes backward would otherwise keep what passes through each of its layers.
+    A pipeline that never goes backward would otherwise keep what passes through each of its layers. What was made of
+    the caller's lists or tensors is kept in any mode, since nobody else has it.
 
     Parameters
     ----------
     training : bool
         The mode of the layer.
-    **arrays : ndarray
-        By the names that messages have for them.
+    **arrays : tuple of (object, ndarray)
+        By the names that messages have for them: what the caller gave, and the array that it is or was made of it.
     """
 
-    def __init__(self, training: bool, **arrays: Array) -> None:
+    def __init__(self, training: bool, **arrays: tuple[Any, Array]) -> None:
         self.training = training
-        hold: Callable[[Array], Callable[[], Array | None]] = _strongly if training else ref
-        self._arrays = {name: hold(array) for name, array in arrays.items()}
+        self._arrays: dict[str, Callable[[], Array | None]] = {
+            name: _strongly(array) if training or given is not array else ref(array)
+            for name, (given, array) in arrays.items()
+        }
 
     def arrays(self, layer: str) -> dict[str, Array]:
         """Return the arrays by name.

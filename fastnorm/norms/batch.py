@@ -119,6 +119,7 @@ def batch_norm(
            [[ 1.2247, -1.8371]]])
     """
     function = "batch_norm"
+    training = arguments.flag(training, function, "training")
     rules = find_convention(convention, function)
     if isinstance(momentum, str):
         momentum = left_open(momentum, rules.momentum, function, "momentum")
@@ -241,8 +242,9 @@ def batch_norm_backward(
     running_mean: npt.ArrayLike | None = None,
     running_var: npt.ArrayLike | None = None,
     training: bool = False,
-    eps: float = 1e-5,
+    eps: float | Literal["convention"] = LEFT_OPEN,
     channel_axis: int = 1,
+    convention: ConventionName = "torch",
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     backend: str | None = None,
@@ -259,8 +261,8 @@ def batch_norm_backward(
     ----------
     dy : array_like
         The gradient of the result, of the shape of x.
-    x, weight, training, eps, channel_axis
-        As in `batch_norm`.
+    x, weight, training, eps, channel_axis, convention
+        As in `batch_norm`; of the convention only its eps matters here.
     where, weights : array_like, optional
         As in `batch_norm`: with w, what an element counts,
         ``dx = rstd * weight * (dy - w * (sum(dy) + xhat * sum(dy * xhat)) / sum(w))``. All sums go over all elements,
@@ -282,8 +284,8 @@ def batch_norm_backward(
     TypeError
         An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
-        A shape, axis or eps that does not fit; no statistics in inference, or where or weights; in training fewer than
-        two values per channel that count.
+        A shape, axis, eps or convention that does not fit; no statistics in inference, or where or weights; in
+        training fewer than two values per channel that count.
 
     Examples
     --------
@@ -294,6 +296,10 @@ def batch_norm_backward(
     (array([ 0.2041, -0.4082,  0.2041]), array([-1.2247]), array([1.]))
     """
     function = "batch_norm_backward"
+    training = arguments.flag(training, function, "training")
+    rules = find_convention(convention, function)
+    if isinstance(eps, str):
+        eps = left_open(eps, rules.eps, function, "eps")
     if dtype is None and backend is None and where is None and weights is None:
         served = fast_path.batch_backward(
             dy, x, weight, mean, rstd, running_mean, running_var, channel_axis, eps, training, out

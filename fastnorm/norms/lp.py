@@ -85,12 +85,13 @@ def lp_normalize(
         # Scaled by the largest magnitude, so that no power overflows.
         largest = engine.extrema(powers, plan, call.backend)[1].astype(np.float64)
         with np.errstate(invalid="ignore", under="ignore", over="ignore"):  # over: of p, in float32
-            powers /= np.where(largest == 0.0, 1.0, largest).astype(powers.dtype).reshape(plan.stats_shape)
+            ordinary = np.where((largest == 0.0) | (largest == np.inf), 1.0, largest)
+            powers /= ordinary.astype(powers.dtype).reshape(plan.stats_shape)
             np.power(powers, power, out=powers)
         sums = engine.statistics(powers, plan, Measure.MAGNITUDES, call.backend).m2
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # of norms beyond float64, and of 1 / norm
             norm = largest * sums ** (1.0 / power)
-        rstd = 1.0 / np.where(norm == 0.0, 1.0, norm).reshape(plan.stats_shape)
+            rstd = 1.0 / np.where(norm == 0.0, 1.0, norm).reshape(plan.stats_shape)
         engine.apply_scale(call, plan, rstd)
     result = call.finish()
     return (result, Stats(np.zeros_like(rstd), rstd)) if return_stats else result

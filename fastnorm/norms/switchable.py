@@ -170,6 +170,7 @@ def switchable_norm(
            [-1.,  1.]])
     """
     function = "switchable_norm"
+    training = arguments.flag(training, function, "training")
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
@@ -260,6 +261,7 @@ def switchable_norm_backward(
     (array([[[ 0.2041, -0.4082,  0.2041]]]), array([-1.2247]), array([1.]))
     """
     function = "switchable_norm_backward"
+    training = arguments.flag(training, function, "training")
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]

@@ -253,12 +253,10 @@ def spectral_norm(
             sigma = float(np.ldexp(sigma, exponent))
     length = np.float64(_divisor(sigma, least))
     scale = np.full((1,) * array.ndim, 1.0 / length)
-    if call is None:
-        divisor = length if length > np.finfo(x.dtype).max else length.astype(x.dtype)
-        weight = np.divide(x, divisor).astype(x.dtype, copy=False)
-    else:
-        engine.apply_scale(call, plan_reduction(array.shape, tuple(range(array.ndim))), scale)
-        weight = call.finish()
+    divisor = length if length > np.finfo(x.dtype).max else length.astype(x.dtype)
+    target = np.empty(x.shape, x.dtype) if call is None else call.y
+    np.divide(x, divisor, out=target, casting="same_kind")
+    weight = target if call is None else call.finish()
     result = SpectralNorm(weight, sigma, left, right)
     return (result, Stats(np.zeros_like(scale), scale)) if return_stats else result
 

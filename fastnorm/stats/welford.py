@@ -19,6 +19,7 @@ from fastnorm.recipe import Measure, Moments, merge
 Array = npt.NDArray[Any]
 
 _MAGIC = b"FNW1"
+_BFLOAT16 = "bf16"  # which NumPy has no code for
 _MOST_DIMENSIONS = 64  # of a NumPy array
 
 
@@ -190,9 +191,10 @@ class Welford:
         Welford(axis=0, count=2)
         """
         shape = () if self._shape is None else self._shape
+        code = _BFLOAT16 if self.dtype.name == "bfloat16" else self.dtype.str[1:]
         header = struct.pack(
             "<4s?q?4sQB", _MAGIC, self.axis is not None, self.axis or 0, self._shape is not None,
-            self.dtype.str[1:].encode(), self._count, len(shape),
+            code.encode(), self._count, len(shape),
         )  # fmt: skip
         sizes = struct.pack(f"<{len(shape)}Q", *shape)
         parts = () if self._state is None else self._state
@@ -224,7 +226,8 @@ class Welford:
             if magic != _MAGIC:
                 raise ValueError("Welford.from_bytes: these bytes are not a Welford state")
             shape = struct.unpack_from(f"<{ndim}Q", data, struct.calcsize(layout))
-            result = cls(axis if has_axis else None, dtype.rstrip(b"\0").decode("ascii"))
+            code = dtype.rstrip(b"\0").decode("ascii")
+            result = cls(axis if has_axis else None, "bfloat16" if code == _BFLOAT16 else code)
             if ndim > _MOST_DIMENSIONS or math.prod(size for size in shape if size) > sys.maxsize:
                 raise ValueError("Welford.from_bytes: these bytes are not a Welford state")
         except (struct.error, TypeError, UnicodeDecodeError):
