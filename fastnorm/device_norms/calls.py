@@ -107,11 +107,10 @@ def begin(
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A residual, and where its sum with x goes if that is wanted, or must be for a second pass."""
+    """A residual, and where its sum with x goes if that is wanted."""
 
     residual: Buffer | None
     total: Buffer | None
-    wanted: bool
 
 
 def addition(where: Device, residual: Any, wanted: bool, x: Buffer, storage: str, function: str) -> Addition:
@@ -119,13 +118,13 @@ def addition(where: Device, residual: Any, wanted: bool, x: Buffer, storage: str
     if residual is None:
         if wanted:
             raise ValueError(f"{function}: return_residual needs a residual")
-        return Addition(None, None, False)
+        return Addition(None, None)
     found = where.take(residual, function, "residual")
     if found.shape != x.shape:
         raise ValueError(f"{function}: residual must have the shape of x, {x.shape}, got {found.shape}")
     if found.storage != x.storage:
         raise TypeError(f"{function}: residual must have the dtype of x on a device, {x.storage}, got {found.storage}")
-    return Addition(found, where.place.empty(x.shape, storage) if wanted else None, wanted)
+    return Addition(found, where.place.empty(x.shape, storage) if wanted else None)
 
 
 def summed(call: Call, added: Addition) -> Buffer:
@@ -138,7 +137,7 @@ def summed(call: Call, added: Addition) -> Buffer:
     return total
 
 
-def shaped(where: Device, found: Statistics, shape: Shape) -> Stats:
+def shaped(found: Statistics, shape: Shape) -> Stats:
     """Return statistics in the shape that broadcasts against x."""
     return Stats(*(part.array.reshape(shape) for part in (found.mean, found.rstd)))
 
@@ -148,7 +147,7 @@ def results(call: Call, stats: Stats | None, added: Addition) -> Any:
     parts: tuple[Any, ...] = (call.finish(),)
     if stats is not None:
         parts += (stats,)
-    if added.wanted and added.total is not None:
+    if added.total is not None:
         parts += (added.total.array,)
     return parts if len(parts) > 1 else parts[0]
 

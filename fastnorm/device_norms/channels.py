@@ -121,7 +121,7 @@ def groups(
             total = summed(call, added)
             found = channel_statistics(on, total, layout, layout.batch, per_group, rule)
             apply_channels(call, total, layout, layout.batch, found, scale, shift, rule, applied)
-    stats = shaped(on, found, stats_shape) if return_stats and found is not None else None
+    stats = shaped(found, stats_shape) if return_stats and found is not None else None
     return results(call, stats, added)
 
 
@@ -203,7 +203,7 @@ def _by_given(
     stats = None
     if stats_shape is not None:
         found = primitives.given_statistics(call.where.place, given.mean, given.rstd, rule.eps)
-        stats = shaped(call.where, found, stats_shape)
+        stats = shaped(found, stats_shape)
     return results(call, stats, added)
 
 
@@ -225,7 +225,7 @@ def given(
     call = begin(on, source, out, dtype, function, (scale, shift, centre, spread))
     stats_shape = kept_shape(source.shape, (axis,)) if return_stats else None
     statistics = Statistics(centre, spread, rooted=False)
-    nothing = Addition(None, None, False)
+    nothing = Addition(None, None)
     layout = Channels(1, before, channels, after)
     return _by_given(call, layout, statistics, scale, shift, rule, stats_shape, nothing, None)
 
@@ -239,7 +239,7 @@ def _batch_in_training(
         running = running._replace(divisor=float(layout.count(1, 1) - moving.unbiased))
         found = channel_statistics(call.where, call.x, layout, 1, 1, rule, running)
         apply_channels(call, call.x, layout, 1, found, scale, shift, rule, None)
-        stats = shaped(call.where, found, stats_shape) if return_stats else None
+        stats = shaped(found, stats_shape) if return_stats else None
     elif return_stats:
-        stats = shaped(call.where, statistics_of(call.where, call.x, layout.channels), stats_shape)
+        stats = shaped(statistics_of(call.where, call.x, layout.channels), stats_shape)
     return results(call, stats, added)

@@ -52,7 +52,7 @@ def lines(
             found = line_statistics(where, total, plan.view, rule)
             whose = Whose(plan.view[0], plan.view[0])
             primitives.affine(where.place, total, call.y, plan.view, found, whose, owned, rule, applied)
-    stats = shaped(where, found, plan.stats_shape) if return_stats and found is not None else None
+    stats = shaped(found, plan.stats_shape) if return_stats and found is not None else None
     return results(call, stats, added)
 
 

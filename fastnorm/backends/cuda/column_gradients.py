@@ -28,7 +28,7 @@ def dots_columns(shape: ColumnShape, form: GradientForm) -> Kernel:
     load_parameter = machine.load(form.parameters, real, 1)
     read_statistics = statistics_reader(form)
     _, normalized = normalizer(real)
-    store_one, barrier = machine.store("float64", np.float64, 1), machine.barrier
+    store_one, barrier = machine.store("float64", 1), machine.barrier
     weight_of_position = form.weight == "position"
 
     def kernel(
@@ -92,7 +92,7 @@ def affine_grad_columns(shape: ColumnShape, form: GradientForm) -> Kernel:
     elements = vector * slots
     real, columns_of_block, chunk_length = form.real, shape.columns, shape.chunk
     load_x, load_dy = machine.load(form.x, real, vector), machine.load(form.upstream, real, vector)
-    store_dx = machine.store(form.y, real, vector)
+    store_dx = machine.store(form.y, vector)
     load_parameters = machine.load(form.parameters, real, vector)
     load_parameter = machine.load(form.parameters, real, 1)
     read_statistics = statistics_reader(form)

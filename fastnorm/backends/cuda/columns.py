@@ -31,7 +31,7 @@ def moments_columns(shape: ColumnShape, storage: str, real: Any, centred: bool) 
     elements = vector * slots
     columns_of_block, chunk_length = shape.columns, shape.chunk
     load_x = machine.load(storage, real, vector)
-    store_one = machine.store("float64", np.float64, 1)
+    store_one = machine.store("float64", 1)
     means_of_block, rests_of_block, m2s_of_block = (
         machine.shared((depth, width * vector), np.float64) for _ in range(3)
     )
@@ -142,7 +142,7 @@ def affine_columns(shape: ColumnShape, form: Form) -> Kernel:
     vector, _, depth, slots = shape
     elements = vector * slots
     real, columns_of_block, chunk_length = form.real, shape.columns, shape.chunk
-    load_x, store_y = machine.load(form.x, real, vector), machine.store(form.y, real, vector)
+    load_x, store_y = machine.load(form.x, real, vector), machine.store(form.y, vector)
     load_parameters = machine.load(form.parameters, real, vector)
     load_parameter = machine.load(form.parameters, real, 1)
     read_statistics = statistics_reader(form)

@@ -20,8 +20,8 @@ def add(shape: RowShape, storage: str, kept: str, real: Any, keep: bool) -> Kern
     vector, width, _, slots = shape
     elements = vector * slots
     stride, capacity = vector * width, shape.capacity
-    load, store_total = machine.load(storage, real, vector), machine.store(np.dtype(real).name, real, vector)
-    store_kept = machine.store(kept, real, vector)
+    load, store_total = machine.load(storage, real, vector), machine.store(np.dtype(real).name, vector)
+    store_kept = machine.store(kept, vector)
 
     def kernel(x: Pointer, residual: Pointer, total: Pointer, kept_total: Pointer, size: Integer):
         held = cuda.local.array(elements, real)
@@ -46,7 +46,7 @@ def add(shape: RowShape, storage: str, kept: str, real: Any, keep: bool) -> Kern
 @lru_cache(maxsize=8)
 def rooted(storage: str) -> Kernel:
     """Return the kernel that makes mean and rstd, float64, of means and variances."""
-    load, store = machine.load(storage, np.float64, 1), machine.store("float64", np.float64, 1)
+    load, store = machine.load(storage, np.float64, 1), machine.store("float64", 1)
     rstd_of = reciprocal_root(False)
 
     def kernel(means: Pointer, variances: Pointer, mean_out: Pointer, rstd_out: Pointer, size: Integer, eps: Real):
@@ -65,7 +65,7 @@ def rooted(storage: str) -> Kernel:
 @lru_cache(maxsize=1)
 def spread() -> Kernel:
     """Return the kernel that makes variances and standard deviations of sums of squares, all float64."""
-    load, store = machine.load("float64", np.float64, 1), machine.store("float64", np.float64, 1)
+    load, store = machine.load("float64", np.float64, 1), machine.store("float64", 1)
 
     def kernel(squares: Pointer, var_out: Pointer, std_out: Pointer, size: Integer, divisor: Real):
         held = cuda.local.array(1, np.float64)

@@ -34,7 +34,7 @@ def extrema_rows(shape: RowShape, storage: str, real: Any) -> Kernel:
     vector, width, rows_of_block, slots = shape
     stride, capacity = vector * width, shape.capacity
     make_scratch = machine.shared(machine.scratch_size(width, rows_of_block), real)
-    load_x, store_one = machine.load(storage, real, vector), machine.store(np.dtype(real).name, real, 1)
+    load_x, store_one = machine.load(storage, real, vector), machine.store(np.dtype(real).name, 1)
     row_least, row_largest = machine.row_reduction(width, lesser), machine.row_reduction(width, larger)
 
     def kernel(x: Pointer, lows: Pointer, highs: Pointer, lines: Integer, length: Integer, chunks: Integer):
@@ -69,7 +69,7 @@ def extrema_columns(shape: ColumnShape, storage: str, real: Any) -> Kernel:
     columns_of_block, chunk_length = shape.columns, shape.chunk
     columns = depth, width * vector
     make_lows, make_highs = machine.shared(columns, real), machine.shared(columns, real)
-    load_x, store_one = machine.load(storage, real, vector), machine.store(np.dtype(real).name, real, 1)
+    load_x, store_one = machine.load(storage, real, vector), machine.store(np.dtype(real).name, 1)
     barrier = machine.barrier
 
     def kernel(x: Pointer, lows: Pointer, highs: Pointer, length: Integer, inner: Integer):
@@ -116,7 +116,7 @@ def merge_extrema(step: Step, storage: str, result: str, real: Any) -> Kernel:
     width, rows_of_block, _ = step
     make_scratch = machine.shared(machine.scratch_size(width, rows_of_block), real)
     row_least, row_largest = machine.row_reduction(width, lesser), machine.row_reduction(width, larger)
-    read, write = machine.load(storage, real, 1), machine.store(result, real, 1)
+    read, write = machine.load(storage, real, 1), machine.store(result, 1)
 
     def kernel(
         lows: Pointer, highs: Pointer, low_out: Pointer, high_out: Pointer, statistics: Integer, groups: Integer,

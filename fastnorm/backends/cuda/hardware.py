@@ -91,7 +91,7 @@ def load(storage: str, real: Any, count: int) -> Function:
     return read
 
 
-def store(storage: str, real: Any, count: int) -> Function:
+def store(storage: str, count: int) -> Function:
     bits = ir.IntType(8 * _SIZES[storage])
 
     @intrinsic

@@ -1,12 +1,12 @@
 """What differs between hardware and the simulator, chosen once.
 
-load, store (storage, real, count)
+load (storage, real, count), store (storage, count)
     A function ``(address, index, held, slot)`` for `count` elements of a storage type that lie together, converted to
     or from the type that is computed in; 16 bytes an access on hardware, where alignment is the caller's promise.
 row_reduction (width, joined)
     A function ``(value, scratch)``: what the `width` threads of a row have, joined two by two, known to all of them.
     Hardware exchanges registers within a warp; the simulator, which cannot, has a tree in shared memory.
-row_sum (real, width)
+row_sum (width)
     The one that adds.
 scratch_size (width, rows)
     How many elements of shared memory that takes.
@@ -14,7 +14,7 @@ shared (shape, real)
     A function without arguments: an array in the shared memory of a block, one for each function that is made.
 team_width (width)
     How many of the `width` threads of a row add up numbers without waiting for others: a warp; one in the simulator.
-team_sum (real, width)
+team_sum (width)
     A function of a value: the sum over the threads of such a team.
 any_row (width)
     A function of a condition, the same for all threads of a row: whether it holds for a row whose threads must take the
@@ -62,12 +62,12 @@ def _added(a: Any, b: Any) -> Any:
     return a + b
 
 
-def row_sum(real: Any, width: int) -> Any:
-    """Return the reduction that adds numbers of one type."""
+def row_sum(width: int) -> Any:
+    """Return the reduction that adds."""
     return row_reduction(width, _added)
 
 
-def team_sum(real: Any, width: int) -> Any:
+def team_sum(width: int) -> Any:
     """Return the sum over threads that wait for nobody."""
     return team_reduction(width, _added)
 

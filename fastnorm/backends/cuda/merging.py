@@ -66,10 +66,10 @@ def merge_moments(
     """
     width, rows_of_block, _ = step
     make_scratch = machine.shared(machine.scratch_size(width, rows_of_block), np.float64)
-    row_sum = machine.row_sum(np.float64, width)
-    read, write = machine.load("float64", np.float64, 1), machine.store("float64", np.float64, 1)
+    row_sum = machine.row_sum(width)
+    read, write = machine.load("float64", np.float64, 1), machine.store("float64", 1)
     kept = running or "float64"
-    read_running, write_running = machine.load(kept, np.float64, 1), machine.store(kept, np.float64, 1)
+    read_running, write_running = machine.load(kept, np.float64, 1), machine.store(kept, 1)
     updates = running is not None
     rstd_of = reciprocal_root(floor)
 
@@ -160,8 +160,8 @@ def merge_sums(step: Step, weight: str | None, result: str) -> Kernel:
     """
     width, rows_of_block, _ = step
     make_scratch = machine.shared(machine.scratch_size(width, rows_of_block), np.float64)
-    row_sum = machine.row_sum(np.float64, width)
-    read, write = machine.load("float64", np.float64, 1), machine.store(result, np.float64, 1)
+    row_sum = machine.row_sum(width)
+    read, write = machine.load("float64", np.float64, 1), machine.store(result, 1)
     read_weight = machine.load(weight or "float64", np.float64, 1)
     weighted = weight is not None
 
@@ -211,7 +211,7 @@ def merge_columns(shape: ColumnShape, storage: str, result: str) -> Kernel:
     vector, width, depth, _ = shape
     assert vector == 1
     make_sums, make_others = (machine.shared((depth, width), np.float64) for _ in range(2))
-    read, write = machine.load(storage, np.float64, 1), machine.store(result, np.float64, 1)
+    read, write = machine.load(storage, np.float64, 1), machine.store(result, 1)
     barrier = machine.barrier
 
     def kernel(

@@ -44,8 +44,8 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
     size = machine.scratch_size(width, rows_of_block)
     make_scratch, make_wide_scratch = machine.shared(size, real), machine.shared(size, np.float64)
     load_x, load_first = machine.load(form.x, real, vector), machine.load(form.x, real, 1)
-    load_dy, store_dx = machine.load(form.upstream, real, vector), machine.store(form.y, real, vector)
-    store_sums, store_one = machine.store(np.dtype(real).name, real, vector), machine.store("float64", np.float64, 1)
+    load_dy, store_dx = machine.load(form.upstream, real, vector), machine.store(form.y, vector)
+    store_sums, store_one = machine.store(np.dtype(real).name, vector), machine.store("float64", 1)
     read_weight = parameter_reader(form.weight, form, vector)
     load_weight = machine.load(form.parameters, real, 1)
     read_statistics = statistics_reader(form)
@@ -53,7 +53,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
     rstd_of = reciprocal_root(form.floor)
     split, normalized = normalizer(real)
     finished = gradient_finisher(form)
-    row_sum = machine.row_sum(real, width)
+    row_sum = machine.row_sum(width)
     given, floor, weighted, held_dy, terms = form.given, form.floor, form.weight != "none", form.held, form.terms
     of_positions, of_runs, of_row = form.sums == "position", form.sums == "run", form.sums == "row"
     weighted_at_once = weighted and not of_runs and not of_row
@@ -61,7 +61,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
     positions = elements if of_positions else 1
     vectors_of_row = (rows_of_block, width * slots) if of_runs else (1, 1)
     make_sums, make_products = machine.shared(vectors_of_row, real), machine.shared(vectors_of_row, real)
-    team, team_sum, barrier = machine.team_width(width), machine.team_sum(real, width), machine.barrier
+    team, team_sum, barrier = machine.team_width(width), machine.team_sum(width), machine.barrier
     teams = width // team
 
     def kernel(
@@ -223,7 +223,7 @@ def dots_rows(shape: RowShape, form: GradientForm) -> Kernel:
     read_weight = parameter_reader(form.weight, form, vector)
     read_statistics = statistics_reader(form)
     _, normalized = normalizer(real)
-    row_sum, store_one = machine.row_sum(real, width), machine.store("float64", np.float64, 1)
+    row_sum, store_one = machine.row_sum(width), machine.store("float64", 1)
     weighted, by_position = form.weight != "none", form.by_position
 
     def kernel(
@@ -280,8 +280,8 @@ def affine_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
     elements = vector * slots
     stride, capacity, real = vector * width, shape.capacity, form.real
     load_x, load_dy = machine.load(form.x, real, vector), machine.load(form.upstream, real, vector)
-    store_dx = machine.store(form.y, real, vector)
-    store_sums = machine.store(np.dtype(real).name, real, vector)
+    store_dx = machine.store(form.y, vector)
+    store_sums = machine.store(np.dtype(real).name, vector)
     read_weight = parameter_reader(form.weight, form, vector)
     read_statistics = statistics_reader(form)
     load_term = machine.load("float64", np.float64, 1)

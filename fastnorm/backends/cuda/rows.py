@@ -37,13 +37,13 @@ def normalize_rows(shape: RowShape, form: Form) -> Kernel:
     size = machine.scratch_size(width, rows_of_block)
     make_scratch, make_wide_scratch = machine.shared(size, real), machine.shared(size, np.float64)
     load_x, load_first = machine.load(form.x, real, vector), machine.load(form.x, real, 1)
-    store_y = machine.store(form.y, real, vector)
+    store_y = machine.store(form.y, vector)
     read_weight, read_bias = (parameter_reader(owner, form, vector) for owner in (form.weight, form.bias))
     statistics = row_statistics(shape, real, form.centred)
     rstd_of = reciprocal_root(form.floor)
     split, normalized = normalizer(real)
     finished = finisher(form)
-    store_one = machine.store("float64", np.float64, 1)
+    store_one = machine.store("float64", 1)
     with_residual, keep_total, want_stats = form.residual, form.keep_total, form.want_stats
 
     def kernel(
@@ -113,7 +113,7 @@ def moments_rows(shape: RowShape, storage: str, real: Any, centred: bool) -> Ker
     load_x, load_first = machine.load(storage, real, vector), machine.load(storage, real, 1)
     statistics = row_statistics(shape, real, centred)
     paired = centred and real is np.float64
-    store_one = machine.store("float64", np.float64, 1)
+    store_one = machine.store("float64", 1)
 
     def kernel(
         x: Pointer, means: Pointer, rests: Pointer, m2s: Pointer, lines: Integer, length: Integer, chunks: Integer,
@@ -155,7 +155,7 @@ def affine_rows(shape: RowShape, form: Form) -> Kernel:
     vector, width, rows_of_block, slots = shape
     elements = vector * slots
     real, stride, capacity = form.real, vector * width, shape.capacity
-    load_x, store_y = machine.load(form.x, real, vector), machine.store(form.y, real, vector)
+    load_x, store_y = machine.load(form.x, real, vector), machine.store(form.y, vector)
     read_weight, read_bias = (parameter_reader(owner, form, vector) for owner in (form.weight, form.bias))
     read_statistics = statistics_reader(form)
     _, normalized = normalizer(real)

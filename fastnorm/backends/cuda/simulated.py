@@ -80,7 +80,7 @@ def load(storage: str, real: Any, count: int) -> Function:
     return read
 
 
-def store(storage: str, real: Any, count: int) -> Function:
+def store(storage: str, count: int) -> Function:
     dtype = _DTYPES[storage]
     size = np.dtype(dtype).itemsize
 

@@ -29,7 +29,7 @@ def row_statistics(shape, real, centred):
     """
     vector, width, _, slots = shape
     stride = vector * width
-    row_sum_of_real, row_sum_of_float64 = row_sum(real, width), row_sum(np.float64, width)
+    added_up = row_sum(width)
     any_of = any_row(width)
     narrow = real is np.float32
 
@@ -42,7 +42,7 @@ def row_statistics(shape, real, centred):
                 if lane + j * stride < length:
                     for e in range(vector):
                         total += np.float64(held[j * vector + e])
-            total = row_sum_of_float64(total, scratch)
+            total = added_up(total, scratch)
         mean = total / np.float64(length)
         squares = np.float64(0)
         for j in range(slots):
@@ -50,7 +50,7 @@ def row_statistics(shape, real, centred):
                 for e in range(vector):
                     deviation = np.float64(held[j * vector + e]) - mean
                     squares += deviation * deviation
-        return mean, row_sum_of_float64(squares, scratch)
+        return mean, added_up(squares, scratch)
 
     @device_function
     def statistics(held, lane, length, first, least, scratch, wide_scratch):
@@ -63,7 +63,7 @@ def row_statistics(shape, real, centred):
                     for e in range(vector):
                         part += held[j * vector + e] - first
                     total += part
-            hi = first + row_sum_of_real(total, scratch) / real(length)
+            hi = first + added_up(total, scratch) / real(length)
         total = real(0)
         squares = real(0)
         for j in range(slots):
@@ -76,11 +76,11 @@ def row_statistics(shape, real, centred):
                     part_squares += deviation * deviation
                 total += part
                 squares += part_squares
-        squares = row_sum_of_real(squares, scratch)
+        squares = added_up(squares, scratch)
         lo = np.float64(0)
         m2 = np.float64(squares)
         if centred:
-            lo = np.float64(row_sum_of_real(total, scratch)) / np.float64(length)
+            lo = np.float64(added_up(total, scratch)) / np.float64(length)
             m2 = m2 - lo * lo * np.float64(length)
         if narrow:
             lost = not (squares >= least and squares <= real(MOST_SQUARES))
