@@ -69,6 +69,7 @@ def _torch(op: str, x: Any, dy: Any) -> Callable[[], object] | None:
     import torch
     from torch.nn import functional
 
+    torch.set_grad_enabled(op.endswith("_backward"))
     x, dy = torch.from_numpy(x), torch.from_numpy(dy)
     forward: dict[str, Callable[[Any], Any]] = {
         "local_response_norm": lambda x: functional.local_response_norm(x, SIZE),
@@ -84,7 +85,6 @@ def _torch(op: str, x: Any, dy: Any) -> Callable[[], object] | None:
         source = x.requires_grad_()
         y = forward[op.removesuffix("_backward")](source)
         return lambda: torch.autograd.grad(y, source, dy, retain_graph=True)
-    torch.set_grad_enabled(False)
     if op == "weight_norm":
         g = torch.ones(x.shape[0], *[1] * (x.ndim - 1))
         return lambda: torch._weight_norm(x, g, 0)

@@ -6,7 +6,7 @@ from fastnorm.backends.reference import Reference
 from fastnorm.settings import check_backend, current
 
 # What NumPy computes, whatever the backend.
-BY_NUMPY = ("clip_by_value", "fold_batch_norm")
+BY_NUMPY = ("fold_batch_norm",)
 # Mostly products of matrices; a compiled backend that is asked for does the scaling alone.
 BY_BLAS = ("spectral_norm",)
 BY_KERNELS = (
@@ -15,7 +15,7 @@ BY_KERNELS = (
     "weight_norm", "weight_standardize", "spectral_norm", "clip_by_norm", "clip_by_global_norm",
     "layer_norm_backward", "rms_norm_backward", "batch_norm_backward", "instance_norm_backward", "group_norm_backward",
     "switchable_norm_backward", "pixel_norm_backward", "l2_normalize_backward", "local_response_norm",
-    "local_response_norm_backward",
+    "local_response_norm_backward", "clip_by_value",
 )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ _REDUCED: dict[str, Callable[[int], Axes]] = {
 _SQUARES = (
     "rms_norm", "l2_normalize", "lp_normalize", "pixel_norm", "weight_norm", "clip_by_norm", "clip_by_global_norm",
 )  # fmt: skip
-_LOCAL = "local_response_norm"
+_CLIP, _LOCAL = "clip_by_value", "local_response_norm"
 _EXTREMA = ("extrema", "min_max_scale", "max_abs_scale")
 _WITHOUT_OUTPUT = ("moments", "extrema")
 _SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time
@@ -99,6 +99,8 @@ def _algorithm(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -
     if op in BY_NUMPY or op in BY_BLAS:
         return "NumPy"
     forward = op.removesuffix("_backward")
+    if op == _CLIP:
+        return "element by element"
     if forward == _LOCAL:
         squares = "sums of squares over the channels around, in float64"
         return squares if op == forward else f"{squares}; sums of dy * x / d likewise"

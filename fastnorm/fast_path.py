@@ -22,9 +22,10 @@ SQUARES, VARIANCE, MAGNITUDES = map(int, Measure)
 
 # What the compiled kernels offer; src_pyx/fast_path/ says what each takes, and serves.
 ENTRIES = (
-    "batch_backward", "clipped", "clipped_together", "extrema_along", "fused_given", "given", "groups",
-    "groups_backward", "groups_with_options", "instances", "instances_with_statistics", "lines", "lines_backward",
-    "lines_with_options", "moments_along", "normalize_image", "pixels", "scaled", "standardized", "train",
+    "batch_backward", "clipped", "clipped_by_value", "clipped_together", "extrema_along", "fused_given", "given",
+    "groups", "groups_backward", "groups_with_options", "instances", "instances_with_statistics", "lines",
+    "lines_backward", "lines_with_options", "moments_along", "normalize_image", "pixels", "scaled", "slices",
+    "standardized", "train",
 )  # fmt: skip
 
 

@@ -98,6 +98,18 @@ def affine(
     run(&w, threads)
 
 
+def clip(cnp.ndarray x, cnp.ndarray y, double low, double high, int threads):
+    """y = x within low..high, (n,)."""
+    cdef Work w
+    memset(&w, 0, sizeof(Work))
+    w.primitive, w.storage = CLIP, storage_of(x)
+    w.x = View(cnp.PyArray_DATA(x), 1, cnp.PyArray_DIM(x, 0), 1, cnp.PyArray_DIM(x, 0), 1, False)
+    w.y = w.x
+    w.y.data = cnp.PyArray_DATA(y)
+    w.coefficients[0], w.coefficients[1] = &low, &high
+    run(&w, threads)
+
+
 def activate(cnp.ndarray y, object activation, int threads):
     """Apply an activation, as in `normalize`, to y, (n,), in place."""
     cdef Work w

@@ -25,6 +25,7 @@ cdef enum Primitive:
     INFER
     INFER_GRAD
     ACTIVATE
+    CLIP
 
 
 cdef enum Storage:
@@ -74,7 +75,7 @@ cdef struct Work:
     Py_ssize_t parameters
     bint per_position
     Py_ssize_t segments
-    double* coefficients[4]     # hi, lo, scale, shift; backward: mean, scale, slope, shift
+    double* coefficients[4]     # hi, lo, scale, shift; backward: mean, scale, slope, shift; clipping: low, high
     Py_ssize_t lines
     View dy                     # backward; dx is y
     double* rstd
@@ -155,6 +156,8 @@ cdef inline void run_typed(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
         infer_columns(x, y, w, start, stop)
     elif w.primitive == INFER_GRAD:
         infer_rows_backward(x, dy, y, w, start, stop)
+    elif w.primitive == CLIP:
+        clip_pieces(x, y, w.x.n, w.coefficients[0][0], w.coefficients[1][0], w.y.streamed, start, stop)
     elif rows:
         affine_rows(
             x, y, w.x, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
@@ -171,6 +174,19 @@ include "fused/pieces.pxi"
 include "narrow/narrow.pxi"
 include "batch/channels.pxi"
 include "batch/inference.pxi"
+
+
+cdef void clip_pieces(
+    const lanes* x, lanes* y, Py_ssize_t n, double low, double high, bint streamed, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """Limit the pieces `start` to `stop` of n elements to low..high; NaN stays, and so does a zero of either sign."""
+    cdef Py_ssize_t i = start * CHUNK, end = min(stop * CHUNK, n), step = lane_count(x)
+    cdef lanes least = splat(x, low), most = splat(x, high)
+    streamed = streamed and before_aligned(y) == 0
+    for i from i <= i <= end - step by step:
+        put(y, i, minimum(maximum(load(x, i), least), most), streamed)
+    if i < end:
+        store_partial(y, i, end - i, minimum(maximum(load_partial(x, i, end - i, 0.0), least), most))
 
 
 cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

@@ -55,7 +55,8 @@ def test_explain_tells_the_stores_and_what_is_moved() -> None:
     assert "2.4e-07" in small.bound
     assert fastnorm.explain("moments", (8, 1000)).stores == "none"
     assert "0.032 MB" in fastnorm.explain("moments", (8, 1000)).bound
-    assert fastnorm.explain("clip_by_value", (2, 8)).algorithm == "NumPy"
+    assert fastnorm.explain("fold_batch_norm", (2, 8)).algorithm == "NumPy"
+    assert fastnorm.explain("clip_by_value", (2, 8)).algorithm == "element by element"
     assert "channels around" in fastnorm.explain("local_response_norm", (2, 8, 5, 5)).algorithm
 
 

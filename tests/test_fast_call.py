@@ -45,8 +45,9 @@ def make(result: Any) -> tuple[Any, Lanes]:
 
 def test_the_norms_for_plain_calls_are_among_them() -> None:
     norms = {"group_norm", "instance_norm", "l2_normalize", "layer_norm", "normalize", "pixel_norm", "rms_norm"}
+    norms |= {"weight_norm"}
     scalers = {"max_abs_scale", "min_max_scale", "standardize"}
-    clips = {"clip_by_norm", "clip_by_global_norm"}
+    clips = {"clip_by_norm", "clip_by_global_norm", "clip_by_value"}
     assert set(FIRST) == norms | scalers | clips | {"extrema", "moments"}
 
 
@@ -58,7 +59,7 @@ def test_name_signature_and_documentation_are_those_of_the_function(name: str) -
     assert inspect.isroutine(function)
     assert isinstance(function, Callable)
     assert inspect.signature(function) == inspect.signature(inspect.unwrap(function))
-    assert next(iter(inspect.signature(function).parameters)) in ("x", "arrays")
+    assert next(iter(inspect.signature(function).parameters)) in ("x", "v", "arrays")
     assert repr(function).startswith(f"<function {name} at ")
     assert inspect.getdoc(function) in inspect.cleandoc(function.__doc__)
     assert "Parameters" in pydoc.render_doc(function)

@@ -13,7 +13,7 @@ from fastnorm import tuning
 Array = np.ndarray[Any, Any]
 
 OPS = ("layer_norm", "rms_norm", "l2_normalize", "batch_norm", "normalize", "group_norm", "instance_norm")
-OPS += ("pixel_norm", "standardize", "min_max_scale", "max_abs_scale")
+OPS += ("pixel_norm", "standardize", "min_max_scale", "max_abs_scale", "weight_norm", "clip_by_value", "lp_normalize")
 SELECTED = [index for index, case in enumerate(CASES) if case.op in OPS]
 
 
@@ -57,6 +57,8 @@ PLAIN: dict[str, tuple[Any, tuple[int, ...]]] = {
     "standardize": (fastnorm.standardize, (90, 6)),
     "min_max_scale": (fastnorm.min_max_scale, (90, 6)),
     "max_abs_scale": (fastnorm.max_abs_scale, (90, 6)),
+    "weight_norm": (lambda x, **k: fastnorm.weight_norm(x, np.abs(sample(len(x), dtype=x.dtype)), **k), (7, 3, 5)),
+    "clip_by_value": (lambda x, **k: fastnorm.clip_by_value(x, -0.5, 0.75, **k), (7, 33)),
 }  # fmt: skip
 each_plain = pytest.mark.parametrize("name", PLAIN)
 

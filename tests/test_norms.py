@@ -425,3 +425,27 @@ def test_spectral_norm_has_the_same_bits_whatever_is_asked_for_besides(dtype: st
     np.testing.assert_allclose(in_fortran_order, plain, rtol=1e-3 if dtype == "float16" else 1e-6)
     for keywords in ({"out": np.empty_like(w)}, {"dtype": dtype}, {"backend": "reference"}):
         np.testing.assert_array_equal(fastnorm.spectral_norm(w, **keywords).weight, plain)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 5, 33, 70_000, 140_003])
+def test_clipping_by_value_leaves_what_is_within_its_bits(size: int, dtype: Any, backend: str) -> None:
+    x = np.random.default_rng(size).standard_normal(size).astype(dtype)
+    x[::7], x[1::11], x[2::13], x[3::17] = np.nan, -0.0, np.inf, -np.inf
+    for low, high in ((-0.5, 0.5), (0.0, 1.0), (-0.0, 2.0), (-1.0, -0.0), (-np.inf, 0.0), (-1e300, 1e300)):
+        with np.errstate(over="ignore"):
+            expected = np.clip(x, dtype(low), dtype(high))
+        within = ~((x < low) | (x > high))
+        for keywords in ({"backend": backend}, {}, {"out": x.copy()}):
+            y = fastnorm.clip_by_value(x, low, high, **keywords)
+            np.testing.assert_array_equal(y, expected)
+            assert y[within].tobytes() == x[within].tobytes()
+
+
+@pytest.mark.parametrize("p", [3, 4, 8, 9, 2.5])
+def test_powers_of_lp_norms(p: float, backend: str) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 20_000))
+    expected = x / (np.abs(x) ** p).sum(axis=-1, keepdims=True) ** (1 / p)
+    np.testing.assert_allclose(fastnorm.lp_normalize(x, p=p, backend=backend), expected, rtol=1e-13)
+    single = fastnorm.lp_normalize(x.astype(np.float32), p=p, backend=backend)
+    np.testing.assert_allclose(single, expected, rtol=1e-6, atol=1e-9)

@@ -12,7 +12,7 @@ COMPILED_LABELS = tuple(label for label in LABELS if label != "reference")
 
 
 # What has no kernels of its own: a compiled backend refuses it.
-BY_NUMPY = ("clip_by_value", "fold_batch_norm")
+BY_NUMPY = ("fold_batch_norm",)
 
 
 def serving(op: str, backend: str) -> str:

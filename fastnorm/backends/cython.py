@@ -249,6 +249,9 @@ class Cython(Reference):
         numbers = (np.ascontiguousarray(part) for part in (mean, rstd, scale, a, b))
         self._kernels.counted_grad(x, dy, dx, weights, last, *numbers, self._threads_for(x))
 
+    def clip(self, x: Array, y: Array, low: float, high: float) -> None:
+        self._kernels.clip(x, y, low, high, self._threads_for(x))
+
     def local_response(self, x: Array, y: Array, near: Neighbourhood, rstd: Array | None) -> None:
         self._kernels.local_response(x, y, near, rstd, self._threads_for(x))
 

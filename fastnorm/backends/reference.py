@@ -306,6 +306,12 @@ class Reference:
             through_statistics = np.where(weights == 0, 0.0, weights * (a + (x - mean) * rstd * b))
             np.copyto(dx, rstd * (scale * dy - through_statistics), casting="unsafe")
 
+    def clip(self, x: Array, y: Array, low: float, high: float) -> None:
+        """Write x, (n,), limited to low..high; NaN stays."""
+        with np.errstate(over="ignore"):  # an end beyond float32 is no limit to it
+            ends = np.array([low, high]).astype(x.dtype)
+        np.clip(x, *ends, out=y)
+
     def local_response(self, x: Array, y: Array, near: Neighbourhood, rstd: Array | None) -> None:
         """Write y = x * (k + slope * sum)^-beta, the sum of the squares of the channels around; the power to rstd.
 

@@ -18,6 +18,11 @@ from fastnorm.recipe import Measure, Rule
 Array = npt.NDArray[Any]
 
 
+# Powers up to this are products, of so many elements at a time; NumPy's take 10 nanoseconds an element.
+_MOST_FACTORS = 8
+_BLOCK = 2**13
+
+
 def lp_normalize(
     x: npt.ArrayLike,
     *,
@@ -87,7 +92,7 @@ def lp_normalize(
         with np.errstate(invalid="ignore", under="ignore", over="ignore"):  # over: of p, in float32
             ordinary = np.where((largest == 0.0) | (largest == np.inf), 1.0, largest)
             powers /= ordinary.astype(powers.dtype).reshape(plan.stats_shape)
-            np.power(powers, power, out=powers)
+            _raise(powers.reshape(-1), power)
         sums = engine.statistics(powers, plan, Measure.MAGNITUDES, call.backend).m2
         with np.errstate(over="ignore"):  # of norms beyond float64, and of 1 / norm
             norm = largest * sums ** (1.0 / power)
@@ -95,3 +100,15 @@ def lp_normalize(
         engine.apply_scale(call, plan, rstd)
     result = call.finish()
     return (result, Stats(np.zeros_like(rstd), rstd)) if return_stats else result
+
+
+def _raise(numbers: Array, power: float) -> None:
+    """Raise numbers, (n,), to a power, in place."""
+    if not power.is_integer() or power > _MOST_FACTORS:
+        np.power(numbers, power, out=numbers)
+        return
+    for first in range(0, numbers.size, _BLOCK):
+        part = numbers[first : first + _BLOCK]
+        factor = part.copy()
+        for _ in range(int(power) - 1):
+            np.multiply(part, factor, out=part)

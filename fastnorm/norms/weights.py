@@ -13,6 +13,7 @@ from fastnorm import arguments, calls, engine
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import result_dtype, storage
 from fastnorm.engine import ArrayOrStats, Stats
+from fastnorm.fast_path import plain_calls_by
 from fastnorm.plan import kept_shape, plan_reduction, unbatched_layout
 from fastnorm.recipe import Measure, Moments, Rule
 from fastnorm.settings import current
@@ -20,6 +21,7 @@ from fastnorm.settings import current
 Array = npt.NDArray[Any]
 
 
+@plain_calls_by("slices", "v", "g", "axis", "out")
 def weight_norm(
     v: npt.ArrayLike,
     g: npt.ArrayLike,

@@ -1,4 +1,5 @@
-# The fast path of clipping by norm: one array along any one axis, or several together. Bits as in norms/clip.py.
+# The fast path of clipping: by value, and by norm, one array along any one axis or several together. Bits as in
+# norms/clip.py.
 
 # Between these no square that matters has left the range of float64, and no sum of them.
 cdef double SMALLEST_SUM = 2.0 ** -960
@@ -6,6 +7,30 @@ cdef double LARGEST_SUM = 2.0 ** 1020
 # Sums below the first are lost in the rounding of one that is as large as this.
 cdef double HIDING_SUM = 2.0 ** -800
 cdef double SMALLEST_FACTOR = 2.0 ** -1000      # smaller ones have lost digits, or soon have
+
+
+def clipped_by_value(object x, object low, object high, object out):
+    """clip_by_value, or None."""
+    cdef Work w
+    cdef double ends[2]
+    cdef Py_ssize_t size
+    cdef int threads
+    cdef object y
+    if not is_plain(x) or not is_number(low, &ends[0]) or not is_number(high, &ends[1]) or ends[0] > ends[1]:
+        return None
+    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    threads = threads_for(size, size)
+    if threads == 0 or size == 0:
+        return None
+    y = output_like(x, out, None, None)
+    if y is None:
+        return None
+    begin_work(&w, CLIP, x, 1, size, 1)
+    w.y = w.x
+    w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+    w.coefficients[0], w.coefficients[1] = &ends[0], &ends[1]
+    run(&w, threads)
+    return y
 
 
 cdef bint square_sums(Work* w, int threads, double* sums) except -1:

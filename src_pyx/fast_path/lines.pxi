@@ -95,10 +95,8 @@ cdef bint fold_lines(Work* w, Py_ssize_t per_group, object weight, object bias, 
         read_numbers(weight, 1.0, scale + place, channels)
         read_numbers(bias, 0.0, shift + place, channels)
     for first from 0 <= first < lines by per_group:
-        line = Moments(0.0, hi[first], lo[first], m2[first])
-        if per_group > 1:
-            line = Moments(0.0, 0.0, 0.0, 0.0)
-        for c in range(first, first + per_group if per_group > 1 else first):
+        line = Moments(0.0, 0.0, 0.0, 0.0)
+        for c in range(first, first + per_group):
             absorb(&line, w.x.n, hi[c], lo[c], m2[c])
         rstd = inverse(&w.rule, line.m2)
         for c in range(first, first + per_group):
@@ -135,6 +133,24 @@ def lines(
     return normalized(
         x, out, size // n, n, weight, bias, True, 1, &rule, None, None, None, None, None, stride
     )
+
+
+def slices(object v, object g, object axis, object out):
+    """weight_norm of slices along the first axis, or None."""
+    cdef Py_ssize_t count, length
+    cdef Rule rule = Rule(SQUARES, 1.0, 0.0, False)
+    cdef int i, long_axes = 0
+    if not is_served(v) or not is_int(axis, 0) or cnp.PyArray_NDIM(<cnp.ndarray> v) == 0:
+        return None
+    count, g = cnp.PyArray_DIM(<cnp.ndarray> v, 0), converted(g, v)
+    if not is_plain(g) or cnp.PyArray_SIZE(<cnp.ndarray> g) != count or count > ZEROS:
+        return None
+    for i in range(cnp.PyArray_NDIM(<cnp.ndarray> g)):
+        long_axes += cnp.PyArray_DIM(<cnp.ndarray> g, i) != 1
+    length = cnp.PyArray_SIZE(<cnp.ndarray> v) // max(count, 1)
+    if long_axes > 1 or length == 0 or cnp.PyArray_TYPE(<cnp.ndarray> g) != compute_type(v):
+        return None
+    return normalized(v, out, count, length, g, None, False, 1, &rule)
 
 
 cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
