@@ -32,7 +32,7 @@ cdef inline Py_ssize_t chunk_of(const View* view) noexcept:
     return CHUNK if view.inner == 1 else CHUNK_COLUMNS
 
 
-cdef inline bint are_tall(cnp.ndarray x, const View* view) noexcept:
+cdef inline bint is_long(cnp.ndarray x, const View* view) noexcept:
     """Whether all of x is lines side by side that had better be read row by row twice than tile by tile."""
     return view.outer == 1 and view.inner > 1 and cnp.PyArray_NBYTES(x) >= FUSED
 

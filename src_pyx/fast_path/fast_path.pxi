@@ -35,6 +35,7 @@ cdef enum:
     ZEROS = 16384           # elements: longer rows with a weight and no bias go the general way
     ALIGNED = 32768         # bytes: from here on an output begins at a cache line, since a store across two costs twice
     LINE_BYTES = 64
+    TALL = 256              # positions: of shorter lines the numbers that one pass leaves the other are not few
     FUSED = 1048576         # bytes: what statistics and result of columns may fill to be one pass
 
 cdef double zeros[ZEROS]    # static memory: zero

@@ -15,8 +15,10 @@ cdef object along(
     threads = threads_for(
         cnp.PyArray_SIZE(x), view.outer * parts(view.inner * cnp.PyArray_ITEMSIZE(x), TILE * BUNDLE_BYTES)
     )
-    if threads == 0 or not is_plain(x) or are_tall(x, view):
+    if view.n >= TALL and (threads == 0 or not is_plain(x) or is_long(x, view)):
         return pass_by_pass(x, out, view, rule, weight, bias, per_position, 1)
+    if threads == 0 or not is_plain(x):
+        return None
     y = output_like(x, out, weight, bias)
     if y is None:
         return None
