@@ -63,11 +63,17 @@ def coefficients(like, hi, lo, scale, shift):
 
 
 @helper
+def are_applied(like, rstd, scale):
+    """Whether vectors apply these, `scale` being rstd times a weight; without branches."""
+    if lane_count(like) == 32:
+        return (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (scale >= -LARGEST_RSTD) & (scale <= LARGEST_RSTD)
+    return abs(scale) != inf  # of which there are no two parts
+
+
+@helper
 def is_wide(like, rstd, scale):
     """Whether a line must be applied element by element, in float64; `scale` is rstd times its weight."""
-    if lane_count(like) == 32:
-        return not (SMALLEST_RSTD <= rstd <= LARGEST_RSTD and -LARGEST_RSTD <= scale <= LARGEST_RSTD)
-    return abs(scale) == inf  # of which there are no two parts
+    return not are_applied(like, rstd, scale)
 
 
 @helper

@@ -30,11 +30,10 @@ from fastnorm.backends.numba.lanes import (
     stack,
 )
 from fastnorm.backends.numba.moments import (
-    LARGEST_RSTD,
     MAGNITUDES,
-    SMALLEST_RSTD,
     SQUARES,
     VARIANCE,
+    are_applied,
     below_one,
     is_far,
     out_of_range,
@@ -120,13 +119,6 @@ def is_near(x, e, q, n, measure):
 
 
 @helper
-def fits(x, rstd, scale):
-    """Whether a row need not be applied in float64: the opposite of is_wide, without branches."""
-    inside = (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (scale >= -LARGEST_RSTD) & (scale <= LARGEST_RSTD)
-    return inside | (lane_count(x) != 32)
-
-
-@helper
 def algebra(x, f, n, measure, divisor, eps, floor):
     """From sums to moments, rstd and coefficients, as absorb_block, inverse and coefficients do it.
 
@@ -160,7 +152,7 @@ def algebra(x, f, n, measure, divisor, eps, floor):
 @helper
 def is_ordinary(x, f, k, n, measure):
     rstd = element(f.rstd, k)
-    return is_near(x, element(f.e, k), element(f.q, k), n, measure) & fits(x, rstd, rstd * element(f.weight, k))
+    return is_near(x, element(f.e, k), element(f.q, k), n, measure) & are_applied(x, rstd, rstd * element(f.weight, k))
 
 
 @helper
