@@ -273,4 +273,4 @@ def test_a_gradient_without_eps_takes_that_of_its_convention(convention: Any, ba
         np.testing.assert_array_equal(part, other)
         np.testing.assert_allclose(part, third, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="batch_norm_backward: convention"):
-        fastnorm.batch_norm_backward(dy, x, training=True, convention="caffe")  # type: ignore[arg-type]
+        fastnorm.batch_norm_backward(dy, x, training=True, convention="caffe")

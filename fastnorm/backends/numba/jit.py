@@ -102,7 +102,7 @@ def compiled(function):
 
 def _shared(arguments, units, tasks):
     for t in numba.prange(tasks):
-        serial(*arguments, t * units // tasks, (t + 1) * units // tasks)  # noqa: F821 (see `kernel`)
+        serial(*arguments, t * units // tasks, (t + 1) * units // tasks)  # noqa: F821 - a global of what `kernel` makes of this
 
 
 def kernel(function):
