@@ -5,11 +5,10 @@ vectors of the loops.
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from fastnorm.backends.numba.jit import helper, kernel
+from fastnorm.backends.numba.lowering import bit_casts
 
 # Elements to a unit of work.
 PIECE = 4096
@@ -20,24 +19,7 @@ HALF_INFINITE = np.uint32(0x7C00)
 ONE, TEN, THIRTEEN, SIXTEEN = (np.uint32(bits) for bits in (1, 10, 13, 16))
 
 
-@intrinsic
-def bits_of(typing_context, x):
-    """The bits of a float32."""
-
-    def generate(context, builder, sig, args):
-        return builder.bitcast(args[0], ir.IntType(32))
-
-    return types.uint32(types.float32), generate
-
-
-@intrinsic
-def float_of(typing_context, bits):
-    """The float32 of these bits."""
-
-    def generate(context, builder, sig, args):
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.uint32), generate
+bits_of, float_of = bit_casts(types.float32, types.uint32)
 
 
 @helper

@@ -3,11 +3,10 @@
 from math import factorial, log
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from fastnorm.backends.numba.jit import helper, kernel
+from fastnorm.backends.numba.lowering import bit_casts
 
 NUMBERS = 8192  # on a desk, or a number of each channel if that is more
 POWERS = 64  # made at a time
@@ -27,24 +26,7 @@ FIFTY_TWO, EXPONENT_BIAS = np.uint64(52), np.uint64(1023)
 BITS_OF_TWO_TO_52 = np.float64(TWO_TO_52).view(np.uint64)
 
 
-@intrinsic
-def bits_of(typing_context, x):
-    """The bits of a float64."""
-
-    def generate(context, builder, sig, args):
-        return builder.bitcast(args[0], ir.IntType(64))
-
-    return types.uint64(types.float64), generate
-
-
-@intrinsic
-def number_of(typing_context, bits):
-    """The float64 of these bits."""
-
-    def generate(context, builder, sig, args):
-        return builder.bitcast(args[0], ir.DoubleType())
-
-    return types.float64(types.uint64), generate
+bits_of, number_of = bit_casts(types.float64, types.uint64)
 
 
 @helper

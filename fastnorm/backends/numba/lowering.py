@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import models, register_model
+from numba.extending import intrinsic, models, register_model
 
 BUNDLE_BYTES = 128
 
@@ -179,3 +179,23 @@ def as_wide(lanes_type, builder, value, cast):
         return value
     element = ir.DoubleType() if cast == "fpext" else ir.FloatType()
     return getattr(builder, cast)(value, ir.VectorType(element, WIDE.count))
+
+
+def bit_casts(number, bits):
+    """Return two intrinsics: from a float of the type `number` to its bits, of the type `bits`, and back."""
+
+    @intrinsic
+    def bits_of(typing_context, x):
+        def generate(context, builder, sig, args):
+            return builder.bitcast(args[0], context.get_value_type(bits))
+
+        return bits(number), generate
+
+    @intrinsic
+    def number_of(typing_context, x):
+        def generate(context, builder, sig, args):
+            return builder.bitcast(args[0], context.get_value_type(number))
+
+        return number(bits), generate
+
+    return bits_of, number_of
