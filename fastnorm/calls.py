@@ -36,7 +36,7 @@ class Call:
         """Return the result where the caller wants it, rounded once to its dtype."""
         if self.out is self.y or (self.out is None and self.y.dtype == self.result):
             return self.y
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             if self.out is None:
                 return _converted(self.y, self.result, self.backend)
             if not np.may_share_memory(self.out, self.y):  # else y is a view of it
@@ -45,7 +45,7 @@ class Call:
 
     def total(self) -> Array:
         """Return x, rounded once to the dtype of the result: the sum with a residual, see `engine.fuse`."""
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             return self.x if self.x.dtype == self.result else _converted(self.x, self.result, self.backend)
 
 
@@ -73,7 +73,7 @@ def as_compute(array: Array, dtype: np.dtype[Any], backend: Reference | None = N
     """Return the array in a dtype that kernels take, native, aligned; a backend converts faster than NumPy."""
     if array.dtype == dtype and array.flags.aligned and array.dtype.isnative:
         return array
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return _converted(array, dtype, backend)
 
 

@@ -28,7 +28,7 @@ from fastnorm.recipe import Affine, Moments, Rule, line_terms, reciprocal_root
 
 Array = npt.NDArray[Any]
 
-# rstd beyond these makes float32 coefficients, which hold its square, leave their range.
+# Beyond these rstd, and beyond their squares float32 coefficients, sums of products would leave their range.
 SMALLEST_SLOPED = 2.0**-50
 LARGEST_SLOPED = 2.0**50
 
@@ -36,7 +36,7 @@ LARGEST_SLOPED = 2.0**50
 TRANSPOSED = 2**16
 
 # NaN and infinities of x and dy come through without a warning.
-quiet = np.errstate(over="ignore", invalid="ignore")
+quiet = np.errstate(all="ignore")
 
 
 class Gradients(NamedTuple):
@@ -152,10 +152,10 @@ def _compose_lines(
         if weight is not None:
             each = calls.as_compute(weight, call.compute).reshape(reduce, 1)
             upstream = np.multiply(upstream, each, out=xhat.reshape(plan.view))
-    outside = _outside(call, rstd, exponent=1)
-    sums, dots = _dots(call.backend, x, upstream, mean, outside)
+    sums, dots = _dots(call.backend, x, upstream, mean, _outside(call, rstd, exponent=1))
     a, b = line_terms(rule, sums, dots * rstd, reduce, rstd)
     coefficients = mean, rstd, -rstd * rstd * b, -rstd * a
+    outside = _outside(call, *coefficients[1:3], exponent=2)
     _affine_grad(call.backend, x, upstream, call.y.reshape(plan.view), coefficients, outside)
     return found
 

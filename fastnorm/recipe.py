@@ -90,7 +90,7 @@ class Fusion(NamedTuple):
 
 def reciprocal_root(m2: Array, count: int, rule: Rule) -> Array:
     """Return 1 / denominator, and 1 where the denominator is 0: the deviations are 0 there too."""
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         variance = m2 / rule.divisor(count)
         if rule.floor:
             root = np.maximum(variance if rule.measure == Measure.MAGNITUDES else np.sqrt(variance), rule.eps)
@@ -101,7 +101,7 @@ def reciprocal_root(m2: Array, count: int, rule: Rule) -> Array:
 
 def fold(hi: Array, lo: Array, rstd: Array, weight: Array | None = None, bias: Array | None = None) -> Affine:
     """Return the coefficients of lines with statistics `hi + lo` and `rstd`, weight and bias broadcast to them."""
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         scale = rstd if weight is None else rstd * weight.astype(np.float64)
     shift = np.zeros(scale.shape)
     if bias is not None:
@@ -128,10 +128,10 @@ def leaves_range(rstd: Array, scale: Array, dtype: np.dtype[Any]) -> Array | Non
 
 def line_terms(rule: Rule, sums: Array, products: Array, count: int, rstd: Array) -> tuple[Array, Array]:
     """Return A and B of dx = rstd * (g - A - xhat * B), from the sums of g and of g * xhat over lines of `count`."""
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         b = products / rule.divisor(count)
         if rule.floor:  # a line that is divided by eps is divided by a constant
-            b = np.where(rstd * rule.eps >= 1.0, 0.0, b)
+            b = np.where(rstd >= np.float64(1.0) / rule.eps, 0.0, b)
         return (sums / count if rule.measure == Measure.VARIANCE else np.zeros_like(sums)), b
 
 
@@ -145,7 +145,7 @@ def merge(parts: Moments, count: float, last: float) -> Moments:
     for b in range(1, parts.hi.shape[1]):
         size = last if b == parts.hi.shape[1] - 1 else count
         joined = total + size
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             delta = (parts.hi[:, b] - hi) + (parts.lo[:, b] - lo)
             lo = lo + delta * (size / joined)
             m2 = m2 + (parts.m2[:, b] + delta * delta * (total * size / joined))

@@ -122,19 +122,33 @@ def test_a_line_of_zeros_has_a_finite_gradient(name: str, backend: str) -> None:
     assert all(np.isfinite(part).all() for part in named(function(dy, x, backend=backend)).values())
 
 
+@each_float
+@pytest.mark.parametrize("eps", [49.0, 1e-5, 1e-9, 1e-11, 1e-12, 1e-18])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 300), (2, 5000), (3, 7, 5), (2, 300, 7)], ids=str)
+def test_a_line_shorter_than_eps_is_divided_by_a_constant(
+    shape: tuple[int, ...], eps: float, dtype: Any, backend: str
+) -> None:
+    rng = np.random.default_rng(0)
+    dy, x = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    dx = fastnorm.l2_normalize_backward(dy, x * dtype(eps / 1e4), axis=1, eps=eps, backend=backend)
+    np.testing.assert_allclose(dx, dy.astype(np.float64) / eps, rtol=2 * np.finfo(dtype).eps)
+
+
 @each_norm
-@pytest.mark.parametrize("scale", [2.0**100, 2.0**-100], ids=["1e30", "1e-30"])
-def test_gradients_go_with_the_reciprocal_of_the_scale(name: str, scale: float, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("scale", "upstream"), [(2.0**100, 1.0), (2.0**-100, 1.0), (2.0**-33, 2.0**66), (2.0**46, 2.0**-66)]
+)
+def test_gradients_go_with_the_reciprocal_of_the_scale(name: str, scale: float, upstream: float, backend: str) -> None:
     """Powers of two: y stays to the bit, dx is divided by the scale, and nothing leaves float32 on the way."""
     function, *_ = BY_LINE[name]
     dy, x = samples(np.float32)
     expected = named(function(dy, x, eps=0, backend=backend))
-    found = named(function(dy, x * np.float32(scale), eps=0, backend=backend))
+    found = named(function(dy * np.float32(upstream), x * np.float32(scale), eps=0, backend=backend))
     assert np.isfinite(found["dx"]).all()
     # Another path may round otherwise: the allowance of `roundings` for lines of at most 140 elements, twice.
     unit = 2 * (140 / 32 + 23) * 2.0**-24
     for part, value in expected.items():
-        actual = found[part].astype(np.float64) * (scale if part == "dx" else 1)
+        actual = found[part].astype(np.float64) / upstream * (scale if part == "dx" else 1)
         np.testing.assert_allclose(actual, value, rtol=0, atol=unit * 3 * np.abs(value).max(), err_msg=part)
 
 

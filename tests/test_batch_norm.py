@@ -211,6 +211,22 @@ def test_training_needs_more_than_one_value_a_channel(function: str, shape: tupl
     np.testing.assert_array_equal(out, np.full(shape, 9, np.float32))
 
 
+@pytest.mark.parametrize("shape", [(1, 5), (1, 5, 1, 1)])
+@pytest.mark.parametrize("convention", ["keras", "onnx", "flax"])
+def test_of_one_value_there_is_a_biased_variance(convention: Any, shape: tuple[int, ...], backend: str) -> None:
+    mean, var, x = np.zeros(5), np.ones(5), batch(shape)
+    weight, bias = np.full(5, 3.0), np.arange(5.0)
+    chosen = {"convention": convention, "backend": backend}
+    y = fastnorm.batch_norm(x, mean, var, weight, bias, training=True, momentum=0.75, **chosen)
+    np.testing.assert_array_equal(y.reshape(5), bias)
+    np.testing.assert_allclose(mean, x.reshape(5) / 4, rtol=1e-15)
+    np.testing.assert_array_equal(var, np.full(5, 0.75))
+    found = fastnorm.batch_norm_backward(np.ones(shape), x, weight, training=True, **chosen)
+    assert not found.dx.any()
+    assert not found.dweight.any()
+    np.testing.assert_array_equal(found.dbias, np.ones(5))
+
+
 @pytest.mark.parametrize("missing", ["running_mean", "running_var"])
 @pytest.mark.parametrize("function", ["batch_norm", "switchable_norm"])
 def test_inference_needs_both_running_statistics(function: str, missing: str) -> None:

@@ -195,6 +195,18 @@ def test_one_channel_beyond_the_range_of_float32(calls: list[bool]) -> None:
         np.testing.assert_array_equal(part, general)
 
 
+def test_zeros_have_the_same_sign_where_a_weight_is_0(calls: list[bool], served: str) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((4, 6, 5)).astype(np.float32) for _ in range(2))
+    weight = np.float32([0, -0.0, 1, 0, -0.0, 2])
+    dy[:, 0], dy[:, 1] = np.abs(dy[:, 0]), -np.abs(dy[:, 1])
+    for data, upstream in ((x, dy), (-x, dy), (x, np.zeros_like(dy))):
+        found = fastnorm.batch_norm_backward(upstream, data, weight, training=True)
+        general = fastnorm.batch_norm_backward(upstream, data, weight, training=True, backend=served)
+        assert [part.tobytes() for part in found] == [part.tobytes() for part in general]
+    assert all(calls)
+
+
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_training_beyond_the_range_of_float32_goes_the_general_way(scale: float, calls: list[bool]) -> None:
     rng = np.random.default_rng(0)

@@ -271,7 +271,7 @@ def test_batch_normalization_in_inference(shape: tuple[int, ...], opset: int) ->
 
 @pytest.mark.parametrize(("opset", "outputs"), [(9, 5), (9, 3), (14, 3), (15, 3), (15, 1)])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("shape", [(5,), (5, 3), (4, 3, 2, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (4, 3, 2, 5), (1, 3)], ids=str)
 def test_batch_normalization_in_training(shape: tuple[int, ...], dtype: Any, opset: int, outputs: int) -> None:
     x, scale, bias, mean, var = batch_inputs(shape)
     x = x.astype(dtype)

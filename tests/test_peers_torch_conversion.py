@@ -105,13 +105,26 @@ def test_bfloat16_becomes_float32() -> None:
     assert_states_equal(fresh, theirs)
 
 
-def test_tracking_that_was_switched_off_stays_so() -> None:
-    theirs = randomized(torch.nn.BatchNorm1d(6))
+@pytest.mark.parametrize("kind", [torch.nn.BatchNorm1d, torch.nn.InstanceNorm1d])
+def test_tracking_that_was_switched_off_stays_so(kind: Any) -> None:
+    theirs = randomized(kind(6, track_running_stats=True))
     theirs.track_running_stats = False
-    ours, x = nn.from_torch(theirs), sample_tensor((9, 6)).float()
+    ours, x = nn.from_torch(theirs), sample_tensor((9, 6, 5)).float()
     for mode in (True, False):
         assert_close(ours.train(mode)(x.numpy()), theirs.train(mode)(x))
-    assert_states_equal(ours, theirs)
+    if kind is torch.nn.BatchNorm1d:  # torch's instances go on moving what they do not read, in inference too
+        assert_states_equal(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_parameters_that_the_kind_has_not_are_named() -> None:
+    reparametrized = torch.nn.utils.weight_norm(torch.nn.LayerNorm(6))
+    with pytest.raises(TypeError, match=r"arrays of torch\.nn\.LayerNorm, weight, bias, got bias, weight_g"):
+        nn.from_torch(reparametrized)
+    lone = torch.nn.BatchNorm1d(6)
+    lone.weight = None
+    with pytest.raises(TypeError, match="module must have the arrays of "):
+        nn.from_torch(lone)
 
 
 class Renamed(torch.nn.LayerNorm):

@@ -191,7 +191,7 @@ class Cython(Reference):
         shape = outer, chunks_of(x.shape)[0], inner
         products, sums = np.empty(shape), np.empty(shape)
         self._kernels.dots(x, dy, np.ascontiguousarray(mean), products, sums, self._threads_for(x))
-        with np.errstate(invalid="ignore"):
+        with np.errstate(all="ignore"):
             return sums.sum(axis=1), products.sum(axis=1)
 
     def affine_grad(
@@ -226,7 +226,7 @@ class Cython(Reference):
             return None
         if not per_position:
             return products.ravel(), sums.ravel()
-        with np.errstate(invalid="ignore"):
+        with np.errstate(all="ignore"):
             return products.sum(axis=0), sums.sum(axis=0)
 
     def counted_moments(self, x: Array, weights: Array, last: bool) -> Moments:

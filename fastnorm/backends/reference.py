@@ -107,7 +107,7 @@ class Reference:
         """Return the moments of each line, (outer, inner); about 0 unless the measure is the variance."""
         # Lines last and contiguous: only there does NumPy add pairwise.
         x = np.ascontiguousarray(x.transpose(0, 2, 1), dtype=np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             if measure != Measure.VARIANCE:
                 zero = np.zeros(x.shape[:2])
                 return Moments(zero, zero, (np.abs(x) if measure == Measure.MAGNITUDES else x * x).sum(axis=2))
@@ -143,7 +143,7 @@ class Reference:
         """
         repeats = x.shape[0] // coefficients.hi.shape[0] if x.shape[0] else 1
         hi, lo, scale, shift = (np.tile(part, (repeats, 1))[:, np.newaxis] for part in coefficients)
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             result = ((x.astype(np.float64) - hi) - lo) * scale
             if weight is not None and bias is not None:
                 result = result * weight[:, np.newaxis].astype(np.float64) + bias[:, np.newaxis]
@@ -184,7 +184,7 @@ class Reference:
     def before(self, fusion: Fusion, x: Array) -> None:
         """Write to x, C-contiguous, the sum that a fusion begins with, if any."""
         if fusion.addend is not None and fusion.residual is not None:
-            with np.errstate(invalid="ignore", over="ignore"):
+            with np.errstate(all="ignore"):
                 np.add(fusion.addend.reshape(x.shape), fusion.residual.reshape(x.shape), out=x)
 
     def after(self, fusion: Fusion, y: Array) -> None:
@@ -218,7 +218,7 @@ class Reference:
         """
         repeats = x.shape[0] // mean.shape[0]
         centre = np.tile(mean, (repeats, 1))[:, np.newaxis]
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             upstream = dy.astype(np.float64)
             return upstream.sum(axis=1), (upstream * (x - centre)).sum(axis=1)
 
@@ -228,7 +228,7 @@ class Reference:
         """Write dx = scale * dy + slope * (x - mean) + shift, coefficients (lines, inner) as in `dots`."""
         repeats = x.shape[0] // mean.shape[0]
         centre, a, k, e = (np.tile(part, (repeats, 1))[:, np.newaxis] for part in (mean, scale, slope, shift))
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             _write(dx, a * dy + k * (x - centre) + e)
 
     def normalize_grad(
@@ -247,7 +247,7 @@ class Reference:
             mean, rstd = stats.hi + stats.lo, reciprocal_root(stats.m2, reduce, rule)
         else:
             mean, rstd = (part.reshape(outer, 1) for part in given)
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             upstream = dy[..., 0].astype(np.float64)
             xhat = (x[..., 0] - mean) * rstd
             if per_position or weight.size == 1:
@@ -274,7 +274,7 @@ class Reference:
         x, weights = _channel_lines(last, x, weights)
         totals = weights.sum(axis=2)
         totals = np.where(totals == 0, 1.0, totals)
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             deviations = np.where(weights == 0, 0.0, x)
             hi = (weights * deviations).sum(axis=2) / totals
             deviations = np.where(weights == 0, 0.0, deviations - hi[..., np.newaxis])
@@ -291,7 +291,7 @@ class Reference:
         """
         x, dy, weights = _channel_lines(last, x, dy, weights)
         passed = (weights == 0) & ((dy == 0) | (nothing[..., np.newaxis] != 0))
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             deviations = np.where(passed, 0.0, x - mean[..., np.newaxis])
             return dy.sum(axis=2), (dy * deviations).sum(axis=2)
 
@@ -302,13 +302,13 @@ class Reference:
         """Write dx = rstd * (scale * dy - w * (a + (x - mean) * rstd * b)), coefficients (items or 1, C)."""
         place = 1 if last else 2  # of the positions
         mean, rstd, scale, a, b = (np.expand_dims(part, place) for part in (mean, rstd, scale, a, b))
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             through_statistics = np.where(weights == 0, 0.0, weights * (a + (x - mean) * rstd * b))
             np.copyto(dx, rstd * (scale * dy - through_statistics), casting="unsafe")
 
     def clip(self, x: Array, y: Array, low: float, high: float) -> None:
         """Write x, (n,), limited to low..high; NaN stays."""
-        with np.errstate(over="ignore"):  # an end beyond float32 is no limit to it
+        with np.errstate(all="ignore"):  # an end beyond float32 is no limit to it
             ends = np.array([low, high]).astype(x.dtype)
         np.clip(x, *ends, out=y)
 
@@ -317,7 +317,7 @@ class Reference:
 
         x and y are contiguous, (items, channels, positions), and rstd, float64, likewise if it is wanted.
         """
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             for block in _blocks_of_positions(x.shape):
                 part = x[block].astype(np.float64)
                 factor = _bases(part, near) ** -near.beta
@@ -331,7 +331,7 @@ class Reference:
         With d = k + slope * sum: dx = dy * d^-beta - 2 * slope * beta * x * sum(dy * x * d^(-beta - 1)), the last sum
         over the channels in whose neighbourhood x is.
         """
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             for block in _blocks_of_positions(x.shape):
                 part, upstream = x[block].astype(np.float64), dy[block].astype(np.float64)
                 bases = _bases(part, near)

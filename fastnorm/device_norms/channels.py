@@ -169,7 +169,8 @@ def batch(
         for name, given, kept in (("running_mean", running_mean, mean), ("running_var", running_var, var)):
             if kept is not None and kept.array is not given:
                 raise ValueError(f"{function}: {name} must be C-contiguous to be updated in place on a device")
-        arguments.check_count(layout.count(1, 1), function)
+        if moving.unbiased:
+            arguments.check_count(layout.count(1, 1), function)
     applied = activation_name(activation, function)
     storage = device.storage_of(dtype, source.storage, function)
     added = addition(on, residual, return_residual, source, storage, function)

@@ -174,7 +174,7 @@ def _finished(call: Call, results: tuple[Buffer, Buffer]) -> Gradients:
 
 def batch(
     dy: Any, x: Any, weight: Any, mean: Any, rstd: Any, running_mean: Any, running_var: Any, training: bool,
-    eps: float, channel_axis: int, out: Any, dtype: Any, backend: str | None, where: Any, weights: Any,
+    unbiased: bool, eps: float, channel_axis: int, out: Any, dtype: Any, backend: str | None, where: Any, weights: Any,
 ) -> Gradients:  # fmt: skip
     """Backward of batch normalization, in training and in inference."""
     function = "batch_norm_backward"
@@ -188,9 +188,9 @@ def batch(
     stats_shape = kept_shape(source.shape, (axis,))
     found = given_statistics(on, mean, rstd, stats_shape, function)
     layout = channels_of(source.shape, axis)
-    if training:
+    if training and unbiased:
         arguments.check_count(layout.count(1, 1), function)
-    elif found is None:
+    elif not training and found is None:
         if running_mean is None or running_var is None:
             raise ValueError(
                 f"{function}: mean and rstd, or running_mean and running_var, are needed unless training=True"

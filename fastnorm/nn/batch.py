@@ -74,7 +74,7 @@ class BatchNorm(RunningLayer, MaskedLayer):
         statistics = self._statistics_of(training)
         return batch_norm_backward(
             dy, x, self.weight, **statistics, eps=self.eps, channel_axis=self.channel_axis,
-            where=where, weights=weights,
+            convention=self.convention, where=where, weights=weights,
         )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ class BatchNorm1d(BatchNorm):
     ------
     TypeError, ValueError
         An argument does not fit. When called, ValueError: x has another number of dimensions or of channels, or in
-        training one value per channel; nothing has changed then.
+        training fewer values per channel than the convention needs; nothing has changed then.
 
     Warns
     -----

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,8 @@ def from_torch(module: Any) -> Layer:
     Raises
     ------
     TypeError
-        `module` is something else, is parametrized, or its values are nowhere (the device "meta"). For those of a
-        whole model, go through its ``named_modules()``.
+        `module` is something else, is parametrized or lacks a parameter, or its values are nowhere (the device
+        "meta"). For those of a whole model, go through its ``named_modules()``.
 
     Examples
     --------
@@ -78,6 +78,11 @@ def from_torch(module: Any) -> Layer:
     if "running_mean" not in state:  # what is left where they were taken away
         state.pop("num_batches_tracked", None)
     layer = kind(**_told(kind, state) | {name: getattr(module, name) for name in _OF_TORCH[kind]})
+    if state.keys() != layer.state_dict().keys():
+        raise TypeError(
+            f"from_torch: module must have the arrays of torch.nn.{kind.__name__}, {_listed(layer.state_dict())}, "
+            f"got {_listed(state)}"
+        )
     layer.load_state_dict(state)
     if isinstance(layer, RunningLayer):  # which can be switched off in a module that has running statistics
         layer.track_running_stats = module.track_running_stats
@@ -149,6 +154,10 @@ def _array(value: Any, function: str, name: str) -> Array:
         return calls.take(as_numpy(value), function, name)
     except NotImplementedError as error:  # a tensor without values
         raise TypeError(f"{function}: {name} must be an array of numbers: {error}") from None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _told(kind: type[Layer], state: Mapping[str, Array]) -> dict[str, Any]:

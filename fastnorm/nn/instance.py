@@ -44,6 +44,9 @@ class InstanceNorm(RunningLayer, MaskedLayer):
             num_features, eps, momentum, affine, track_running_stats, bias=bias, channel_axis=channel_axis, dtype=dtype
         )
 
+    def _is_by_batch(self, training: bool) -> bool:
+        return training or not self.track_running_stats  # whether there are running ones or not, as in torch
+
     def _forward(self, x: Array, where: Array | None = None, weights: Array | None = None) -> Any:
         self._check_dimensions(x)
         unbatched = x.ndim == min(self._dimensions)
@@ -93,7 +96,7 @@ class InstanceNorm(RunningLayer, MaskedLayer):
             # Items of padding have no moments; theirs are taken as they are and left out.
             counts = np.where(np.expand_dims(counting, positions), counts, 1.0)
         found = moments(x, axis=positions, ddof=1, weights=counts)
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity stay in their channel
+        with np.errstate(all="ignore"):  # NaN and infinity stay in their channel
             mean, var = (np.mean(part, axis=0, where=counting) for part in (found.mean, found.var))
         return Moments(mean, np.zeros_like(mean), var)
 

@@ -89,12 +89,15 @@ class RunningLayer(ChannelLayer):
 
     @property
     def _uses_batch(self) -> bool:
+        return self._is_by_batch(self.training)
+
+    def _is_by_batch(self, training: bool) -> bool:
         """Whether the statistics are those of the batch: in training, and where there are no others."""
-        return self.training or not self._buffers
+        return training or not self._buffers
 
     def _statistics_of(self, training: bool) -> dict[str, Any]:
         """The keywords by which a backward pass knows the statistics of a call in that mode."""
-        if training or not self._buffers:
+        if self._is_by_batch(training):
             return {"training": True}
         return {"training": False, "running_mean": self.running_mean, "running_var": self.running_var}
 

@@ -184,7 +184,7 @@ class State:
             raise TypeError(f"{self._name}: {name} must have an integer dtype, got {array.dtype}")
         if target.dtype.kind == "i" and array.size and int(array.max()) > np.iinfo(target.dtype).max:
             raise ValueError(f"{self._name}: {name} must fit {target.dtype}, got {array.max()}")
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             return array.astype(target.dtype).reshape(target.shape)
 
     def _shape_fits(self, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -76,7 +76,8 @@ def batch_norm(
         The axis of the channels; -1 for NHWC. Not 0. The same in all conventions.
     convention : {"torch", "keras", "onnx", "flax"}
         The library whose rule the running statistics follow, and whose defaults hold. "torch" takes the unbiased
-        variance, the others the biased one; docs/conventions.md has the sources.
+        variance, and so needs two values per channel to train; the others the biased one, of one value too.
+        docs/conventions.md has the sources.
     out, dtype, return_stats, backend
         As in `layer_norm`.
     residual, return_residual, activation
@@ -100,8 +101,8 @@ def batch_norm(
         An array is not of a real number dtype, a running one cannot be updated in place, or where is not of bool.
     ValueError
         A shape, axis, eps or momentum that does not fit; no running statistics in inference, or where or weights; in
-        training fewer than two values per channel that count, weights that add up to 1 or less for an unbiased running
-        variance, or a residual or activation. Nothing is changed then.
+        training fewer values per channel that count than the convention needs, weights that add up to 1 or less for an
+        unbiased running variance, or a residual or activation. Nothing is changed then.
 
     Examples
     --------
@@ -185,10 +186,11 @@ def _by_batch(
     mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
     var_to_update = arguments.running(running_var, channels, function, "running_var")
     count = layout.batch * layout.spatial
-    arguments.check_count(count, function)
+    if rules.unbiased:
+        arguments.check_count(count, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if counted is not None:
-        masked.check_counted(counted, rules.unbiased and var_to_update is not None, function)
+        masked.check_counted(counted, rules.unbiased, var_to_update is not None, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
     stats_shape = kept_shape(array.shape, (axis,))
     if not array.size:
@@ -262,7 +264,7 @@ def batch_norm_backward(
     dy : array_like
         The gradient of the result, of the shape of x.
     x, weight, training, eps, channel_axis, convention
-        As in `batch_norm`; of the convention only its eps matters here.
+        As in `batch_norm`.
     where, weights : array_like, optional
         As in `batch_norm`: with w, what an element counts,
         ``dx = rstd * weight * (dy - w * (sum(dy) + xhat * sum(dy * xhat)) / sum(w))``. All sums go over all elements,
@@ -285,7 +287,7 @@ def batch_norm_backward(
         An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
         A shape, axis, eps or convention that does not fit; no statistics in inference, or where or weights; in
-        training fewer than two values per channel that count.
+        training fewer values per channel that count than the convention needs.
 
     Examples
     --------
@@ -310,8 +312,8 @@ def batch_norm_backward(
         from fastnorm.device_norms import gradients as on_device  # imports Numba
 
         return on_device.batch(
-            dy, x, weight, mean, rstd, running_mean, running_var, training, eps, channel_axis, out, dtype, backend,
-            where, weights,
+            dy, x, weight, mean, rstd, running_mean, running_var, training, rules.unbiased, eps, channel_axis, out,
+            dtype, backend, where, weights,
         )  # fmt: skip
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
@@ -323,9 +325,10 @@ def batch_norm_backward(
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)
     if training:
-        arguments.check_count(layout.batch * layout.spatial, function)
+        if rules.unbiased:
+            arguments.check_count(layout.batch * layout.spatial, function)
         if counted is not None:
-            masked.check_counted(counted, False, function)
+            masked.check_counted(counted, rules.unbiased, False, function)
     elif counted is not None:
         raise ValueError(f"{function}: where and weights must not be given unless training=True")
     elif given is None:

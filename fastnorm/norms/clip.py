@@ -91,7 +91,7 @@ class _Numbers(NamedTuple):
 
     def value(self) -> Array:
         """Return them in float64, infinity or 0 for what it cannot hold."""
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             value: Array = np.ldexp(self.mantissa, self.exponent)
         return value
 
@@ -107,13 +107,13 @@ def _norm(x: Array, axes: tuple[int, ...], backend: Reference) -> _Numbers:
     if not x.size:
         return _Numbers(np.zeros(plan.stats_shape), exponent)
     squares = engine.statistics(x, plan, Measure.SQUARES, backend).m2.reshape(plan.stats_shape)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         root = np.asarray(np.sqrt(squares))  # of no dimension NumPy makes a scalar
     far = (squares < SMALLEST_SQUARES) | (squares > LARGEST_SQUARES)
     if x.dtype == FLOAT64 and far.any():
         lines = np.abs(lines_over(axes, x, far).reshape(np.count_nonzero(far), -1))
         power = np.frexp(lines.max(axis=1))[1]
-        with np.errstate(under="ignore", over="ignore"):  # what is infinite has no exponent
+        with np.errstate(all="ignore"):  # what is infinite has no exponent
             root[far] = np.sqrt(np.square(np.ldexp(lines, -power[:, np.newaxis])).sum(axis=1))
         exponent[far] = power
     return _Numbers(root, exponent)
@@ -137,7 +137,7 @@ def _joined(norms: list[_Numbers]) -> _Numbers:
     mantissa, power = np.frexp([norm.mantissa.item() for norm in norms])
     power = power + [norm.exponent.item() for norm in norms]
     top = max(power[mantissa != 0.0], default=0)
-    with np.errstate(under="ignore"):
+    with np.errstate(all="ignore"):
         parts = np.ldexp(mantissa, np.where(mantissa == 0.0, 0, power - top))
     return _Numbers(np.array(math.sqrt(_sum_of_squares(parts.tolist()))), np.array(top))
 
@@ -146,7 +146,7 @@ def _scale_down(norm: _Numbers, limit: float) -> _Numbers:
     """1 where the norm is within the limit; NaN where it is NaN."""
     mantissa, power = np.frexp(limit)
     divisor, power_of_divisor = np.frexp(norm.mantissa)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         within = norm.value() <= limit
         # At most 1, since it multiplies numbers that may be the largest.
         quotient, shift = mantissa / divisor / 2, power - power_of_divisor - norm.exponent + 1
@@ -163,7 +163,7 @@ def _apply(call: Call, axes: tuple[int, ...], scale: _Numbers) -> None:
     if call.x.dtype == FLOAT64 and far.any():
         lines = lines_over(axes, call.x, far)  # read first: y may be x
         each = _Numbers(scale.mantissa[far], scale.exponent[far]).reshaped(-1, *(1,) * len(axes))
-        with np.errstate(under="ignore"):
+        with np.errstate(all="ignore"):
             apart = np.ldexp(lines * each.mantissa, each.exponent)
     engine.apply_scale(call, plan_reduction(call.x.shape, axes), value)
     if apart is not None:

@@ -68,7 +68,7 @@ def update_running(
     """Move the running statistics towards those of the batch, of `count` values a channel, in place."""
     old = convention.weight_of_old(momentum)
     divisor = count - convention.unbiased
-    with np.errstate(over="ignore", invalid="ignore"):  # float32 may not hold the variance of what it holds
+    with np.errstate(all="ignore"):  # float32 may not hold the variance of what it holds
         if running_mean is not None:
             running_mean[...] = running_mean.astype(np.float64) * old + (moments.hi + moments.lo) * (1.0 - old)
         if running_var is not None:

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 def as_moments(mean: Array, var: Array, eps: float) -> tuple[Moments, Array]:
     """Return statistics that were not computed from x as moments with a centre, and their rstd."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         rstd = 1.0 / np.sqrt(var + eps)
     return Moments(mean, np.zeros_like(mean), var), rstd
 

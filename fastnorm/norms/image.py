@@ -112,7 +112,7 @@ def normalize_image(
     if array.size:
         x = np.ascontiguousarray(array).reshape(-1, height * width, channels)
         centre, deviation = serving.image_statistics(x) if given is None else given
-        with np.errstate(divide="ignore"):
+        with np.errstate(all="ignore"):
             scale = np.where(deviation > 0, 1.0 / deviation, 0.0)
         serving.image(x, target.reshape(len(x), *((channels, -1) if planar else (-1, channels))), planar, centre, scale)
     if out is not None and target is not out:

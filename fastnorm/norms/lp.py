@@ -89,12 +89,12 @@ def lp_normalize(
         powers = np.abs(call.x, out=None if np.may_share_memory(call.x, call.y) else call.y)
         # Scaled by the largest magnitude, so that no power overflows.
         largest = engine.extrema(powers, plan, call.backend)[1].astype(np.float64)
-        with np.errstate(invalid="ignore", under="ignore", over="ignore"):  # over: of p, in float32
+        with np.errstate(all="ignore"):  # a power beyond float32
             ordinary = np.where((largest == 0.0) | (largest == np.inf), 1.0, largest)
             powers /= ordinary.astype(powers.dtype).reshape(plan.stats_shape)
             _raise(powers.reshape(-1), power)
         sums = engine.statistics(powers, plan, Measure.MAGNITUDES, call.backend).m2
-        with np.errstate(over="ignore"):  # of norms beyond float64, and of 1 / norm
+        with np.errstate(all="ignore"):  # norms beyond float64, and 1 / norm
             norm = largest * sums ** (1.0 / power)
             rstd = 1.0 / np.where(norm == 0.0, 1.0, norm).reshape(plan.stats_shape)
         engine.apply_scale(call, plan, rstd)

@@ -120,17 +120,19 @@ def find_counted(
     return Counted(view, counts, layout, items, per_group or 1)
 
 
-def check_counted(counted: Counted, unbiased: bool, function: str) -> None:
-    """Check that each channel of a batch has what training needs: two values, and a count that 1 can be taken from."""
+def check_counted(counted: Counted, unbiased: bool, moved: bool, function: str) -> None:
+    """Check that each channel of a batch has what training needs.
+
+    A value; if variances are unbiased two, and if a running one is moved, a count that 1 can be taken from.
+    """
     if not counted.weights.size:
         return
     least = np.count_nonzero(_lines(counted.weights, counted.layout), axis=(0, 2)).min()
-    if least < 2:
-        raise ValueError(
-            f"{function}: training needs more than one value per channel, got {least} that where and weights count"
-        )
+    if least < 1 + unbiased:
+        needed = "more than one value" if unbiased else "a value"
+        raise ValueError(f"{function}: training needs {needed} per channel, got {least} that where and weights count")
     total = counted.totals().min()
-    if unbiased and total <= 1:
+    if unbiased and moved and total <= 1:
         raise ValueError(
             f"{function}: weights must add up to more than 1 in each channel for an unbiased running variance, "
             f"got {total:g}"
@@ -147,7 +149,7 @@ def _statistics(call: Call, counted: Counted, rule: Rule) -> tuple[Moments, Arra
     parts = Moments(*(counted.joined(part) for part in found))
     counts = counted.joined(counted.counts)
     totals = counts.sum(axis=1)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         if counts.shape[1] > 1:
             parts = _pooled(parts, counts, _divisors(totals))
         moments = Moments(*(part.reshape(-1) for part in parts))
@@ -202,7 +204,7 @@ def of_channels(
     x, upstream, layout = counted.view(call.x), counted.view(dy), counted.layout
     nothing = (counts == 0).astype(np.float64)
     sums, products = call.backend.counted_dots(x, upstream, counted.weights, layout.last, mean, nothing)
-    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         if counted.items == 1:
             sums, products = sums.sum(axis=0, keepdims=True), products.sum(axis=0, keepdims=True)
         found = ChannelSums(sums, products * rstd)

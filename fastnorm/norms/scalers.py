@@ -101,7 +101,7 @@ def scale_by_extrema(
     if low is None:
         least, largest = zero, np.maximum(np.abs(least), np.abs(largest))
         high, low = 1.0, 0.0
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         span = largest - least
         scale = (high - low) / np.where(span == 0.0, 1.0, span)
     limit = LARGEST_SINGLE_SPAN if call.compute == FLOAT32 else LARGEST_SPAN
@@ -115,7 +115,7 @@ def scale_by_extrema(
         lines = lines_over(axes, call.x, mask).astype(np.float64)  # read first: y may be x
         apart, scale[far] = _scale_by_division(lines, least[far], largest[far], low, high)
         engine.apply_statistics(call, plan, Affine(least, zero, np.where(far, 1.0, scale), shift))
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             replace_lines_over(axes, call.y, mask, apart.astype(call.compute))
     result = call.finish()
     return (result, Stats(least.reshape(plan.stats_shape), scale.reshape(plan.stats_shape))) if return_stats else result
@@ -123,7 +123,7 @@ def scale_by_extrema(
 
 def _scale_by_division(lines: Array, least: Array, largest: Array, low: float, high: float) -> tuple[Array, Array]:
     """Return lines, the first axis, scaled in float64 where a span or a scale is no number of it, and the scales."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         half = np.where(np.isinf(largest - least), 0.5, 1.0)
         half_range = 0.5 if math.isinf(high - low) else 1.0
         span = largest * half - least * half
@@ -131,7 +131,7 @@ def _scale_by_division(lines: Array, least: Array, largest: Array, low: float, h
         scale = (high * half_range - low * half_range) / span * (half / half_range)
     of_line = -1, *(1,) * (lines.ndim - 1)
     half, least, span = (part.reshape(of_line) for part in (half, least, span))
-    with np.errstate(under="ignore"):
+    with np.errstate(all="ignore"):
         share = (lines * half - least * half) / span
         return low * (1.0 - share) + high * share, scale
 

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 def _softmax(values: Array) -> Array:
-    with np.errstate(invalid="ignore"):  # of an infinite weight: NaN
+    with np.errstate(all="ignore"):  # of an infinite weight: NaN
         exponentials: Array = np.exp(values - values.max())
         exponentials /= exponentials.sum()
     return exponentials
@@ -78,6 +78,7 @@ class _Mixed(NamedTuple):
     rstd: Array
 
 
+@np.errstate(all="ignore")
 def _mix(
     call: Call, layout: ChannelLayout, shares: tuple[Array, Array], eps: float, batch_mean: Array | None,
     batch_var: Array | None,
@@ -99,8 +100,7 @@ def _mix(
         share[0] * parts[0] + share[1] * parts[1] + share[2] * parts[2]
         for share, parts in zip(shares, (means, variances), strict=True)
     )
-    with np.errstate(invalid="ignore"):
-        root = np.sqrt(var + eps)
+    root = np.sqrt(var + eps)
     return _Mixed(means, variances, mean, var, 1.0 / np.where(root == 0.0, 1.0, root))
 
 
@@ -300,7 +300,7 @@ def _apply_gradients(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Write dx; return the gradients of the weights of the mixtures."""
     w = np.ones(layout.channels) if weight is None else weight.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         of_mean = -mixed.rstd * (sums.sums * w)
         of_var = -0.5 * mixed.rstd * mixed.rstd * (sums.products * w)
         centre = mixed.means[0]  # that of the elements themselves: their deviations are the smallest

@@ -147,11 +147,10 @@ def weight_standardize(
 
 def _power_iteration(matrix: Array, start: Array, iterations: int, eps: float) -> tuple[Array, Array, float]:
     """(u, v, sigma) of a matrix."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        left = start.astype(matrix.dtype)  # of any length: that of W^T u is divided out
-        for _ in range(iterations):
-            right, _ = _unit(matrix.T @ left, eps)
-            left, sigma = _unit(matrix @ right, eps)  # u^T W v is the length of W v, along which u lies
+    left = start.astype(matrix.dtype)  # of any length: that of W^T u is divided out
+    for _ in range(iterations):
+        right, _ = _unit(matrix.T @ left, eps)
+        left, sigma = _unit(matrix @ right, eps)  # u^T W v is the length of W v, along which u lies
     return left, right, sigma
 
 
@@ -245,19 +244,18 @@ def spectral_norm(
     matrix = x.reshape(array.shape[0], -1)
     if start is None:
         start = np.random.default_rng(0).standard_normal((array.shape[0],))
-    left, right, sigma = _power_iteration(matrix, start, iterations, least)
-    if not 0.0 < sigma < math.inf:  # products beyond the storage type, or beyond float64
-        exponent = _exponent(matrix)
-        wide = np.ldexp(matrix.astype(np.float64), -exponent)
-        left, right, sigma = _power_iteration(wide, start, iterations, float(np.ldexp(least, -exponent)))
-        left, right = left.astype(x.dtype), right.astype(x.dtype)
-        with np.errstate(over="ignore"):
-            sigma = float(np.ldexp(sigma, exponent))
-    length = np.float64(_divisor(sigma, least))
-    scale = np.full((1,) * array.ndim, 1.0 / length)
-    divisor = length if length > np.finfo(x.dtype).max else length.astype(x.dtype)
-    target = np.empty(x.shape, x.dtype) if call is None else call.y
-    np.divide(x, divisor, out=target, casting="same_kind")
+    with np.errstate(all="ignore"):
+        left, right, sigma = _power_iteration(matrix, start, iterations, least)
+        if not 0.0 < sigma < math.inf:  # products beyond the storage type, or beyond float64
+            exponent = _exponent(matrix)
+            wide = np.ldexp(matrix.astype(np.float64), -exponent)
+            left, right, sigma = _power_iteration(wide, start, iterations, float(np.ldexp(least, -exponent)))
+            left, right, sigma = left.astype(x.dtype), right.astype(x.dtype), float(np.ldexp(sigma, exponent))
+        length = np.float64(_divisor(sigma, least))
+        scale = np.full((1,) * array.ndim, 1.0 / length)
+        divisor = length if length > np.finfo(x.dtype).max else length.astype(x.dtype)
+        target = np.empty(x.shape, x.dtype) if call is None else call.y
+        np.divide(x, divisor, out=target, casting="same_kind")
     weight = target if call is None else call.finish()
     result = SpectralNorm(weight, sigma, left, right)
     return (result, Stats(np.zeros_like(scale), scale)) if return_stats else result
@@ -352,7 +350,7 @@ def fold_batch_norm(
         calls.check_out(out[0], array.shape, result, function)
         calls.check_out(out[1], (channels,), result, function)
     shape = kept_shape(array.shape, (axis,))
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         rstd = 1.0 / np.sqrt(var + least)
         scale *= rstd
         folded = FoldedLayer(

@@ -96,5 +96,5 @@ class Operator(OpRun):  # type: ignore[misc]  # a base of type Any: mypy skips o
 
 def rounded(dtype: np.dtype[Any], *results: Array) -> tuple[Array, ...]:
     """Return results in a dtype that may be narrower."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return tuple(result.astype(dtype, copy=False) for result in results)

@@ -94,6 +94,6 @@ def relative_error_bound(algorithm: str, n: npt.ArrayLike, kappa: npt.ArrayLike,
     >>> [f"{relative_error_bound(name, 1000, 1e4, 2.0**-53):.1e}" for name in ("naive", "two_pass", "auto")]
     ['4.4e-05', '4.4e-13', '1.4e-14']
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         bound = ROUNDINGS * _BOUNDS[algorithm](np.asarray(n, np.float64), np.asarray(kappa, np.float64), u)
     return np.asarray(bound)

@@ -66,13 +66,13 @@ class Moments:
     @property
     def var(self) -> Any:
         """The variance, ``m2 / max(count - ddof, 0)``."""
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             return np.divide(self.m2, np.maximum(np.subtract(self.count, self.ddof), 0))
 
     @property
     def std(self) -> Any:
         """The standard deviation."""
-        with np.errstate(invalid="ignore"):
+        with np.errstate(all="ignore"):
             return np.sqrt(self.var)
 
     @property
@@ -81,7 +81,7 @@ class Moments:
 
         At least 1, about mean / std if that is large, infinite for a constant line. Chan and Lewis, 1979.
         """
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             squares = np.multiply(self.count, np.square(self.mean))
             # A sum of squares that came out negative (naive does that) has lost all digits: like a constant line.
             ratio = np.where(squares == 0.0, 0.0, squares / np.where(np.less(self.m2, 0.0), 0.0, self.m2))
@@ -94,7 +94,7 @@ class Moments:
         A bound of the worst case: most data do better. 0 where nothing is guaranteed.
         """
         bound = relative_error_bound(self.algorithm, max(self.length, 1), self.condition, self.roundoff)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             digits = np.clip(-np.log10(bound), 0.0, None)
         return np.where(np.isfinite(self.m2), np.nan_to_num(digits), 0.0)[()]
 
@@ -200,7 +200,9 @@ def moments(
         return Moments(nothing[()], nothing[()], np.full(shape, float(plan.count))[()], degrees)
     if algorithm == "auto" and weight is None:
         found = engine.statistics(calls.readable(array, chosen, function), plan, Measure.VARIANCE, chosen)
-        mean, m2, dtype = found.hi + found.lo, found.m2, storage(array.dtype, function, "x").compute
+        with np.errstate(all="ignore"):
+            mean = found.hi + found.lo
+        m2, dtype = found.m2, storage(array.dtype, function, "x").compute
     else:
         lines = _lines(array, axes)
         dtype = FLOAT64 if algorithm == "auto" or lines.dtype.kind != "f" else lines.dtype.newbyteorder("=")
@@ -214,7 +216,7 @@ def moments(
         mean, m2 = chosen.textbook(algorithm, lines, converted)
         if counted is not None:
             sums = in_order(counted)
-            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            with np.errstate(all="ignore"):
                 total, m2 = np.ldexp(sums, power).reshape(shape)[()], np.ldexp(m2, power)
                 if weights_kind == "reliability" and weights is not None:
                     squares = degrees * in_order(counted * counted) / sums

@@ -138,7 +138,7 @@ class Welford:
         shape = self._shape or ()
         if flat is None:
             return np.full(shape, np.nan, self.dtype)[()]
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             return flat.astype(self.dtype).reshape(shape)[()]
 
     @property

@@ -91,17 +91,11 @@ cdef inline bint slope_channels(
     for c in range(start, stop):
         rstd = n.rstd[c]
         n.products[c] = n.products[c] * rstd
-        n.shift[c] = -rstd * (n.sums[c] * n.scale[c] / count)
-        n.slope[c] = -rstd * rstd * (n.products[c] * n.scale[c] / count)
+        n.shift[c] = -rstd * ((0.0 + n.sums[c] * n.scale[c]) / count)
+        n.slope[c] = -rstd * rstd * ((0.0 + n.products[c] * n.scale[c]) / count)
         n.scale[c] = rstd * n.scale[c]
-        fits = fits and (not single or (is_sloped(n.scale[c]) and is_sloped(n.slope[c])))
+        fits = fits and (not single or (is_coefficient(n.scale[c]) and is_coefficient(n.slope[c])))
     return fits
-
-
-cdef inline bint is_sloped(double coefficient) noexcept nogil:
-    """Whether float32 can hold this coefficient of a gradient, with room for its products."""
-    cdef double size = fabs(coefficient)
-    return size == 0.0 or SMALLEST_SLOPED * SMALLEST_SLOPED <= size <= LARGEST_SLOPED * LARGEST_SLOPED
 
 
 cdef inline void centre_channels(const Rule* rule, Channels n, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

@@ -22,7 +22,7 @@ cdef extern from "gradients/gradients.h" nogil:
         const double* mean, double* products, double* sums
     )
 
-# Beyond these, float32 coefficients, which hold the square of rstd, or sums of products would leave their range.
+# Beyond these rstd, and beyond their squares float32 coefficients, sums of products would leave their range.
 cdef double SMALLEST_SLOPED = 2.0 ** -50
 cdef double LARGEST_SLOPED = 2.0 ** 50
 
@@ -39,12 +39,27 @@ cdef inline bint is_finite(double value) noexcept nogil:
     return value - value == 0.0
 
 
-cdef inline bint has_range(const lanes* like, double rstd, double scale) noexcept nogil:
-    """Whether the storage type can hold the gradient's coefficients and products."""
+cdef inline bint has_range(const lanes* like, double rstd) noexcept nogil:
+    """Whether the storage type can hold products of a gradient and deviations."""
     if lanes is lanes32:
-        return SMALLEST_SLOPED <= rstd <= LARGEST_SLOPED and -LARGEST_RSTD <= scale <= LARGEST_RSTD
+        return SMALLEST_SLOPED <= rstd <= LARGEST_SLOPED
     else:
         return True
+
+
+cdef inline bint is_sloped(const lanes* like, double scale, double slope) noexcept nogil:
+    """Whether the storage type can hold the gradient's coefficients, with room for their products."""
+    if lanes is lanes32:
+        return is_coefficient(scale) & is_coefficient(slope)
+    else:
+        return True
+
+
+cdef inline bint is_coefficient(double value) noexcept nogil:
+    cdef double size = fabs(value)
+    return (size == 0.0) | (
+        (size >= SMALLEST_SLOPED * SMALLEST_SLOPED) & (size <= LARGEST_SLOPED * LARGEST_SLOPED)
+    )
 
 
 cdef inline void lane_dots(

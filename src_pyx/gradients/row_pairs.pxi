@@ -107,7 +107,7 @@ cdef void normalize_grad_row_pairs(
     together = min(max(1, min(rows, GRADIENT_CACHE // v.n)), TOGETHER)
     p = 0 if per_position else first % parameters
     statistics_of_row(x, v, rule, mean, rstd, first, &next_centre, &next_root)
-    line_dots(ahead, ahead_dy, run_weight, v.n, next_centre, has_range(x, next_root, next_root), next_found)
+    line_dots(ahead, ahead_dy, run_weight, v.n, next_centre, has_range(x, next_root), next_found)
     for o in range(first, last):
         r, count = o - first, min(min(together, rows - first % rows), last - first)
         centre[r], inverse_root[r] = next_centre, next_root
@@ -122,12 +122,12 @@ cdef void normalize_grad_row_pairs(
             found[0], found[1] = 0.0 + factor * found[0], 0.0 + factor * found[1]
         line_terms(rule, found[0], found[1], v.n, inverse_root[r], &slope, &shift)
         scale = inverse_root[r] * factor
-        narrow_range = has_range(x, inverse_root[r], scale)
+        narrow_range = is_sloped(x, scale, slope)
         c = slope_of(x, centre[r], scale, slope, shift, narrow_range)
         if o + 1 < last:
             ahead, ahead_dy = <const lanes*> at(row, v.outer_stride), <const lanes*> at(upstream, w.outer_stride)
             statistics_of_row(x, v, rule, mean, rstd, o + 1, &next_centre, &next_root)
-        if o + 1 < last and narrow_range and has_range(x, next_root, next_root):
+        if o + 1 < last and narrow_range and has_range(x, next_root):
             slope_beside_dots_of(
                 row, upstream, target, v.n, &c, run_weight, u.streamed, ahead, ahead_dy, rounded(x, next_centre),
                 next_found
@@ -137,7 +137,7 @@ cdef void normalize_grad_row_pairs(
             apply_slope(row, upstream, target, run_weight, v.n, c, narrow_range, u.streamed)
             if o + 1 < last:
                 line_dots(
-                    ahead, ahead_dy, run_weight, v.n, next_centre, has_range(x, next_root, next_root), next_found
+                    ahead, ahead_dy, run_weight, v.n, next_centre, has_range(x, next_root), next_found
                 )
         if r + 1 == count:
             if per_position and sums:

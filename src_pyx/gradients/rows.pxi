@@ -56,7 +56,7 @@ cdef inline void line_terms(
 ) noexcept nogil:
     """Slope and shift of a line from its sums of g and of g * xhat."""
     cdef double b = sum_gx / rule.divisor
-    if rule.floor and rstd * rule.eps >= 1.0:  # divided by eps: a constant
+    if rule.floor and rstd >= 1.0 / rule.eps:  # divided by eps: a constant
         b = 0.0
     slope[0] = -rstd * rstd * b
     shift[0] = -rstd * (sum_g / n) if rule.measure == VARIANCE else 0.0
@@ -118,9 +118,10 @@ cdef inline void position_row(
     """dx of a row with a weight for each position."""
     cdef double found[2]
     cdef double slope, shift
-    cdef bint narrow_range = has_range(x, rstd, rstd)
+    cdef bint narrow_range = has_range(x, rstd)
     line_dots(x, dy, weight, n, mean, narrow_range, found)
     line_terms(rule, found[0], found[1] * rstd, n, rstd, &slope, &shift)
+    narrow_range = is_sloped(x, rstd, slope)
     apply_slope(
         x, dy, dx, weight, n, slope_of(x, mean, rstd, slope, shift, narrow_range), narrow_range, streamed
     )
@@ -135,7 +136,7 @@ cdef inline void segmented_row(
     cdef Py_ssize_t j, i, p = number % parameters, length = n // segments
     cdef double found[2]
     cdef double slope, shift, scale, sum_g = 0.0, sum_gx = 0.0
-    cdef bint narrow_range = has_range(x, rstd, rstd)
+    cdef bint narrow_range = has_range(x, rstd)
     for j in range(segments):
         i = j * length
         line_dots(
@@ -154,7 +155,7 @@ cdef inline void segmented_row(
         i = j * length
         scale = rstd * element(weight, p)
         p = following(p, parameters)
-        narrow_range = has_range(x, rstd, scale)
+        narrow_range = is_sloped(x, scale, slope)
         apply_slope(
             <const lanes*> at(x, i), <const lanes*> at(dy, i), at(dx, i), <const lanes*> NULL, length,
             slope_of(x, mean, scale, slope, shift, narrow_range), narrow_range, streamed

@@ -131,9 +131,9 @@ cdef inline void flight_sums(
     else:
         held_dots(x, v.outer_stride, dy, w.outer_stride, x, False, count, v.n, f.mean, f.products, f.sums)
     for k in range(count):
-        strange += not has_range(x, f.rstd[k], f.rstd[k])
+        strange += not has_range(x, f.rstd[k])
     for k in range(count if strange else 0):
-        if not has_range(x, f.rstd[k], f.rstd[k]):
+        if not has_range(x, f.rstd[k]):
             wide_dots(
                 <const lanes*> at(x, k * v.outer_stride), <const lanes*> at(dy, k * w.outer_stride), weight, v.n,
                 f.mean[k], found
@@ -159,7 +159,7 @@ cdef inline bint flight_slopes(
         f.wide_shift[k] = -rstd * ((f.sums[k] if per_position else 0.0 + f.factor[k] * f.sums[k]) / n)
         f.wide_scale[k] = rstd if per_position else rstd * f.factor[k]
     for k in range(count if rule.floor else 0):
-        if f.rstd[k] * rule.eps >= 1.0:  # divided by eps: a constant
+        if f.rstd[k] >= 1.0 / rule.eps:  # divided by eps: a constant
             f.wide_slope[k] = -f.rstd[k] * f.rstd[k] * 0.0
     for k in range(count if rule.measure != VARIANCE else 0):
         f.wide_shift[k] = 0.0
@@ -169,7 +169,7 @@ cdef inline bint flight_slopes(
         set_element(<lanes*> f.scale, k, f.wide_scale[k])
         set_element(<lanes*> f.slope, k, f.wide_slope[k])
         set_element(<lanes*> f.shift, k, f.wide_shift[k] - f.wide_slope[k] * (f.mean[k] - b))
-        strange += not has_range(like, f.rstd[k], f.wide_scale[k])
+        strange += not is_sloped(like, f.wide_scale[k], f.wide_slope[k])
     return strange == 0
 
 
@@ -200,7 +200,7 @@ cdef void normalize_grad_short_rows(
             for j from 0 <= j < (v.n if far else 0) by lane_count(x):  # the row that comes in this one's place
                 prefetch(source, (count + k) * v.outer_stride + j)
                 prefetch(upstream, (count + k) * w.outer_stride + j)
-            if ordinary or has_range(x, f.rstd[k], f.wide_scale[k]):
+            if ordinary or is_sloped(x, f.wide_scale[k], f.wide_slope[k]):
                 apply_slope(
                     <const lanes*> at(source, k * v.outer_stride), <const lanes*> at(upstream, k * w.outer_stride),
                     at(target, k * u.outer_stride), weight if per_position else NULL, v.n,

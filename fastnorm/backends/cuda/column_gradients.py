@@ -127,7 +127,7 @@ def affine_grad_columns(shape: ColumnShape, form: GradientForm) -> Kernel:
             for e in range(vector):
                 source = outer * inner + column + e
                 coefficients = read_statistics(means, rests, rstds, source, eps, statistic)
-                constant = floor and statistic[0] * eps >= 1.0
+                constant = floor and eps > 0.0 and statistic[0] >= 1.0 / eps
                 a = real(0)
                 if centred:
                     load_term(terms_a, source, statistic, np.int64(0))

@@ -170,7 +170,7 @@ def normalize_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
                     products = products * scale_of[0]
             a = np.float64(sums) / np.float64(length)
             b = np.float64(products) / divisor
-            if floor and rstd * eps >= 1.0:  # the row was divided by eps, a constant
+            if floor and eps > 0.0 and rstd >= 1.0 / eps:  # the row was divided by eps, a constant
                 b = 0.0
             if terms:
                 if inside and lane == 0:
@@ -312,7 +312,7 @@ def affine_grad_rows(shape: RowShape, form: GradientForm) -> Kernel:
         for row in range(unit * rows_of_unit, min((unit + 1) * rows_of_unit, lines)):
             source = row // block * channels + row % channels
             coefficients = read_statistics(means, rests, rstds, source, eps, statistic)
-            constant = floor and statistic[0] * eps >= 1.0
+            constant = floor and eps > 0.0 and statistic[0] >= 1.0 / eps
             a = real(0)
             if centred:
                 load_term(terms_a, source, statistic, np.int64(0))

@@ -7,12 +7,12 @@ says where the formulas come from.
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from fastnorm.activations import CODES
 from fastnorm.backends.numba.jit import HELPER, helper, kernel
 from fastnorm.backends.numba.lanes import fused
+from fastnorm.backends.numba.lowering import libm
 
 # Elements to a unit of work.
 BLOCK = 8192
@@ -44,28 +44,9 @@ def power_of_two(typing_context, shifted):
     return types.float32(types.float32), generate
 
 
-def _libm(name):
-    """Return a function for kernels, the C library's of a float64: it, and not what LLVM may have for those it knows.
-
-    (Where Intel's SVML is installed, Numba lets LLVM put its functions into loops, with other last bits.)
-    """
-
-    @intrinsic
-    def call(typing_context, x):
-        def generate(context, builder, sig, args):
-            function_type = ir.FunctionType(ir.DoubleType(), [ir.DoubleType()])
-            function = cgutils.get_or_insert_function(builder.module, function_type, name)
-            function.attributes.add("nobuiltin")
-            return builder.call(function, args)
-
-        return types.float64(types.float64), generate
-
-    return call
-
-
-exp_double = _libm("exp")
-erfc_double = _libm("erfc")
-tanh_double = _libm("tanh")
+exp_double = libm("exp")
+erfc_double = libm("erfc")
+tanh_double = libm("tanh")
 
 
 @helper

@@ -236,7 +236,7 @@ class Numba(Reference):
             _share(row_gradients.dots_rows, outer * chunks, arguments)
         else:
             _share(column_gradients.dots_columns, outer * chunks * _tiles(inner, x.dtype), arguments)
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             return sums.sum(axis=1), products.sum(axis=1)
 
     def affine_grad(
@@ -266,7 +266,7 @@ class Numba(Reference):
             return None
         if not per_position:
             return products.ravel(), sums.ravel()
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             return products.sum(axis=0), sums.sum(axis=0)
 
     def local_response(self, x: Array, y: Array, near: Neighbourhood, rstd: Array | None) -> None:

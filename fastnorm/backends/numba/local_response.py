@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 
 from fastnorm.backends.numba.jit import helper, kernel
-from fastnorm.backends.numba.lowering import bit_casts
+from fastnorm.backends.numba.lowering import bit_casts, libm
 
 NUMBERS = 8192  # on a desk, or a number of each channel if that is more
 POWERS = 64  # made at a time
@@ -27,6 +27,7 @@ BITS_OF_TWO_TO_52 = np.float64(TWO_TO_52).view(np.uint64)
 
 
 bits_of, number_of = bit_casts(types.float64, types.uint64)
+log_double, pow_double = libm("log"), libm("pow", operands=2)
 
 
 @helper
@@ -72,8 +73,8 @@ def raise_all(bases, powers, exponent):
         powers[i] = whole[i] * (of_eight(LOW_SERIES, r, square) + of_eight(HIGH_SERIES, r, square) * (fourth * fourth))
     if strange:
         for i in range(bases.size):
-            if not is_ordinary(bases[i], exponent * np.log(bases[i])):
-                powers[i] = bases[i] ** exponent
+            if not is_ordinary(bases[i], exponent * log_double(bases[i])):
+                powers[i] = pow_double(bases[i], exponent)
 
 
 @helper
@@ -83,7 +84,7 @@ def powers_of(x, bases, powers, exponent):
         raise_all(bases, powers, exponent)
     else:
         for i in range(bases.size):
-            powers[i] = bases[i] ** exponent
+            powers[i] = pow_double(bases[i], exponent)
 
 
 @helper

@@ -199,3 +199,22 @@ def bit_casts(number, bits):
         return number(bits), generate
 
     return bits_of, number_of
+
+
+def libm(name, operands=1):
+    """Return an intrinsic, the C library's function of float64: it, and not what LLVM may have for those it knows.
+
+    (Where Intel's SVML is installed, Numba lets LLVM put its functions into loops, with other last bits.)
+    """
+
+    @intrinsic
+    def call(typing_context, *numbers):
+        def generate(context, builder, sig, args):
+            function_type = ir.FunctionType(ir.DoubleType(), [ir.DoubleType()] * operands)
+            function = cgutils.get_or_insert_function(builder.module, function_type, name)
+            function.attributes.add("nobuiltin")
+            return builder.call(function, cgutils.unpack_tuple(builder, args[0]))
+
+        return types.float64(types.UniTuple(types.float64, operands)), generate
+
+    return call

@@ -26,7 +26,7 @@ from fastnorm.backends.numba.lanes import (
     store_partial,
     total,
 )
-from fastnorm.backends.numba.moments import LARGEST_RSTD, VARIANCE, inverse
+from fastnorm.backends.numba.moments import VARIANCE, inverse
 from fastnorm.backends.numba.rows import BLOCK, CHUNK, RUN, line_moments
 
 # Rows that are added at a time to sums that wait in memory.
@@ -36,7 +36,7 @@ GRADIENT_CACHE = 32768
 # Rows whose statistics are kept for that, and the bundles that so many float64 take.
 TOGETHER = 256
 STATISTICS = TOGETHER // 16
-# Beyond these, float32 coefficients, which hold the square of rstd, or sums of products would leave their range.
+# Beyond these rstd, and beyond their squares float32 coefficients, sums of products would leave their range.
 SMALLEST_SLOPED = 2.0**-50
 LARGEST_SLOPED = 2.0**50
 
@@ -47,10 +47,21 @@ def is_finite(value):
 
 
 @helper
-def has_range(like, rstd, scale):
-    """Whether the storage type can hold the gradient's coefficients and products."""
-    fits = SMALLEST_SLOPED <= rstd <= LARGEST_SLOPED and -LARGEST_RSTD <= scale <= LARGEST_RSTD
-    return lane_count(like) == 16 or fits
+def has_range(like, rstd):
+    """Whether the storage type can hold products of a gradient and deviations."""
+    return lane_count(like) == 16 or SMALLEST_SLOPED <= rstd <= LARGEST_SLOPED
+
+
+@helper
+def is_sloped(like, scale, slope):
+    """Whether the storage type can hold the gradient's coefficients, with room for their products."""
+    return lane_count(like) == 16 or (is_coefficient(scale) and is_coefficient(slope))
+
+
+@helper
+def is_coefficient(value):
+    size = abs(value)
+    return size == 0.0 or SMALLEST_SLOPED * SMALLEST_SLOPED <= size <= LARGEST_SLOPED * LARGEST_SLOPED
 
 
 @helper
@@ -170,7 +181,7 @@ def position_sums(x, x_stride, dy, dy_stride, rows, n, mean, rstd, products, sum
 def line_terms(sum_g, sum_gx, n, rstd, measure, divisor, eps, floor):
     """Slope and shift of a line from its sums of g and of g * xhat."""
     b = sum_gx / divisor
-    if floor and rstd * eps >= 1.0:  # divided by eps: a constant
+    if floor and rstd >= 1.0 / eps:  # divided by eps: a constant
         b = 0.0
     return -rstd * rstd * b, -rstd * (sum_g / n) if measure == VARIANCE else 0.0
 
@@ -178,10 +189,10 @@ def line_terms(sum_g, sum_gx, n, rstd, measure, divisor, eps, floor):
 @helper
 def position_row(x, dy, dx, weight, n, mean, rstd, measure, divisor, eps, floor):
     """dx of a row with a weight for each position."""
-    narrow_range = has_range(x, rstd, rstd)
+    narrow_range = has_range(x, rstd)
     s, p = line_dots(x, dy, weight, True, n, mean, narrow_range)
     slope, shift = line_terms(s, p * rstd, n, rstd, measure, divisor, eps, floor)
-    apply_slope(x, dy, dx, weight, True, n, mean, rstd, slope, shift, narrow_range)
+    apply_slope(x, dy, dx, weight, True, n, mean, rstd, slope, shift, is_sloped(x, rstd, slope))
 
 
 @helper
@@ -190,7 +201,7 @@ def segmented_row(
 ):  # fmt: skip
     """dx of a row whose run j has the weight (number + j) % parameters, and the run's sums as number + j if wanted."""
     length = n // segments
-    narrow_range = has_range(x, rstd, rstd)
+    narrow_range = has_range(x, rstd)
     sum_g, sum_gx = 0.0, 0.0
     for j in range(segments):
         i = j * length
@@ -206,7 +217,7 @@ def segmented_row(
     for j in range(segments):
         i = j * length
         scale = rstd * element(weight, (number + j) % parameters)
-        narrow_range = has_range(x, rstd, scale)
+        narrow_range = is_sloped(x, scale, slope)
         apply_slope(at(x, i), at(dy, i), at(dx, i), weight, False, length, mean, scale, slope, shift, narrow_range)
 
 
