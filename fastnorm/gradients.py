@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fastnorm import calls, engine
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
+from fastnorm.backends.textbook import in_order
 from fastnorm.calls import Call
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT32, is_narrow, result_dtype, storage
@@ -244,7 +245,7 @@ def apply_channels(
 def group_means(found: ChannelSums, weight: Array, per_group: int, count: int | Array) -> tuple[Array, Array]:
     """Return A and B, (items, C), from the sums of channels and what a statistic is made of: `count` elements."""
     pooled = (part.reshape(len(part), -1, per_group) for part in (found.sums * weight, found.products * weight))
-    a, b = (np.repeat(part.sum(axis=2), per_group, axis=1) / count for part in pooled)
+    a, b = (np.repeat(0.0 + in_order(part), per_group, axis=1) / count for part in pooled)
     return a, b
 
 

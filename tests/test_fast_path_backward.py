@@ -29,12 +29,20 @@ def arguments(
         keywords["weight"] = rng.standard_normal(shape[axis]).astype(dtype)
     if op == "batch_norm":
         keywords["training"] = True
-    if axis != 1 and op == "batch_norm":
+    if op in ("layer_norm", "rms_norm", "l2_normalize"):
+        keywords |= {"axis": axis} if axis != -1 else {}
+    elif axis != 1:
         keywords["channel_axis"] = axis
     _, stats = getattr(fastnorm, op)(*forward, **keywords, return_stats=True)
     return [dy, *forward], keywords | stats._asdict()
 
 
+SIDE_BY_SIDE = [
+    *((op, shape, -1) for op in ("group_norm", "instance_norm") for shape in (*LAST[:1], (2, 40, 6, 40), (1, 9, 2))),
+    *((op, (3, 9100, 6), -1) for op in ("group_norm", "instance_norm")),  # nine chunks
+    *(("pixel_norm", shape, 1) for shape in ((3, 7, 5), (2, 4, 3, 41), (1, 2100, 40), (5, 1, 3))),
+    *(("l2_normalize", (3, 7, 5), axis) for axis in (0, 1)),
+]
 CALLS = [
     *((op, shape, -1) for op in ("layer_norm", "rms_norm", "l2_normalize") for shape in LINES),
     *((op, shape, 1) for op in ("batch_norm", "group_norm", "instance_norm") for shape in CHANNELS),
@@ -47,13 +55,17 @@ def parts(found: Any) -> list[Array]:
     return [found] if isinstance(found, np.ndarray) else [part for part in found if part is not None]
 
 
-@pytest.mark.parametrize(("op", "shape", "axis"), CALLS, ids=str)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("op", "shape", "axis", "dtype"),
+    [(*call, kind) for kind in (np.float32, np.float64) for call in (*CALLS, *SIDE_BY_SIDE)]
+    + [(*call, np.float16) for call in SIDE_BY_SIDE],
+    ids=str,
+)
 def test_the_bits_are_those_of_the_general_path(
     op: str, shape: tuple[int, ...], axis: int, dtype: Any, kernels: str, calls: list[bool]
 ) -> None:
     backward = getattr(fastnorm, f"{op}_backward")
-    for weighted in (False, True) if op != "l2_normalize" else (False,):
+    for weighted in (False, True) if op not in ("l2_normalize", "pixel_norm") else (False,):
         args, keywords = arguments(op, shape, dtype, axis, weighted)
         again = {name: value for name, value in keywords.items() if name not in ("mean", "rstd")}
         for given in (keywords, again):

@@ -79,22 +79,28 @@ cdef inline void join_dots(
 
 
 cdef inline bint slope_channels(
-    bint single, Py_ssize_t count, Channels n, Py_ssize_t start, Py_ssize_t stop
+    bint single, const Rule* rule, Py_ssize_t per_group, Channels n, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """From sums and weights the coefficients of dx; products become those of dy * xhat.
+    """From sums and weights the coefficients of dx, `per_group` channels at a time; products become those of dy * xhat.
 
     Return whether float32 can hold the coefficients.
     """
     cdef bint fits = True
-    cdef double rstd
-    cdef Py_ssize_t c
-    for c in range(start, stop):
-        rstd = n.rstd[c]
-        n.products[c] = n.products[c] * rstd
-        n.shift[c] = -rstd * ((0.0 + n.sums[c] * n.scale[c]) / count)
-        n.slope[c] = -rstd * rstd * ((0.0 + n.products[c] * n.scale[c]) / count)
-        n.scale[c] = rstd * n.scale[c]
-        fits = fits and (not single or (is_coefficient(n.scale[c]) and is_coefficient(n.slope[c])))
+    cdef double rstd, a, b
+    cdef Py_ssize_t first, c
+    for first from start <= first < stop by per_group:
+        rstd, a, b = n.rstd[first], 0.0, 0.0
+        for c in range(first, first + per_group):
+            n.products[c] = n.products[c] * rstd
+            a += n.sums[c] * n.scale[c]
+            b += n.products[c] * n.scale[c]
+        a = a / rule.divisor if rule.measure == VARIANCE else 0.0
+        b = 0.0 if rule.floor and rstd >= 1.0 / rule.eps else b / rule.divisor
+        for c in range(first, first + per_group):
+            n.shift[c] = -rstd * a
+            n.slope[c] = -rstd * rstd * b
+            n.scale[c] = rstd * n.scale[c]
+            fits = fits and (not single or (is_coefficient(n.scale[c]) and is_coefficient(n.slope[c])))
     return fits
 
 
@@ -254,7 +260,7 @@ cdef void train_channels_backward(
                 )
         join_dots(w, items, w.lines, n, c, c + v.outer)
         made = False
-        if not slope_channels(w.storage == SINGLE, items * v.n, n, c, c + v.outer):
+        if not slope_channels(w.storage == SINGLE, &w.rule, 1, n, c, c + v.outer):
             w.strange = True
             continue
         made = paired and unit + 1 < stop

@@ -167,26 +167,15 @@ cdef inline void update(cnp.ndarray running, Py_ssize_t c, double old, double va
         (<double*> cnp.PyArray_DATA(running))[c] = result
 
 
-cdef void join_chunks(Work* w, int threads, Channels n) noexcept:
-    """The moments of channels that are last, (1, n, channels), from those of chunks down the columns."""
-    cdef Py_ssize_t channels = w.x.inner, k, first, place
-    run(w, threads)
-    for k in range(parts(w.x.n, CHUNK_COLUMNS)):
-        first, place = k * CHUNK_COLUMNS, k * channels
-        absorb_lines(
-            first, min(w.x.n - first, CHUNK_COLUMNS), w.mean + place, w.lo + place, w.m2 + place, n.mean, n.lo, n.m2,
-            channels
-        )
-
-
-cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t channels, const Rule* rule) noexcept:
+cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t channels) noexcept:
     """The moments of all channels of a work, one pass over x."""
-    w.primitive, w.rule = MOMENTS, rule[0]
-    if w.x.inner > 1:
-        join_chunks(&w, threads, w.channels)
-        return
+    cdef Channels n = w.channels
+    w.primitive = MOMENTS
     run(&w, threads)
-    pool_channels(&w, items, channels, w.channels, 0, channels)
+    if w.x.inner > 1:
+        join_lines(&w, n.mean, n.lo, n.m2)
+    else:
+        pool_channels(&w, items, channels, n, 0, channels)
 
 
 def train(
@@ -257,7 +246,7 @@ def train(
                     spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 1, channels, threads
                 )
             if w.rows == 0:
-                pooled_moments(w, threads, items, channels, &rule)
+                pooled_moments(w, threads, items, channels)
                 if not fold_channels(&rule, w.storage != DOUBLE, n, 0, channels):
                     return None
         y = output_like(x, out, weight, bias)

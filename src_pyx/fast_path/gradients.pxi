@@ -23,26 +23,30 @@ cdef inline bint are_gradients(object dy, object x, object out, object weight) e
     )
 
 
-cdef inline bint is_statistic(object a, cnp.ndarray x, int first, int second) noexcept:
-    """Whether this is plain float64 with the lengths of x in two axes (-k: in all but the last k) and 1 elsewhere."""
+cdef inline unsigned long long axis_bit(int axis) noexcept:
+    return <unsigned long long> 1 << axis
+
+
+cdef inline bint is_statistic(object a, cnp.ndarray x, unsigned long long kept) noexcept:
+    """Whether this is plain float64 with the lengths of x in the axes that are bits of `kept` and 1 elsewhere."""
     cdef int i
-    cdef bint kept
     if not is_plain(a) or cnp.PyArray_TYPE(<cnp.ndarray> a) != cnp.NPY_FLOAT64:
         return False
     if cnp.PyArray_NDIM(<cnp.ndarray> a) != cnp.PyArray_NDIM(x):
         return False
     for i in range(cnp.PyArray_NDIM(x)):
-        kept = i < cnp.PyArray_NDIM(x) + first if first < 0 else i == first or i == second
-        if cnp.PyArray_DIM(<cnp.ndarray> a, i) != (cnp.PyArray_DIM(x, i) if kept else 1):
+        if cnp.PyArray_DIM(<cnp.ndarray> a, i) != (cnp.PyArray_DIM(x, i) if kept >> i & 1 else 1):
             return False
     return True
 
 
-cdef inline bint statistics_fit(object mean, object rstd, cnp.ndarray x, int first, int second, bint centred) noexcept:
+cdef inline bint statistics_fit(
+    object mean, object rstd, cnp.ndarray x, unsigned long long kept, bint centred
+) noexcept:
     """Whether the statistics of the forward pass are as it returned them, or missing."""
     if rstd is None:
         return mean is None
-    return is_statistic(rstd, x, first, second) and (not centred or is_statistic(mean, x, first, second))
+    return is_statistic(rstd, x, kept) and (not centred or is_statistic(mean, x, kept))
 
 
 cdef void add_rows(double* rows, Py_ssize_t count, Py_ssize_t length) noexcept nogil:
@@ -90,21 +94,28 @@ def lines_backward(
 ):
     """The backward passes of `lines`: dx, and with `parameters` the gradients of weight and bias; or None."""
     cdef Py_ssize_t n, outer, units
-    cdef int threads, axes
+    cdef int threads, axes, ndim
+    cdef View view
+    cdef Rule rule
     cdef object dx, like = x if weight is None else weight
     cdef cnp.npy_intp* dims
     cdef double* sums = NULL
     cdef Work w
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
-    axes = trailing(axis, cnp.PyArray_NDIM(<cnp.ndarray> x))
+    ndim = cnp.PyArray_NDIM(<cnp.ndarray> x)
+    axes = trailing(axis, ndim)
     if axes == 0:
-        return None
+        axes = axis_of(x, axis, &view)
+        if axes < 0 or parameters or view.inner == 1:
+            return None
+        rule = Rule(measure, 1.0 if summed else view.n, eps, floor)
+        return side_by_side(dy, x, &view, &rule, 1, None, mean, rstd, ~axis_bit(axes), False, out)
     n = last_elements(x, axes)
     outer, weight = cnp.PyArray_SIZE(<cnp.ndarray> x) // n, converted(weight, x)
     if n == 1 or (3 * n > DESK and not is_plain(x)) or not weights_fit(x, weight, None, axes):
         return None
-    if not statistics_fit(mean, rstd, x, -axes, -axes, measure == VARIANCE):
+    if not statistics_fit(mean, rstd, x, axis_bit(ndim - axes) - 1, measure == VARIANCE):
         return None
     if out is not None:  # statistics are read where they are, row after row
         if overlaps(<cnp.ndarray> out, rstd) or (measure == VARIANCE and overlaps(<cnp.ndarray> out, mean)):
@@ -137,7 +148,7 @@ def lines_backward(
         run(&w, threads)
         add_rows(w.sums, units, n)
         add_rows(w.products, units, n)
-        dims = cnp.PyArray_DIMS(<cnp.ndarray> x) + cnp.PyArray_NDIM(<cnp.ndarray> x) - axes
+        dims = cnp.PyArray_DIMS(<cnp.ndarray> x) + ndim - axes
         return dx, gradient_like(like, w.products, axes, dims), gradient_like(like, w.sums, axes, dims)
     finally:
         PyMem_Free(sums)
@@ -149,17 +160,30 @@ def groups_backward(
 ):
     """The backward passes of `groups`: dx and the gradients of weight and bias; or None."""
     cdef Py_ssize_t items, channels, size, count
+    cdef int ndim
+    cdef bint last
+    cdef View view
+    cdef Rule rule
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
-    if not is_int(channel_axis, 1) or cnp.PyArray_NDIM(<cnp.ndarray> x) < 3:
+    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
+    if ndim < 3 or not (last or is_int(channel_axis, 1)):
         return None
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, 1)
-    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
     # More groups than channels, even more than a C integer holds, are for the general path to refuse.
     count = channels if num_groups is None else num_groups if num_groups <= channels else 0
     if channels == 1 or size == items * channels or count < 1 or channels % count:
         return None
-    if not vectors_fit(x, converted(weight, x), None, channels) or not statistics_fit(mean, rstd, x, 0, 1, True):
+    if last:
+        look(&view, NULL, items, size // (items * channels), channels)
+        rule = Rule(VARIANCE, size // (items * count), eps, False)
+        return side_by_side(
+            dy, x, &view, &rule, channels // count, weight, mean, rstd, axis_bit(0) | axis_bit(ndim - 1), True, out
+        )
+    if not vectors_fit(x, converted(weight, x), None, channels):
+        return None
+    if not statistics_fit(mean, rstd, x, axis_bit(0) | axis_bit(1), True):
         return None
     return of_groups(dy, x, items, channels, count, weight, mean, rstd, eps, out)
 
@@ -206,6 +230,55 @@ cdef object of_groups(
         PyMem_Free(numbers)
 
 
+cdef object side_by_side(
+    cnp.ndarray dy, cnp.ndarray x, const View* view, const Rule* rule, Py_ssize_t per_group, object weight, object mean,
+    object rstd, unsigned long long kept, bint parameters, object out
+):
+    """Gradients of lines side by side, of which `per_group` share statistics; mean and rstd are given for each line.
+
+    Weight and bias, if any, and with `parameters` their gradients go with the line, as channels that are last.
+    """
+    cdef Py_ssize_t lines = view.outer * view.inner, chunks = parts(view.n, CHUNK_COLUMNS), c
+    cdef int threads = threads_for(cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(x))
+    cdef object dx, like = x if weight is None else weight
+    cdef double* numbers
+    cdef Channels n
+    cdef Work w
+    weight = widened(weight)
+    if threads == 0 or (weight is not None and not is_vector(weight, -1, view.inner)):
+        return None
+    if not statistics_fit(mean, rstd, x, kept, rule.measure == VARIANCE):
+        return None
+    numbers = <double*> PyMem_Calloc((3 * chunks + CHANNEL_NUMBERS) * lines, sizeof(double))
+    if not numbers:
+        raise MemoryError
+    try:
+        begin_work(&w, AFFINE_GRAD, x, view.outer, view.n, view.inner)
+        n = w.channels = channels_of(numbers + 3 * chunks * lines, lines)
+        w.mean, w.lo, w.m2 = numbers, numbers + chunks * lines, numbers + 2 * chunks * lines
+        w.sums, w.products = w.mean, w.lo  # the moments of chunks are not needed any more by then
+        w.rule, w.given, w.lines = rule[0], rstd is not None, view.outer
+        for c in range(lines if w.given else 0):
+            n.rstd[c] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> rstd))[c - c % per_group]
+            if rule.measure == VARIANCE:
+                n.mean[c] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> mean))[c - c % per_group]
+        for c from 0 <= c < lines by view.inner:
+            read_numbers(weight, 1.0, n.scale + c, view.inner)
+        dx = output_like(x, out, dy, weight)
+        if dx is None:
+            return None
+        take_gradient(&w, dy, dx)
+        if not channels_backward(&w, threads, view.outer, lines, per_group):
+            return None
+        if not parameters:
+            return dx, None, None
+        add_rows(n.sums, view.outer, view.inner)
+        add_rows(n.products, view.outer, view.inner)
+        return dx, parameter_gradient(like, n.products, view.inner), parameter_gradient(like, n.sums, view.inner)
+    finally:
+        PyMem_Free(numbers)
+
+
 def batch_backward(
     object dy, object x, object weight, object mean, object rstd, object running_mean, object running_var,
     object channel_axis, object eps, bint training, object out
@@ -229,7 +302,7 @@ def batch_backward(
     count, spatial = size // channels, size // (items * channels)
     if channels == 1 or count < 2 or (weight is not None and not is_vector(widened(weight), -1, channels)):
         return None
-    if not statistics_fit(mean, rstd, x, <int> c, <int> c, True):
+    if not statistics_fit(mean, rstd, x, axis_bit(<int> c), True):
         return None
     if not training and rstd is None:
         running_mean, running_var = widened(from_list(running_mean)), widened(from_list(running_var))
@@ -279,7 +352,7 @@ def batch_backward(
             run(&w, threads)
             if w.strange:
                 return None
-        elif not channels_backward(&w, threads, items, channels, count):
+        elif not channels_backward(&w, threads, items, channels, 1):
             return None
         return dx, parameter_gradient(like, n.products, channels), parameter_gradient(like, n.sums, channels)
     finally:
@@ -289,12 +362,13 @@ def batch_backward(
 cdef void join_sums(Work* w, Py_ssize_t items, Py_ssize_t channels) noexcept:
     """The sums of channels from those of the chunks of their lines, as NumPy adds them."""
     cdef Channels n = w.channels
-    if w.x.inner > 1:
-        add_rows(w.sums, parts(w.x.n, CHUNK_COLUMNS), channels)
-        add_rows(w.products, parts(w.x.n, CHUNK_COLUMNS), channels)
-        memcpy(n.sums, w.sums, channels * sizeof(double))
-        memcpy(n.products, w.products, channels * sizeof(double))
-    else:
+    cdef Py_ssize_t inner = w.x.inner, chunks = parts(w.x.n, CHUNK_COLUMNS), o
+    for o in range(w.x.outer if inner > 1 else 0):
+        add_rows(w.sums + o * chunks * inner, chunks, inner)
+        add_rows(w.products + o * chunks * inner, chunks, inner)
+        memcpy(n.sums + o * inner, w.sums + o * chunks * inner, inner * sizeof(double))
+        memcpy(n.products + o * inner, w.products + o * chunks * inner, inner * sizeof(double))
+    if inner == 1:
         join_dots(w, items, channels, n, 0, channels)
 
 
@@ -330,19 +404,25 @@ cdef bint inference_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t 
     return True
 
 
-cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count) noexcept:
-    """The gradients of all channels, one pass over x and dy after the other; False where float32 cannot serve one."""
+cdef bint channels_backward(
+    Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t per_group
+) noexcept:
+    """The gradients of all channels, of which `per_group` share statistics, one pass over x and dy after the other.
+
+    False where float32 cannot serve one.
+    """
     cdef Channels n = w.channels
     cdef bint single = w.storage != DOUBLE
     if not w.given:
-        pooled_moments(w[0], threads, items, channels, &w.rule)
+        pooled_moments(w[0], threads, items, channels)
+        share_moments(channels, per_group, w.x.n, n.mean, n.lo, n.m2)
         centre_channels(&w.rule, n, 0, channels)
     if not roots_fit(single, n, 0, channels):
         return False
     w.primitive, w.mean = DOTS, n.mean
     run(w, threads)
     join_sums(w, items, channels)
-    if not slope_channels(single, count, n, 0, channels):
+    if not slope_channels(single, &w.rule, per_group, n, 0, channels):
         return False
     w.primitive = AFFINE_GRAD
     w.coefficients[0], w.coefficients[1] = n.mean, n.scale

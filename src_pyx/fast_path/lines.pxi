@@ -73,37 +73,51 @@ cdef object pass_by_pass(
     return y
 
 
+cdef void join_lines(Work* w, double* hi, double* lo, double* m2) noexcept:
+    """The moments of lines side by side from those of their chunks."""
+    cdef Py_ssize_t inner = w.x.inner, chunks = parts(w.x.n, CHUNK_COLUMNS), o, k, first, place
+    for o in range(w.x.outer):
+        place = o * inner
+        for k in range(chunks):
+            first = (o * chunks + k) * inner
+            absorb_lines(
+                k * CHUNK_COLUMNS, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean + first, w.lo + first,
+                w.m2 + first, hi + place, lo + place, m2 + place, inner
+            )
+
+
+cdef void share_moments(
+    Py_ssize_t lines, Py_ssize_t per_group, double count, double* hi, double* lo, double* m2
+) noexcept:
+    """Give lines of `count` elements, `per_group` at a time, the moments of all of them."""
+    cdef Py_ssize_t first, c
+    cdef Moments group
+    for first from 0 <= first < (lines if per_group > 1 else 0) by per_group:
+        group = Moments(0.0, 0.0, 0.0, 0.0)
+        for c in range(first, first + per_group):
+            absorb(&group, count, hi[c], lo[c], m2[c])
+        for c in range(first, first + per_group):
+            hi[c], lo[c], m2[c] = group.hi, group.lo, group.m2
+
+
 cdef bint fold_lines(Work* w, Py_ssize_t per_group, object weight, object bias, double* numbers) noexcept:
     """From moments of chunks hi, lo, scale and shift of each line; return whether the kernels can apply them.
 
     Weight and bias, if any, go with the line, as channels that are last.
     """
-    cdef Py_ssize_t channels = w.x.inner, lines = w.x.outer * channels, o, k, c, first, place, strange = 0
-    cdef double* hi = numbers
-    cdef double* lo = numbers + lines
+    cdef Py_ssize_t channels = w.x.inner, lines = w.x.outer * channels, o, c, strange = 0
     cdef double* scale = numbers + 2 * lines
     cdef double* shift = numbers + 3 * lines
-    cdef double* m2 = numbers + 4 * lines
-    cdef double rstd
-    cdef Moments line
-    for o in range(w.x.outer):
-        place = o * channels
-        for k in range(parts(w.x.n, CHUNK_COLUMNS)):
-            first = (o * parts(w.x.n, CHUNK_COLUMNS) + k) * channels
-            absorb_lines(
-                k * CHUNK_COLUMNS, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean + first, w.lo + first,
-                w.m2 + first, hi + place, lo + place, m2 + place, channels
-            )
-        read_numbers(weight, 1.0, scale + place, channels)
-        read_numbers(bias, 0.0, shift + place, channels)
-    for first from 0 <= first < lines by per_group:
-        line = Moments(0.0, 0.0, 0.0, 0.0)
-        for c in range(first, first + per_group):
-            absorb(&line, w.x.n, hi[c], lo[c], m2[c])
-        rstd = inverse(&w.rule, line.m2)
-        for c in range(first, first + per_group):
-            hi[c], lo[c], scale[c] = line.hi, line.lo, rstd * scale[c]
-            strange += not are_applied(w.storage != DOUBLE, rstd, scale[c])
+    cdef double* m2 = numbers + 4 * lines       # then rstd
+    join_lines(w, numbers, numbers + lines, m2)
+    share_moments(lines, per_group, w.x.n, numbers, numbers + lines, m2)
+    inverses(&w.rule, m2, m2, lines)
+    for o from 0 <= o < lines by channels:
+        read_numbers(weight, 1.0, scale + o, channels)
+        read_numbers(bias, 0.0, shift + o, channels)
+    for c in range(lines):
+        scale[c] = m2[c] * scale[c]
+        strange += not are_applied(w.storage != DOUBLE, m2[c], scale[c])
     return strange == 0
 
 
