@@ -48,6 +48,7 @@ PLAIN: dict[str, tuple[Any, tuple[int, ...]]] = {
     "rms_norm": (fastnorm.rms_norm, (2, 3, 6)),
     "l2_normalize": (fastnorm.l2_normalize, (5, 384)),
     "group_norm": (lambda x, **k: fastnorm.group_norm(x, 3, **k), (2, 6, 5)),
+    "group_norm of rows": (lambda x, **k: fastnorm.group_norm(x, 4, VECTOR.astype(x.dtype), **k), (7, 32)),
     "instance_norm": (_instance_norm, (2, 6, 5)),
     "batch_norm": (lambda x, **k: fastnorm.batch_norm(x, VECTOR[:6], POSITIVE[:6], VECTOR[:6], **k), (2, 6, 5, 4)),
     "batch_norm features": (lambda x, **k: fastnorm.batch_norm(x, VECTOR, POSITIVE, **k), (7, 32)),
@@ -442,6 +443,35 @@ def test_channels_that_are_last(shape: tuple[int, ...], dtype: str, kernels: str
     np.testing.assert_array_equal(
         fastnorm.group_norm(huge, 3, channel_axis=-1), fastnorm.group_norm(huge, 3, channel_axis=-1, backend="cython")
     )
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (32, 96), (7, 60, 1, 1), (2, 1, 6), (700, 1500), (1, 30_000)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_groups_of_single_values(shape: tuple[int, ...], dtype: str, kernels: str, calls: list[bool]) -> None:
+    axis = 1 if shape[1] > 1 else -1
+    x, channels = sample(*shape, dtype=dtype) + np.ones((), dtype), shape[axis]
+    parameters = sample(channels, dtype=dtype), sample(channels)
+    for given in ((), parameters[:1], parameters):
+        for threads in (1, 4):
+            with fastnorm.config(num_threads=threads):
+                calls.clear()
+                found = fastnorm.group_norm(x, 3, *given, channel_axis=axis)
+                assert all(calls) or threads > 1 or dtype == "float16"
+                expected, stats = fastnorm.group_norm(
+                    x, 3, *given, channel_axis=axis, return_stats=True, backend="cython"
+                )
+                assert found.tobytes() == expected.tobytes()
+                if axis == 1:
+                    found, (mean, rstd) = fastnorm.group_norm(x, 3, *given, return_stats=True)
+                    assert found.tobytes() == expected.tobytes()
+                    np.testing.assert_array_equal(mean, stats.mean, strict=True)
+                    np.testing.assert_array_equal(rstd, stats.rstd, strict=True)
+    if dtype == "float32":
+        large = np.full(channels, 2.0**121, np.float32)  # beyond what vectors apply
+        in_place = x.copy()
+        expected = fastnorm.group_norm(x, 3, large, channel_axis=axis, backend="cython")
+        found = fastnorm.group_norm(in_place, 3, large, channel_axis=axis, out=in_place)
+        np.testing.assert_array_equal(found, expected)
 
 
 # Rows of every length that is made in another way, more of them than are in flight.

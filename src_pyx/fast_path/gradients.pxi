@@ -2,8 +2,6 @@
 # gradient is a sum of float64 parts, added in their order from the first, as NumPy adds rows. (Rows of one element it
 # adds in pairs: they are left to the general path.)
 
-from cpython.mem cimport PyMem_Calloc
-
 from fastnorm import plan as _plan
 
 cdef enum:

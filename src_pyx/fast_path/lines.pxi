@@ -280,6 +280,40 @@ cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t per
             numbers[g * per_group + c] = numbers[g]
 
 
+cdef object group_rows(
+    cnp.ndarray x, object out, Py_ssize_t items, Py_ssize_t channels, const Rule* rule, object weight, object bias,
+    cnp.ndarray mean, cnp.ndarray rstd
+):
+    """Groups of single values, which are rows; then weight and bias, which go with the channel."""
+    cdef Py_ssize_t n = <Py_ssize_t> rule.divisor, c
+    cdef double* numbers
+    cdef object y
+    cdef Work w
+    if weight is None:
+        return normalized(x, out, items * channels // n, n, None, None, False, 1, rule, None, None, None, mean, rstd)
+    if out is not None and (not is_plain(out) or overlaps(out, weight) or overlaps(out, bias)):
+        return None
+    numbers = <double*> PyMem_Calloc(3 * channels, sizeof(double))
+    if not numbers:
+        raise MemoryError
+    try:
+        read_numbers(weight, 1.0, numbers + channels, channels)
+        read_numbers(bias, 0.0, numbers + 2 * channels, channels)
+        for c in range(channels):
+            if not are_applied(cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32, 1.0, numbers[channels + c]):
+                return None
+        y = normalized(x, out, items * channels // n, n, None, None, False, 1, rule, None, None, None, mean, rstd)
+        if y is not None:
+            begin_work(&w, AFFINE, y, 1, items, channels)
+            w.y, w.lines = w.x, 1
+            w.coefficients[0] = w.coefficients[1] = numbers
+            w.coefficients[2], w.coefficients[3] = numbers + channels, numbers + 2 * channels
+            run(&w, threads_for(items * channels, items * channels))
+        return y
+    finally:
+        PyMem_Free(numbers)
+
+
 cdef object groups_of(
     object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total, cnp.ndarray mean, cnp.ndarray rstd
@@ -290,19 +324,27 @@ cdef object groups_of(
     cdef View view
     cdef Rule rule
     cdef object y
-    if not PyFloat_CheckExact(eps) or ndim < 3 or not (last or is_int(channel_axis, 1)):
+    if not PyFloat_CheckExact(eps) or ndim < 2 or not (last or is_int(channel_axis, 1)):
         return None
-    if last and (residual is not None or activation is not None or rstd is not None):
+    if last and ndim > 2 and (residual is not None or activation is not None or rstd is not None):
         return None
     items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
     size = cnp.PyArray_SIZE(<cnp.ndarray> x)
     count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
-    if size == 0 or size == items * channels or overflow or count < 1 or channels % count:
+    if size == 0 or overflow or count < 1 or channels % count:
         return None
     rule = Rule(VARIANCE, size // (items * count), eps, False)
     weight, bias = converted(weight, x), converted(bias, x)
     if not rule.eps >= 0.0 or not parameters_fit(x, weight, bias, channels):
         return None
+    if size == items * channels:
+        if residual is not None or activation is not None or count == channels or not is_plain(x):
+            return None
+        y = group_rows(x, out, items, channels, &rule, weight, bias, mean, rstd)
+        if y is not None and rstd is not None:
+            spread(mean, items * count, channels // count)
+            spread(rstd, items * count, channels // count)
+        return y
     if last and channels == 1:
         return None
     if last:
@@ -346,7 +388,7 @@ cdef object channels_with_options(
     cdef cnp.ndarray mean = None, rstd = None
     if not are_options(residual, activation, return_residual, return_stats) or not is_served(x):
         return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> x) < 3 or not residual_fits(x, residual, return_residual is True):
+    if cnp.PyArray_NDIM(<cnp.ndarray> x) < 2 or not residual_fits(x, residual, return_residual is True):
         return None
     activation = code_of_activation(activation, code_of, x)
     total = total_like(x, return_residual is True)
