@@ -72,6 +72,7 @@ def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return FLOAT32 if is_narrow(dtype) else dtype
 
 
+@lru_cache(maxsize=64)
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Whether a result may have this dtype."""
     row = _find(dtype)
