@@ -20,7 +20,7 @@ from fastnorm.dtypes import FLOAT32, is_narrow
 from fastnorm.lines import Lines
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
-from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, fold, leaves_range, reciprocal_root
+from fastnorm.recipe import Affine, Fusion, Measure, Moments, Rule, fold, leaves_range, reciprocal_root, seen_from
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
@@ -288,15 +288,16 @@ def _normalize_group_rows(
 
 def apply_channels(
     call: Call, layout: ChannelLayout, stats: Moments, rstd: Array, weight: Array | None, bias: Array | None,
-    per_group: int, fusion: Fusion | None = None,
+    per_group: int, fusion: Fusion | None = None, *, given: bool = False,
 ) -> None:  # fmt: skip
-    """Write y from statistics (1 or N) x groups, a weight and a bias a channel."""
+    """Write y from statistics (1 or N) x groups, a weight and a bias a channel; `given` if not those of x itself."""
     shape = -1, layout.channels
     hi, lo, scale = (
         (part if per_group == 1 else np.repeat(part, per_group)).reshape(shape) for part in (stats.hi, stats.lo, rstd)
     )
     coefficients = fold(hi, lo, scale, weight, bias)
-    apply(call, layout.apply_view(len(hi)), layout.order, coefficients, scale, fusion=fusion)
+    seen = seen_from(hi, scale) if given else scale
+    apply(call, layout.apply_view(len(hi)), layout.order, coefficients, seen, fusion=fusion)
 
 
 def stats_of_nothing(shape: tuple[int, ...]) -> Stats:

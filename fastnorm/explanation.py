@@ -247,8 +247,8 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     shape = _sizes(shape)
     if op not in BY_KERNELS + BY_NUMPY:
         raise ValueError(f"explain: op must be the name of a function, such as 'layer_norm', got {op!r}")
-    by_channel = (*_BY_CHANNEL, "pixel_norm", _LOCAL)
-    least = 2 if op.removesuffix("_backward") in by_channel else 0 if op in _WITHOUT_OUTPUT else 1
+    of_two = (*_BY_CHANNEL, "pixel_norm", _LOCAL, "spectral_norm", "weight_standardize")
+    least = 2 if op.removesuffix("_backward") in of_two else 0 if op in _WITHOUT_OUTPUT else 1
     if len(shape) < least:
         raise ValueError(f"explain: shape must have at least {least} dimensions for {op}, got {shape!r}")
     requested = find_dtype(dtype)

@@ -23,9 +23,9 @@ SQUARES, VARIANCE, MAGNITUDES = map(int, Measure)
 # What the compiled kernels offer; src_pyx/fast_path/ says what each takes, and serves.
 ENTRIES = (
     "batch_backward", "clipped", "clipped_by_value", "clipped_together", "extrema_along", "fused_given", "given",
-    "groups", "groups_backward", "groups_with_options", "instances", "instances_with_statistics", "lines",
-    "lines_backward", "lines_with_options", "moments_along", "normalize_image", "pixels", "scaled", "slices",
-    "standardized", "train",
+    "groups", "groups_backward", "groups_with_options", "instances", "instances_backward", "instances_with_statistics",
+    "lines", "lines_backward", "lines_with_options", "moments_along", "normalize_image", "pixels", "pixels_backward",
+    "scaled", "slices", "standardized", "train",
 )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def configuration() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": tuning.cpu_model(),
-        "tuned": str(tuning.tuned_file()) if tuning.tuned_file().exists() else "no; `fastnorm tune` does it",
+        "tuned": str(tuning.TUNED_FROM) if tuning.TUNED_FROM else "no; `fastnorm tune` does it",
         "cpus": usable_cpus(),
         "settings": {"backend": settings.backend, "num_threads": settings.num_threads},
         "cache directory": str(cache_directory()),
@@ -97,6 +97,8 @@ def warm() -> None:
     >>> fastnorm.warm()
     """
     name = current().backend
+    if name == "cuda":  # kernels for a device are compiled when arrays on it come
+        return
     for backends in [(name,)] if name != "auto" else [step.backends for step in tuning.LADDER]:
         served_by = next((name for name in backends if registry.why_passed_over(name) is None), "reference")
         registry.load(served_by).warm()

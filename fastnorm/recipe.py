@@ -15,9 +15,12 @@ from fastnorm.activations import Activation
 
 Array = npt.NDArray[Any]
 
-# Beyond these a float32 rstd, or a deviation of such a line, comes near the ends of the range.
-SMALLEST_RSTD = 2.0**-120
+# Beyond these a float32 rstd or scale comes near the ends of the range, or a deviation of such a line: one of a line of
+# n is at most sqrt(n) / rstd.
+SMALLEST_RSTD = 2.0**-108
 LARGEST_RSTD = 2.0**120
+# From a centre that was given, and is larger, x may be further than float32 holds.
+LARGEST_CENTRE = 2.0**102
 
 
 class Measure(IntEnum):
@@ -120,10 +123,17 @@ def leaves_range(rstd: Array, scale: Array, dtype: np.dtype[Any]) -> Array | Non
         infinite = np.isinf(scale)
         return infinite if infinite.any() else None
     within = rstd.min() >= SMALLEST_RSTD and rstd.max() <= LARGEST_RSTD
-    if within and (scale is rstd or (scale.min() >= -LARGEST_RSTD and scale.max() <= LARGEST_RSTD)):
+    if within and scale is rstd:
         return None
-    outside = (rstd < SMALLEST_RSTD) | (rstd > LARGEST_RSTD) | (np.abs(scale) > LARGEST_RSTD)
+    size = np.abs(scale)
+    outside = (rstd < SMALLEST_RSTD) | (rstd > LARGEST_RSTD)
+    outside |= (size > LARGEST_RSTD) | ((size < SMALLEST_RSTD) & (size > 0.0))
     return outside if outside.any() else None
+
+
+def seen_from(centre: Array, rstd: Array) -> Array:
+    """Return what `leaves_range` is to see of a rstd that was given: 0 where x - centre may leave float32."""
+    return np.where(np.abs(centre) > LARGEST_CENTRE, 0.0, rstd)
 
 
 def line_terms(rule: Rule, sums: Array, products: Array, count: int, rstd: Array) -> tuple[Array, Array]:

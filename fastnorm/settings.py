@@ -1,10 +1,12 @@
 """Settings of the process: threads, the backend and the ISA variant, and where this user's files are kept."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 
 BACKENDS = ("auto", "reference", "cython", "numba", "cuda")
@@ -57,14 +59,15 @@ def current() -> Settings:
     return _in_force.get()
 
 
-def _check_threads(num_threads: int, function: str) -> int:
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int):
+def _check_threads(num_threads: object, function: str) -> int:
+    if isinstance(num_threads, bool) or not isinstance(num_threads, Integral):
         raise TypeError(f"{function}: num_threads must be an int, got {type(num_threads).__name__}")
-    if num_threads < 1:
-        raise ValueError(f"{function}: num_threads must be at least 1, got {num_threads}")
-    if num_threads > MOST_THREADS:
-        raise ValueError(f"{function}: num_threads must be at most {MOST_THREADS}, got {num_threads}")
-    return num_threads
+    count = int(num_threads)
+    if count < 1:
+        raise ValueError(f"{function}: num_threads must be at least 1, got {count}")
+    if count > MOST_THREADS:
+        raise ValueError(f"{function}: num_threads must be at most {MOST_THREADS}, got {count}")
+    return count
 
 
 def set_num_threads(num_threads: int) -> None:
@@ -151,4 +154,7 @@ def cache_directory() -> Path:
     if chosen:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "fastnorm"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "fastnorm"
+    except RuntimeError:  # a user without a home, as services are
+        return Path(tempfile.gettempdir()) / f"fastnorm-{os.getuid()}"

@@ -5,8 +5,10 @@ can on the machine at hand and keeps it in the user's cache directory, per proce
 written here.
 """
 
+import contextlib
 import os
 import platform
+import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -58,31 +60,43 @@ class Tuned(NamedTuple):
     stream_bytes: int = min((last_level_cache() or 2**28) // 2, 2**26)
 
 
-def _tuned() -> Tuned:
-    """Return what was measured here, or the defaults; a file that is not what it should be is reported and ignored."""
-    if os.environ.get("FASTNORM_TUNED", "1") == "0" or not (cache_directory() / "tuned").is_dir():
-        return Tuned()
-    path = tuned_file()
-    if not path.exists():
-        return Tuned()
-    import json  # an import that most processes need not pay for
+def _kept() -> str | None:
+    """Return what was kept for this processor; None where nothing was, or nobody lets us look."""
+    with contextlib.suppress(FileNotFoundError, PermissionError, NotADirectoryError):
+        if (cache_directory() / "tuned").is_dir():
+            return tuned_file().read_text(encoding="utf-8")
+    return None
 
+
+def _tuned() -> tuple[Tuned, Path | None]:
+    """Return what was measured here and where it was kept, or the defaults.
+
+    A file that is not what it should be is reported and ignored.
+    """
+    if os.environ.get("FASTNORM_TUNED", "1") == "0":
+        return Tuned(), None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["thresholds"]
+        text = _kept()
+        if text is None:
+            return Tuned(), None
+        import json  # an import that most processes need not pay for
+
+        found = json.loads(text)["thresholds"]
         for name in ("serial_elements", "pool_smallest_bytes", "stream_bytes"):
-            if type(found[name]) is not int or found[name] < 0:
-                raise ValueError(f"{name} must be an integer of at least 0, got {found[name]!r}")
+            if type(found[name]) is not int or not 0 <= found[name] <= sys.maxsize:
+                raise ValueError(f"{name} must be an integer from 0 to {sys.maxsize}, got {found[name]!r}")
         for name in ("small", "large"):
             if sorted(found[name]) != sorted(Tuned().small):
                 raise ValueError(f"{name} must name every backend once, got {found[name]!r}")
             found[name] = tuple(found[name])
-        return Tuned(**found)
+        return Tuned(**found), tuned_file()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"fastnorm: {path} is ignored: {error}", RuntimeWarning, stacklevel=2)
-        return Tuned()
+        warnings.warn(f"fastnorm: {tuned_file()} is ignored: {error}", RuntimeWarning, stacklevel=2)
+        return Tuned(), None
 
 
-TUNED = _tuned()
+# The second is None unless thresholds that were measured are in force.
+TUNED, TUNED_FROM = _tuned()
 SERIAL_ELEMENTS = TUNED.serial_elements
 POOL_SMALLEST_BYTES = TUNED.pool_smallest_bytes
 STREAM_BYTES = TUNED.stream_bytes

@@ -7,8 +7,9 @@ from libc.string cimport memcpy, memset
 cdef double SMALLEST_SQUARES = 2.0 ** -90
 cdef double LARGEST_SQUARES = 3.4028234663852886e38
 cdef double RESCALE = 2.0 ** 100
-# Beyond these a float32 rstd, or a deviation of such a line, comes near the ends of the range.
-cdef double SMALLEST_RSTD = 2.0 ** -120
+# Beyond these a float32 rstd or scale comes near the ends of the range, or a deviation of such a line: one of a line of
+# n is at most sqrt(n) / rstd.
+cdef double SMALLEST_RSTD = 2.0 ** -108
 cdef double LARGEST_RSTD = 2.0 ** 120
 
 
@@ -181,9 +182,13 @@ cdef inline Coefficients coefficients(
 
 cdef inline bint are_applied(bint single, double rstd, double scale) noexcept nogil:
     """Whether vectors of float32 or float64 apply these, `scale` being rstd times a weight; without branches."""
+    cdef double size = fabs(scale)
     if single:
-        return (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (scale >= -LARGEST_RSTD) & (scale <= LARGEST_RSTD)
-    return fabs(scale) != INFINITY  # of which there are no two parts
+        return (
+            (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (size <= LARGEST_RSTD)
+            & ((size >= SMALLEST_RSTD) | (size == 0.0))
+        )
+    return size != INFINITY  # of which there are no two parts
 
 
 cdef inline bint is_wide(const lanes* like, double rstd, double scale) noexcept nogil:

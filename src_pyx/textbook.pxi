@@ -103,7 +103,7 @@ cdef inline void welford(const real* x, Line* line) noexcept nogil:
         count += w
         delta = r(x[i] - mean, half)
         weighted = r(w * delta, half)
-        mean = r(mean + over(weighted, count if count != 0.0 else 1.0, half), half)
+        mean = r(mean + over(delta, (count if count != 0.0 else 1.0) / w, half), half)
         m2 = r(m2 + r(weighted * r(x[i] - mean, half), half), half)
     line.mean, line.m2 = mean, m2
 

@@ -65,6 +65,35 @@ def test_the_format_of_a_figure_is_checked_at_once(command: list[str], capsys: p
     assert "expected a file that ends in .png or .svg, got 'figure.txt'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["demo"], ["bench", "--no-peers"], ["stability"]])
+def test_a_backend_that_serves_no_array_here_is_a_message(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fastnorm.config(backend="cuda"):
+        fastnorm.warm()
+        assert main([*command, "--quick"]) == 2
+    assert "the cuda backend serves no array in host memory" in capsys.readouterr().err
+
+
+def test_more_threads_than_there_can_be_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--threads", "99999999999"])
+    assert "argument --threads: expected at most" in capsys.readouterr().err
+
+
+def test_what_an_encoding_cannot_write_is_written_otherwise(tmp_path: Path) -> None:
+    done = python(START.format(["info"]), PYTHONIOENCODING="ascii", FASTNORM_CACHE_DIR=str(tmp_path / "caf\u00e9"))
+    assert done.returncode == 0, done.stderr
+    assert r"caf\xe9" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes the output")
+def test_a_closed_output_is_no_error() -> None:
+    code = "import sys; sys.stdout = None\n" + START.format(["info"])
+    done = python(code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_explain_names_itself_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "batch_norm", "5"]) == 2
     message = "fastnorm explain: shape must have at least 2 dimensions for batch_norm, got (5,)\n"

@@ -140,8 +140,46 @@ def test_without_a_writable_directory_the_command_says_so(
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("FASTNORM_CACHE_DIR", str(blocked))
+    monkeypatch.setattr(tune, "measure", None)  # it is said before anything is measured
     assert main(["tune"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+    assert main(["tune", "--reset"]) == 2
+    assert "cannot be removed" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="nothing is forbidden here")
+def test_a_folder_that_nobody_may_look_into_is_none(tmp_path: Path) -> None:
+    forbidden = tmp_path / "private"
+    forbidden.mkdir(mode=0)
+    code = "from fastnorm import tuning; print(tuning.TUNED == tuning.Tuned(), tuning.TUNED_FROM)"
+    assert output(code, FASTNORM_CACHE_DIR=str(forbidden / "fastnorm")) == "True None"
+
+
+@pytest.mark.parametrize("error", ["PermissionError", "NotADirectoryError"])
+def test_what_cannot_be_looked_at_is_as_if_it_were_not_there(error: str, tmp_path: Path) -> None:
+    code = f"""
+import pathlib
+def is_dir(path): raise {error}
+pathlib.Path.is_dir = is_dir
+import numpy as np, fastnorm
+print(fastnorm.layer_norm(np.float32([1, 3])).round(3))
+"""
+    assert output(code, FASTNORM_CACHE_DIR=str(tmp_path)) == "[-1.  1.]"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="homes are found in another way")
+def test_a_user_without_a_home_has_a_cache_elsewhere() -> None:
+    code = """
+import pathlib
+def home(): raise RuntimeError("Could not determine home directory.")
+pathlib.Path.home = home
+import os
+for name in ("FASTNORM_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"): os.environ.pop(name, None)
+import numpy as np, fastnorm
+print(fastnorm.layer_norm(np.float32([1, 3])).round(3))
+print(fastnorm.settings.cache_directory().name == f"fastnorm-{os.getuid()}")
+"""
+    assert output(code) == "[-1.  1.]\nTrue"
 
 
 def test_new_processes_dispatch_as_tuned(cache: Path) -> None:
@@ -161,6 +199,7 @@ print(fastnorm.explain("layer_norm", (2, 5)).backend, fastnorm.explain("layer_no
         {},
         {"thresholds": thresholds(serial_elements=-1)},
         {"thresholds": thresholds(serial_elements="many")},
+        {"thresholds": thresholds(serial_elements=10**30)},
         {"thresholds": thresholds(small=("cython",))},
         {"thresholds": thresholds(other=1)},
     ],

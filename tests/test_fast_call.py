@@ -48,7 +48,9 @@ def test_the_norms_for_plain_calls_are_among_them() -> None:
     norms |= {"weight_norm"}
     scalers = {"max_abs_scale", "min_max_scale", "standardize"}
     clips = {"clip_by_norm", "clip_by_global_norm", "clip_by_value"}
-    assert set(FIRST) == norms | scalers | clips | {"extrema", "moments"}
+    backward = {"group_norm", "instance_norm", "l2_normalize", "layer_norm", "pixel_norm", "rms_norm"}
+    backward = {f"{name}_backward" for name in backward}
+    assert set(FIRST) == norms | backward | scalers | clips | {"extrema", "moments"}
 
 
 @each
@@ -59,7 +61,7 @@ def test_name_signature_and_documentation_are_those_of_the_function(name: str) -
     assert inspect.isroutine(function)
     assert isinstance(function, Callable)
     assert inspect.signature(function) == inspect.signature(inspect.unwrap(function))
-    assert next(iter(inspect.signature(function).parameters)) in ("x", "v", "arrays")
+    assert next(iter(inspect.signature(function).parameters)) in ("x", "v", "arrays", "dy")
     assert repr(function).startswith(f"<function {name} at ")
     assert inspect.getdoc(function) in inspect.cleandoc(function.__doc__)
     assert "Parameters" in pydoc.render_doc(function)

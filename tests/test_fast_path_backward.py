@@ -219,6 +219,18 @@ def test_zeros_have_the_same_sign_where_a_weight_is_0(calls: list[bool], served:
     assert all(calls)
 
 
+def test_sums_of_zeros_have_no_sign(served: str) -> None:
+    dy, x = np.array([[[3.0, 1, 1], [1, 0, 0]]]), np.array([[[1.0, 2, 4], [1, 2, 4]]])
+    for op, options in (("instance_norm", {}), ("batch_norm", {"training": True}), ("layer_norm", {})):
+        for sign in (1, -1):
+            for kind in (np.float32, np.float64):
+                given = (sign * dy).astype(kind), x.astype(kind)
+                backward = getattr(fastnorm, f"{op}_backward")
+                found = backward(*given, eps=np.inf, **options)
+                general = backward(*given, eps=np.inf, **options, backend=served)
+                assert [part.tobytes() for part in found] == [part.tobytes() for part in general]
+
+
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_training_beyond_the_range_of_float32_goes_the_general_way(scale: float, calls: list[bool]) -> None:
     rng = np.random.default_rng(0)

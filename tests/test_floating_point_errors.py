@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import BACKWARD_CASES, CASES, Case, build, build_backward
-from variants import serving
+from variants import serving, why_not
 
 import fastnorm
 from fastnorm import nn
@@ -78,6 +78,26 @@ def test_backward_passes_raise_none(case: Case, of: str, kind: str, served: str)
     for backend in {serving(case.op, served), "reference"}:
         with fastnorm.config(backend=backend):
             assert_quiet(lambda: function(**given, **kwargs))
+
+
+def test_gradients_that_float16_cannot_hold_raise_none(served: str) -> None:
+    dy, x = np.float16([[[1e-7, 1, 2]]]), np.float16([[[1, 2, 3]]])
+    for op in ("layer_norm", "instance_norm", "rms_norm"):
+        assert_quiet(lambda op=op: getattr(fastnorm, f"{op}_backward")(dy, x, eps=1e30))
+
+
+@pytest.mark.parametrize("backend", [None, "cython", "numba", "reference"])
+def test_infinite_weights_and_factors_raise_none(backend: str | None) -> None:
+    if backend is not None and (reason := why_not(backend)):
+        pytest.skip(f"{backend}: {reason}")
+    row, image = np.float32([[[1, 2]]]), np.uint8([[[0, 255]]])
+    assert_quiet(lambda: fastnorm.instance_norm(row, [np.inf], eps=float("inf"), backend=backend))
+    assert_quiet(lambda: fastnorm.instance_norm(row, weights=np.full(2, 1e308), backend=backend))
+    for std in (1e-5, 1e-43):
+        assert_quiet(lambda std=std: fastnorm.normalize_image(image, [0, 0], [std, std], backend=backend))
+        assert_quiet(
+            lambda std=std: fastnorm.normalize_image(image, [0, 0], [std, std], dtype="float16", backend=backend)
+        )
 
 
 @each_kind

@@ -154,6 +154,22 @@ def test_float32_data_stay_float32_unless_asked(results: lab.Results) -> None:
     assert [row.dtype for row in both.rows] == ["float32", "float64"]
 
 
+def test_data_are_measured_in_their_own_dtype_however_quick() -> None:
+    half = lab.Dataset("half", np.float16([1.0, 2.0, 4.0]))
+    found = lab.run([half], algorithms=["auto"], peers=False, speed=False, curves=False, quick=True)
+    assert [row.dtype for row in found.rows] == ["float16"]
+    twice = lab.run([half], dtypes=["float16", "float16"], algorithms=["auto"], peers=False, speed=False, curves=False)
+    assert [row.dtype for row in twice.rows] == ["float16"]
+
+
+@pytest.mark.parametrize("certified", [None, Fraction(10) ** -300])
+def test_means_that_nearly_cancel_in_all_of_the_range(certified: Fraction | None) -> None:
+    for values in ([1e308, -1e308, 5e-324], [1e300, 2e300, 4e300]):
+        data = lab.Dataset("wide", np.array(values), certified, None if certified is None else Fraction(1))
+        (row, *_) = lab.run([data], algorithms=["auto"], peers=False, speed=False, curves=False).rows
+        assert 0.0 <= row.mean_ceiling <= 16.0
+
+
 def test_values_beyond_a_dtype_are_skipped_and_said() -> None:
     found = lab.run([lab.numacc("NumAcc4")], dtypes=["float16"], peers=False, speed=False, curves=False)
     assert found.rows == []

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fastnorm import lab
+from fastnorm import lab, nn
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -113,8 +113,11 @@ def test_arrays_and_tables_load(tmp_path: pathlib.Path) -> None:
         ("x.npz", b"no archive", "not an archive"),
         ("x.csv", b"", "the table is empty"),
         ("x.csv", b"a,b\nx,y\n", "no column of numbers"),
-        ("x.csv", b"a,b\n1,2\n3\n", "row 3 has 1 columns, expected 2"),
-        ("x.csv", b"a\n1\nmissing\n", "column 'a' has no number in row 3: 'missing'"),
+        ("x.csv", b"a,b\n1,2\n3\n", "line 3 has 1 columns, expected 2"),
+        ("x.csv", b"a\n1\nmissing\n", "column 'a' has no number in line 3: 'missing'"),
+        ("x.csv", b"a\n\n1\n\nmissing\n", "column 'a' has no number in line 5: 'missing'"),
+        ("x.npy", b"\x93NUMPY\x01\x00\x17\x00{'descr': '<f8', 'shape': (9,", "not an array"),
+        ("x.dat", NIST.format(mean="1e999", count=3).encode(), "a number that float64 can hold"),
         ("x.csv", b"a\n1\nnan\n", "NaN or infinite"),
         ("x.csv", b"a\n1\n", "has 1 values, expected at least 2"),
     ],
@@ -125,6 +128,20 @@ def test_unreadable_files_say_why_and_which(tmp_path: pathlib.Path, name: str, c
     with pytest.raises(ValueError, match=message) as raised:
         lab.load(path)
     assert str(path) in str(raised.value)
+
+
+def test_an_archive_that_lost_some_bytes_says_so(tmp_path: pathlib.Path) -> None:
+    """Its index then points before the file, which the system takes for a wrong argument."""
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.arange(9.0), b=np.arange(99.0))
+    whole = path.read_bytes()
+    for start in range(0, 60, 4):
+        path.write_bytes(whole[:start] + whole[start + 8 :])
+        for load in (lab.load, nn.load):
+            with pytest.raises(ValueError, match=r"x\.npz"):
+                load(path)
+    with pytest.raises(FileNotFoundError):
+        nn.load(tmp_path / "other.npz")
 
 
 def test_arrays_of_other_things_are_rejected(tmp_path: pathlib.Path) -> None:

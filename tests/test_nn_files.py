@@ -153,6 +153,36 @@ class Trap:
         return Path.write_text, (self.target, "sprung")
 
 
+def test_a_file_is_replaced_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nn.save({"a": np.arange(3)}, path)
+    path.chmod(0o640)
+    kept = path.read_bytes()
+
+    def full(self: Path, content: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(content[:5])
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            nn.save({"a": np.arange(4)}, path)
+    assert path.read_bytes() == kept
+    assert list(path.parent.iterdir()) == [path]
+    link = path.with_name(f"link{path.suffix}")
+    link.symlink_to(path.name)
+    nn.save({"a": np.arange(5)}, link)
+    assert link.is_symlink()
+    assert nn.load(path)["a"].size == 5
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_names_that_no_file_can_hold(path: Path) -> None:
+    with pytest.raises(ValueError, match=r"save: '\\ud800' is no name"):
+        nn.save({"\ud800": np.arange(3)}, path)
+    assert not path.exists()
+
+
 def test_pickles_and_damaged_files_are_refused(path: Path, tmp_path: Path) -> None:
     target = tmp_path / "sprung"
     nn.save(nn.LayerNorm(500), path)

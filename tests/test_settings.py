@@ -26,8 +26,9 @@ def _restore_threads() -> object:
 
 
 def test_set_num_threads() -> None:
-    for threads in (1, 3, 64):
+    for threads in (1, 3, 64, np.int64(2)):
         fastnorm.set_num_threads(threads)
+        assert type(fastnorm.get_num_threads()) is int
         assert fastnorm.get_num_threads() == threads
         assert configuration()["settings"]["num_threads"] == threads
         fastnorm.layer_norm(np.ones((300, 400), np.float32))

@@ -128,6 +128,36 @@ def test_a_line_of_nothing_but_infinities_raises_no_warning(value: float, backen
     np.testing.assert_array_equal(high, low)
 
 
+def test_centres_and_deviations_at_the_ends_of_float32(backend: str) -> None:
+    chosen = {"backend": backend}
+    far = np.full((1, 10**6), -3e38, np.float32)
+    far[0, 5] = 3e38
+    expected = (10**6 - 1) / np.sqrt(10**6 - 1)
+    assert fastnorm.layer_norm(far, eps=0, **chosen)[0, 5] == pytest.approx(expected, rel=1e-6)
+    column = np.float32([[3e38], [1e38]])
+    y = fastnorm.batch_norm(column, np.float32([-3e38]), np.float32([3e38]), **chosen)
+    np.testing.assert_allclose(y, (column.astype(float) + 3e38) / np.sqrt(3e38), rtol=1e-6)
+    np.testing.assert_array_equal(fastnorm.normalize(column, [np.inf], [1.0], **chosen), [[-np.inf], [-np.inf]])
+    y = fastnorm.normalize(column, [1e39], [1e72], **chosen)
+    np.testing.assert_allclose(y, [[-700], [-900]], rtol=1e-6)
+    counted = np.float32([[[-3e38, -2.98e38, 3e38]]])
+    y = fastnorm.instance_norm(counted, where=[[[True, True, False]]], eps=0, **chosen)
+    np.testing.assert_allclose(y, [[[-1, 1, 599]]], rtol=1e-5)
+    mixture = [0.0, 0.0, 40.0]
+    given = mixture, mixture, None, None, np.float32([-3e38]), np.float32([1e38])
+    pair = np.float32([[[3e38, 2.9e38]]])
+    y = fastnorm.switchable_norm(pair, *given, **chosen)
+    np.testing.assert_allclose(y, fastnorm.switchable_norm(pair.astype(float), *given, **chosen), rtol=1e-5)
+
+
+def test_small_weights_of_large_lines(backend: str) -> None:
+    y = fastnorm.weight_norm(np.float32([[1e25, 2e25]]), np.float32([1e-20]), backend=backend)
+    np.testing.assert_allclose(y, np.array([[1, 2]]) / np.sqrt(5) * 1e-20, rtol=1e-6)
+    x = np.float32([[[1, 2, 3, 4]]]) * np.float32(1e30)
+    y = fastnorm.instance_norm(x, np.float32([1e-20]), backend=backend)
+    np.testing.assert_allclose(y, np.array([[[-1.5, -0.5, 0.5, 1.5]]]) / np.sqrt(1.25) * 1e-20, rtol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e30, -1e30, 1e-30, 1e37, 1e-37, 1e-40])
 @each_norm
 def test_float32_data_near_the_ends_of_the_range_are_normalised_as_any_other(

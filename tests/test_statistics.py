@@ -286,7 +286,17 @@ def test_errors_of_the_state_leave_it_as_it_was() -> None:
     for bad in ({"axis": 1.5}, {"axis": "0"}, {"dtype": "i4"}, {"dtype": complex}):
         with pytest.raises(TypeError, match="Welford"):
             fastnorm.Welford(**bad)
-    for bad in (b"", b"FNW1", b"FNW2" + before[4:], before[:-1], before[:-8], before + bytes(8), before[:20]):
+    shapeless = before[:13] + b"\0" + before[14:]
+    for bad in (
+        b"",
+        b"FNW1",
+        b"FNW2" + before[4:],
+        before[:-1],
+        before[:-8],
+        before + bytes(8),
+        before[:20],
+        shapeless,
+    ):
         with pytest.raises(ValueError, match=r"Welford\.from_bytes"):
             fastnorm.Welford.from_bytes(bad)
 

@@ -95,6 +95,15 @@ def test_the_first_element_that_counts_is_the_shift(backend: str) -> None:
     np.testing.assert_array_equal(result.m2, [2.0])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_weighted_constants_have_no_variance(dtype: str, backend: str) -> None:
+    x = np.repeat(np.random.default_rng(0).uniform(1, 1000, (300, 1)).astype(dtype), 5, axis=1)
+    counts = np.array([3.0, 7, 0, 1, 0.3])
+    found = fastnorm.moments(x, axis=1, weights=counts, algorithm="welford", backend=backend)
+    np.testing.assert_array_equal(found.m2, np.zeros(300))
+    np.testing.assert_array_equal(found.mean, x[:, 0].astype(np.float64))
+
+
 # Weights of both kinds
 
 

@@ -265,12 +265,13 @@ class Cython(Reference):
 
     def image(self, x: Array, y: Array, planar: bool, mean: Array, scale: Array) -> None:
         channels = x.shape[2]
-        centre = mean.reshape(-1, channels).astype(np.float32)
-        factor = scale.reshape(-1, channels)
-        shift = (centre - mean.reshape(-1, channels)) * factor
         # For whole vectors of pixels, and so that the largest fits what the kernel has on its desk.
         repeats = 1 if planar else max(1, self._kernels.IMAGE_COEFFICIENTS // channels)
-        parts = (np.tile(part.astype(np.float32), repeats) for part in (centre, factor, shift))
+        with np.errstate(all="ignore"):
+            centre = mean.reshape(-1, channels).astype(np.float32)
+            factor = scale.reshape(-1, channels)
+            shift = (centre - mean.reshape(-1, channels)) * factor
+            parts = [np.tile(part.astype(np.float32), repeats) for part in (centre, factor, shift)]
         self._kernels.image(x, y, planar, *parts, self._threads_for(x))
 
     def image_statistics(self, x: Array) -> tuple[Array, Array]:

@@ -170,12 +170,10 @@ class Reference:
         number = np.arange(outer * inner * segments) % weight.size
         parts = (outer * segments, reduce // segments, inner)
         split = (outer * segments, inner)
-        coefficients = Affine(
-            np.repeat(stats.hi, segments, axis=0),
-            np.repeat(stats.lo, segments, axis=0),
-            np.repeat(rstd, segments, axis=0) * weight.astype(np.float64)[number].reshape(split),
-            bias.astype(np.float64)[number].reshape(split),
-        )
+        with np.errstate(all="ignore"):
+            scale = np.repeat(rstd, segments, axis=0) * weight.astype(np.float64)[number].reshape(split)
+        hi, lo = (np.repeat(part, segments, axis=0) for part in (stats.hi, stats.lo))
+        coefficients = Affine(hi, lo, scale, bias.astype(np.float64)[number].reshape(split))
         result = np.empty(parts, y.dtype)
         self.affine(x.reshape(parts), result, coefficients)
         np.copyto(y, result.reshape(y.shape))
@@ -272,9 +270,9 @@ class Reference:
         channels count alike. What counts 0 may be NaN; mean and m2 of nothing are 0.
         """
         x, weights = _channel_lines(last, x, weights)
-        totals = weights.sum(axis=2)
-        totals = np.where(totals == 0, 1.0, totals)
         with np.errstate(all="ignore"):
+            totals = weights.sum(axis=2)
+            totals = np.where(totals == 0, 1.0, totals)
             deviations = np.where(weights == 0, 0.0, x)
             hi = (weights * deviations).sum(axis=2) / totals
             deviations = np.where(weights == 0, 0.0, deviations - hi[..., np.newaxis])
@@ -344,8 +342,9 @@ class Reference:
 
         y is (images, channels, pixels) if `planar`.
         """
-        result = (x - mean.reshape(-1, 1, x.shape[2])) * scale.reshape(-1, 1, x.shape[2])
-        np.copyto(y, result.transpose(0, 2, 1) if planar else result, casting="unsafe")
+        with np.errstate(all="ignore"):
+            result = (x - mean.reshape(-1, 1, x.shape[2])) * scale.reshape(-1, 1, x.shape[2])
+            np.copyto(y, result.transpose(0, 2, 1) if planar else result, casting="unsafe")
 
     def image_statistics(self, x: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation of each channel of bytes (images, pixels, channels), (images, C)."""

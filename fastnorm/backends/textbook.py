@@ -48,9 +48,8 @@ def welford(x: Array, weights: Array | None) -> Result:
         w = x.dtype.type(1) if weights is None else weights[..., i]
         count = count + w
         delta = x[..., i] - mean
-        weighted = w * delta
-        mean = mean + _over(weighted, np.where(count == 0, 1, count))
-        m2 = m2 + weighted * (x[..., i] - mean)
+        mean = mean + _over(delta, np.where(count == 0, 1, count) / w)  # the first one becomes the mean as it is
+        m2 = m2 + w * delta * (x[..., i] - mean)
     return mean, m2
 
 

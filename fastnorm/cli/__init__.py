@@ -1,5 +1,6 @@
 """The command line, ``fastnorm``."""
 
+import io
 import os
 import sys
 
@@ -12,13 +13,19 @@ def start() -> int:
     Returns
     -------
     int
-        The exit status: that of the command; 2 for a wrong environment variable, 1 if the output cannot be written.
+        The exit status: that of the command; 2 for a wrong environment variable, 1 if the output cannot be written, 130
+        if it was interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every encoding has a micro sign
     try:
         from fastnorm.cli.main import main  # the import reads the environment
 
         status = main()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # else it was closed
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         _leave_stdout()
         return 1
@@ -38,4 +45,6 @@ def start() -> int:
 
 def _leave_stdout() -> None:
     """Have what is left in its buffer go nowhere when the interpreter ends."""
+    if sys.stdout is None:
+        return
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

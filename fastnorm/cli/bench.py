@@ -15,11 +15,18 @@ from fastnorm.cli.benchmark.results import Results
 from fastnorm.cli.drawing import figure_file, why_not_drawn, write_figure
 from fastnorm.cli.printing import WIDTH, fail, plural, print_machine, print_sentences, print_table
 from fastnorm.cli.progress import progress_bar
+from fastnorm.settings import MOST_THREADS
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    if _positive(text) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {MOST_THREADS}, got {text!r}")
     return int(text)
 
 
@@ -36,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"these alone, of {', '.join(PEERS)}; default: those installed",
     )
     peers.add_argument("--no-peers", action="store_true", help="leave other libraries out")
-    parser.add_argument("--threads", type=_positive, help="for every library; default: as many as fastnorm uses")
+    parser.add_argument("--threads", type=_threads, help="for every library; default: as many as fastnorm uses")
     parser.add_argument("--rounds", type=_positive, help="timings of each cell and library; default: 5")
     parser.add_argument("--plot", type=figure_file, metavar="FILE.png", help="draw the result as well, .png or .svg")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, times in seconds")

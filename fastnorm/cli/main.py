@@ -14,6 +14,7 @@ from dataclasses import asdict
 import fastnorm
 from fastnorm.cli import bench, demo, stability, tune
 from fastnorm.cli.printing import fail
+from fastnorm.settings import current
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = _parser().parse_args(argv)
+    if arguments.command in ("demo", "bench", "stability") and current().backend == "cuda":
+        return fail(arguments.command, "the cuda backend serves no array in host memory", 2)
     status: int = arguments.run(arguments)
     return status
 

@@ -257,9 +257,15 @@ def run(arguments: argparse.Namespace) -> int:
         The exit status: 2 where the cache directory cannot be written.
     """
     path = tuning.tuned_file()
-    if arguments.reset:
+    try:
         existed = path.exists()
-        path.unlink(missing_ok=True)
+        if arguments.reset:
+            path.unlink(missing_ok=True)
+        elif not arguments.dry_run:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return fail("tune", f"{path} cannot be {'removed' if arguments.reset else 'written'}: {error}", 2)
+    if arguments.reset:
         if arguments.json:
             print(json.dumps({"file": str(path), "existed": existed}))
         else:
@@ -278,7 +284,6 @@ def run(arguments: argparse.Namespace) -> int:
         print("" if arguments.json else "; nothing kept")
         return 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(kept, indent=2), encoding="utf-8")
     except OSError as error:
         print(file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -15,7 +16,7 @@ import fastnorm
 from fastnorm.inspection import configuration
 from fastnorm.lab import datasets, layer_norms, sweeps
 from fastnorm.lab.datasets import Dataset
-from fastnorm.lab.exact import ExactMoments, exact_moments
+from fastnorm.lab.exact import ExactMoments, as_float, exact_moments
 from fastnorm.lab.peers import LAYER_NORM_PEERS, VARIANCE_PEERS, Peer, installed, versions
 from fastnorm.lab.results import Results, Row, Score
 from fastnorm.lab.scores import all_digits, log_relative_error, units_in_last_place
@@ -121,7 +122,10 @@ def run(
     """
     _check("algorithms", algorithms, ALGORITHMS)
     _check("dtypes", dtypes or (), DTYPES)
-    chosen = dtypes or (DTYPES[1:] if quick else DTYPES)
+    chosen = list(dict.fromkeys(dtypes or (DTYPES[1:] if quick else DTYPES)))
+    if data is not None and dtypes is None:  # in its own, at the least
+        own = {dataset.values.dtype.name for dataset in data}
+        chosen = [dtype for dtype in DTYPES if dtype in chosen or dtype in own]
     report = progress or _silent
     report(0, 1, "importing peers")
     candidates = {peer.name: peer for peer in (*VARIANCE_PEERS, *LAYER_NORM_PEERS)} if peers else {}
@@ -133,7 +137,7 @@ def run(
         peers=[peer.name for peer in variance],
         layer_norm_peers=[peer.name for peer in normalizing],
         missing=[name for name in candidates if name not in present],
-        dtypes=list(chosen),
+        dtypes=chosen,
         timed_count=TIMED_COUNT,
         timed_shape=TIMED_SHAPE,
         kappa_count=FAMILY_COUNT,
@@ -216,7 +220,8 @@ def _calls(results: Results, x: Array, peers: list[Peer]) -> dict[str, Callable[
 def _measure(results: Results, dataset: Dataset, dtype: str, peers: list[Peer]) -> None:
     x = np.ascontiguousarray(dataset.values, dtype)
     if not np.isfinite(x).all():
-        results.skipped.append(f"{dataset.name} in {dtype}: values beyond its range")
+        reason = "values beyond its range" if np.isfinite(dataset.values).all() else "NaN or infinite values"
+        results.skipped.append(f"{dataset.name} in {dtype}: {reason}")
         return
     exact = exact_moments(x)
     found = {name: tuple(map(float, call())) for name, call in _calls(results, x, peers).items()}
@@ -251,7 +256,7 @@ def _mean_ceiling(x: Array, mean: Fraction, full: float) -> float:
     if mean == 0 or largest == 0:
         return full
     magnitude = Fraction(float(np.abs(x / x.dtype.type(largest)).mean(dtype=np.float64))) * Fraction(largest)
-    return min(full, max(0.0, full - math.log10(max(1.0, float(magnitude / abs(mean))))))
+    return min(full, max(0.0, full - math.log10(max(1.0, as_float(magnitude / abs(mean))))))
 
 
 def _ceilings(dataset: Dataset, exact: ExactMoments) -> tuple[float, float] | None:
@@ -265,7 +270,7 @@ def _ceilings(dataset: Dataset, exact: ExactMoments) -> tuple[float, float] | No
 
     def digits(stored: Fraction, certified: Fraction) -> float:
         error = abs(stored / certified - 1) if certified else abs(stored)
-        return full if not error else min(full, max(0.0, -math.log10(error)))
+        return full if not error else min(full, max(0.0, -math.log10(max(as_float(error), sys.float_info.min))))
 
     return digits(exact.mean, mean), digits(exact.sd, sd)
 

@@ -4,8 +4,6 @@ import csv
 import itertools
 import pathlib
 import re
-import zipfile
-import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -13,13 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnorm.files import readable
 from fastnorm.lab.datasets import Dataset
-
-# What NumPy and zipfile raise for files that are not, or no longer, what their name says.
-_DAMAGED = (
-    ValueError, TypeError, AttributeError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError,
-    OverflowError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
@@ -90,39 +83,37 @@ def _read_nist(path: pathlib.Path) -> list[Dataset]:
         Dataset(
             named[1] if named else path.stem,
             np.array([float(text) for text in texts]),
-            _certified(head, "Sample Mean"),
-            _certified(head, "Sample Standard Deviation"),
+            _certified(path, head, "Sample Mean"),
+            _certified(path, head, "Sample Standard Deviation"),
             "NIST StRD",
         )
     ]
 
 
-def _certified(head: str, label: str) -> Fraction | None:
+def _certified(path: pathlib.Path, head: str, label: str) -> Fraction | None:
     found = re.search(rf"^\s*{label}.*:\s*({_NUMBER})", head, re.MULTILINE)
     if found is None:
         return None
     nearest = float(found[1])  # a fraction of 1e999999999 would have as many digits
     if not np.isfinite(nearest):
-        raise ValueError(f"{label}: expected a number that float64 can hold, got {found[1]}")
+        raise ValueError(f"{path}: {label}: expected a number that float64 can hold, got {found[1]}")
     return Fraction(found[1]) if nearest else Fraction(0)
 
 
 def _read_array(path: pathlib.Path) -> list[Dataset]:
-    try:
+    with readable(f"{path}: not an array that NumPy can read"):
         array = np.load(path, allow_pickle=False)
-    except _DAMAGED as error:
-        raise ValueError(f"{path}: not an array that NumPy can read: {error}") from None
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: not an array but an archive: its name should end in .npz")
     return [Dataset(path.stem, _floats(array, str(path)), description=f"{path.name}, {array.dtype}")]
 
 
 def _read_archive(path: pathlib.Path) -> list[Dataset]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except _DAMAGED as error:
-        raise ValueError(f"{path}: not an archive of arrays that NumPy can read: {error}") from None
+    with (
+        readable(f"{path}: not an archive of arrays that NumPy can read"),
+        np.load(path, allow_pickle=False) as archive,
+    ):
+        arrays = dict(archive)
     arrays = {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
     if not arrays:
         raise ValueError(f"{path}: the archive has no arrays")
@@ -142,13 +133,15 @@ def _floats(array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
 def _read_table(path: pathlib.Path) -> list[Dataset]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
+            reader = csv.reader(file)
+            numbered = [(reader.line_num, line) for line in reader if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a table of comma-separated values: {error}") from None
-    if not lines:
+    if not numbered:
         raise ValueError(f"{path}: the table is empty")
-    if short := next((number for number, line in enumerate(lines, 1) if len(line) != len(lines[0])), None):
-        raise ValueError(f"{path}: row {short} has {len(lines[short - 1])} columns, expected {len(lines[0])}")
+    lines = [line for _, line in numbered]
+    if short := next(((number, line) for number, line in numbered if len(line) != len(lines[0])), None):
+        raise ValueError(f"{path}: line {short[0]} has {len(short[1])} columns, expected {len(lines[0])}")
     named = not any(_is_number(text) for text in lines[0])
     names = lines[0] if named else [f"column {number}" for number in range(1, len(lines[0]) + 1)]
     found = []
@@ -158,7 +151,8 @@ def _read_table(path: pathlib.Path) -> list[Dataset]:
             continue  # a column of words
         if not all(numbers):
             row = numbers.index(False)
-            raise ValueError(f"{path}: column {name.strip()!r} has no number in row {row + named + 1}: {column[row]!r}")
+            line = numbered[row + named][0]
+            raise ValueError(f"{path}: column {name.strip()!r} has no number in line {line}: {column[row]!r}")
         values = np.array([float(text) for text in column])
         found.append(Dataset(f"{path.stem}: {name.strip()}", values, description=path.name))
     if not found:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import calls
+from fastnorm.files import readable
 from fastnorm.nn.layer import Layer
 from fastnorm.nn.tensors import as_numpy
 
 Array = npt.NDArray[Any]
 
-# What zipfile, zlib and NumPy raise where a file is no archive of arrays, or a damaged one.
 _RESERVED = "__metadata__"  # in .safetensors
-_DAMAGED = (
-    ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError, OverflowError, zipfile.BadZipFile,
-    zlib.error,
-)  # fmt: skip
 
 
 def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.PathLike[str]) -> None:
@@ -45,8 +41,10 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
     ValueError
         `path` has another ending, two arrays have one name, .npz cannot tell a name with a NUL in it, or bfloat16, or
         .safetensors has another use for a name ("__metadata__").
+    OSError
+        The file cannot be written. After an error an existing one is as it was.
     ImportError
-        The package for .safetensors is not installed. After an error nothing has been written.
+        The package for .safetensors is not installed.
 
     Examples
     --------
@@ -62,10 +60,26 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
     for name, array in _named(state):
         if name in arrays:
             raise ValueError(f"save: two arrays are named {name!r}")
+        if not _is_text(name):
+            raise ValueError(f"save: {name!r} is no name that a file can hold")
         arrays[name] = array
     if suffix != ".npz" and _RESERVED in arrays:
         raise ValueError(f"save: .safetensors has another use for the name {_RESERVED!r}")
-    target.write_bytes(_npz(arrays) if suffix == ".npz" else _safetensors("save").numpy.save(arrays))
+    _replace(target, _npz(arrays) if suffix == ".npz" else _safetensors("save").numpy.save(arrays))
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Write a file whole, or leave what was there as it was."""
+    whole = Path(os.path.realpath(target))  # not the link to it
+    part = whole.with_name(f"{whole.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        if whole.exists():
+            shutil.copymode(whole, part)
+        part.replace(whole)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -103,17 +117,14 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
     """
     source, suffix = _checked_path(path, "load")
     if suffix == ".npz":
-        with source.open("rb") as file:
-            try:
-                if not zipfile.is_zipfile(file):  # NumPy would take it for something else
-                    raise ValueError("no zip archive")
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as archive:
-                    # By member: an array "x" hides one that is named "x.npy".
-                    members = ((member.removesuffix(".npy"), archive[member]) for member in archive.zip.namelist())
-                    return {name: _number_array(name, value) for name, value in members}
-            except _DAMAGED as error:
-                raise ValueError(f"load: {source} is not a readable .npz file: {error}") from error
+        with source.open("rb") as file, readable(f"load: {source} is not a readable .npz file"):
+            if not zipfile.is_zipfile(file):  # NumPy would take it for something else
+                raise ValueError("no zip archive")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                # By member: an array "x" hides one that is named "x.npy".
+                members = ((member.removesuffix(".npy"), archive[member]) for member in archive.zip.namelist())
+                return {name: _number_array(name, value) for name, value in members}
     safetensors = _safetensors("load")
     try:
         with safetensors.safe_open(source, framework="np") as tensors:
@@ -138,6 +149,14 @@ def _checked_path(path: str | os.PathLike[str], function: str) -> tuple[Path, st
     if checked.suffix not in (".npz", ".safetensors"):
         raise ValueError(f"{function}: path must end in .npz or .safetensors, got {os.fspath(path)!r}")
     return checked, checked.suffix
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+    return True
 
 
 def _named(state: Layer | Mapping[str, Layer | npt.ArrayLike]) -> Iterator[tuple[str, Array]]:

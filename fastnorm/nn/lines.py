@@ -24,7 +24,9 @@ class LineLayer(Layer):
 
     def __init__(self, normalized_shape: int | Sequence[int], elementwise_affine: bool) -> None:
         super().__init__()
-        sizes = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        sizes: Sequence[Any] = (normalized_shape,)
+        if isinstance(normalized_shape, Sequence) and not isinstance(normalized_shape, (str, bytes)):
+            sizes = normalized_shape
         self.normalized_shape = tuple(
             arguments.integer(size, self._name, "normalized_shape", minimum=1) for size in sizes
         )

@@ -228,7 +228,7 @@ def _by_running(
     call, fusion = engine.fuse(call, addend, applied, return_residual)
     moments, rstd = as_moments(mean, var, rule.eps)
     if array.size:
-        engine.apply_channels(call, layout, moments, rstd, weight, bias, 1, fusion)
+        engine.apply_channels(call, layout, moments, rstd, weight, bias, 1, fusion, given=True)
     stats_shape = kept_shape(array.shape, (axis,))
     stats = Stats(mean.reshape(stats_shape), rstd.reshape(stats_shape)) if return_stats else None
     return engine.results(call, stats, return_residual)
@@ -303,11 +303,11 @@ def batch_norm_backward(
     if isinstance(eps, str):
         eps = left_open(eps, rules.eps, function, "eps")
     if dtype is None and backend is None and where is None and weights is None:
-        served = fast_path.batch_backward(
-            dy, x, weight, mean, rstd, running_mean, running_var, channel_axis, eps, training, out
+        served: Gradients | None = fast_path.batch_backward(
+            dy, x, weight, mean, rstd, running_mean, running_var, channel_axis, eps, training, Gradients, out
         )
         if served is not None:
-            return Gradients(*served)
+            return served
     if is_device_array(x):
         from fastnorm.device_norms import gradients as on_device  # imports Numba
 

@@ -94,7 +94,7 @@ def normalize(
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
     moments, rstd = as_moments(mean, var, least)
     if array.size:
-        engine.apply_channels(call, unbatched_layout(array.shape, axis), moments, rstd, weight, bias, 1)
+        engine.apply_channels(call, unbatched_layout(array.shape, axis), moments, rstd, weight, bias, 1, given=True)
     result = call.finish()
     if not return_stats:
         return result

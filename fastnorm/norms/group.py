@@ -13,7 +13,7 @@ from fastnorm import arguments, calls, engine, gradients
 from fastnorm.activations import activation_code, check_activation
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.fast_path import fast_path, plain_calls_by
+from fastnorm.fast_path import plain_calls_by
 from fastnorm.gradients import Given, Gradients
 from fastnorm.norms import masked
 from fastnorm.plan import ChannelLayout, Plan, kept_shape, plan_channels, plan_groups_last, plan_reduction
@@ -215,10 +215,6 @@ def _groups_backward(
     mean: npt.ArrayLike | None, rstd: npt.ArrayLike | None, channel_axis: int, eps: float, out: Array | None,
     dtype: npt.DTypeLike | None, backend: str | None, where: npt.ArrayLike | None, weights: npt.ArrayLike | None,
 ) -> Gradients:  # fmt: skip
-    if dtype is None and backend is None and where is None and weights is None:
-        served = fast_path.groups_backward(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, out)
-        if served is not None:
-            return Gradients(*served)
     if is_device_array(x):
         from fastnorm.device_norms import gradients as on_device  # imports Numba
 
@@ -248,6 +244,9 @@ def _groups_backward(
     return gradients.finish(call, found, weight)
 
 
+@plain_calls_by(
+    "groups_backward", "dy", "x", "num_groups", "weight", "mean", "rstd", "channel_axis", "eps", Gradients, "out"
+)
 def group_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -310,6 +309,7 @@ def group_norm_backward(
     )
 
 
+@plain_calls_by("instances_backward", "dy", "x", "weight", "mean", "rstd", "channel_axis", "eps", Gradients, "out")
 def instance_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,

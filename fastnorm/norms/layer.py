@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments
 from fastnorm.activations import activation_code
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.fast_path import VARIANCE, fast_path, plain_calls_by
+from fastnorm.fast_path import VARIANCE, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.norms.lines import lines_backward, normalize_lines
 from fastnorm.recipe import Rule
@@ -103,6 +103,9 @@ def layer_norm(
     )  # fmt: skip
 
 
+@plain_calls_by(
+    "lines_backward", "dy", "x", "weight", "mean", "rstd", "axis", "eps", VARIANCE, False, False, 2, Gradients, "out"
+)  # fmt: skip
 def layer_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -161,9 +164,5 @@ def layer_norm_backward(
     >>> dx.round(4), dweight.round(4), dbias
     (array([[ 0.2041, -0.4082,  0.2041]]), array([-1.2247,  0.    ,  0.    ]), array([1., 0., 0.]))
     """
-    if dtype is None and backend is None:
-        found = fast_path.lines_backward(dy, x, weight, mean, rstd, axis, eps, VARIANCE, False, False, True, out)
-        if found is not None:
-            return Gradients(*found)
     rule = Rule(eps=arguments.number(eps, "layer_norm_backward", "eps", minimum=0))
     return lines_backward("layer_norm_backward", dy, x, weight, mean, rstd, axis, rule, out, dtype, backend)

@@ -23,7 +23,7 @@ from fastnorm.calls import Call
 from fastnorm.engine import Stats
 from fastnorm.gradients import ChannelSums, Given
 from fastnorm.plan import ChannelLayout, plan_channels
-from fastnorm.recipe import Fusion, Moments, Rule, fold, reciprocal_root
+from fastnorm.recipe import Fusion, Moments, Rule, fold, reciprocal_root, seen_from
 
 Array = npt.NDArray[Any]
 
@@ -115,7 +115,8 @@ def find_counted(
     if found.strides[axis] == 0 and x.size:  # what is the same in all channels is not repeated for them
         found = found[(slice(None),) * axis + (slice(1),)]
     view = _view(found, layout, items, found.shape[axis])
-    sums = _lines(view, layout).sum(axis=2)  # contiguous: the order does not depend on C
+    with np.errstate(all="ignore"):
+        sums = _lines(view, layout).sum(axis=2)  # contiguous: the order does not depend on C
     counts = np.broadcast_to(sums, (len(sums), layout.channels))
     return Counted(view, counts, layout, items, per_group or 1)
 
@@ -183,7 +184,7 @@ def normalize_channels(
     moments, totals, rstd = _statistics(call, counted, rule)
     hi, lo, scale = (counted.of_channels(part) for part in (moments.hi, moments.lo, rstd))
     layout, ndim = counted.layout, call.x.ndim
-    in_range = counted.of_channels(_usable(rstd, totals))
+    in_range = seen_from(hi, counted.of_channels(_usable(rstd, totals)))
     engine.apply(call, layout.apply_view(len(hi)), layout.order, fold(hi, lo, scale, weight, bias), in_range)
     if fusion is not None:
         call.backend.after(fusion, call.y)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls
 from fastnorm.device import dimensions, is_device_array
 from fastnorm.engine import ArrayOrStats
-from fastnorm.fast_path import SQUARES, fast_path, plain_calls_by
+from fastnorm.fast_path import SQUARES, plain_calls_by
 from fastnorm.norms.lines import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
 
@@ -112,6 +112,7 @@ def l2_normalize(
     return normalize_lines("l2_normalize", x, None, None, axis, rule, out, dtype, return_stats, backend)
 
 
+@plain_calls_by("pixels_backward", "dy", "x", "mean", "rstd", "channel_axis", "eps", "out")
 def pixel_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -151,19 +152,15 @@ def pixel_norm_backward(
     array([ 0.196, -0.028])
     """
     function = "pixel_norm_backward"
-    if dtype is None and backend is None and type(channel_axis) is int:
-        served = fast_path.lines_backward(
-            dy, x, None, mean, rstd, channel_axis, eps, SQUARES, False, False, False, out
-        )
-        if served is not None:
-            found: Array = served[0]
-            return found
     array = x if is_device_array(x) else calls.take(x, function)
     axis = arguments.axis_index(channel_axis, dimensions(array), function, "channel_axis")
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, function, "eps", minimum=0))
     return lines_backward(function, dy, array, None, mean, rstd, axis, rule, out, dtype, backend, False).dx
 
 
+@plain_calls_by(
+    "lines_backward", "dy", "x", None, "mean", "rstd", "axis", "eps", SQUARES, True, True, 0, None, "out"
+)  # fmt: skip
 def l2_normalize_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -205,11 +202,6 @@ def l2_normalize_backward(
     array([ 0.128, -0.096])
     """
     function = "l2_normalize_backward"
-    if dtype is None and backend is None:
-        served = fast_path.lines_backward(dy, x, None, mean, rstd, axis, eps, SQUARES, True, True, False, out)
-        if served is not None:
-            dx: Array = served[0]
-            return dx
     least = arguments.number(eps, function, "eps", minimum=0)
     rule = Rule(measure=Measure.SQUARES, eps=least, floor=True, summed=True)
     return lines_backward(function, dy, x, None, mean, rstd, axis, rule, out, dtype, backend, False).dx

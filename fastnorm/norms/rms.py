@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastnorm import arguments
 from fastnorm.activations import activation_code
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.fast_path import SQUARES, fast_path, plain_calls_by
+from fastnorm.fast_path import SQUARES, plain_calls_by
 from fastnorm.gradients import Gradients
 from fastnorm.norms.lines import lines_backward, normalize_lines
 from fastnorm.recipe import Measure, Rule
@@ -86,6 +86,9 @@ def rms_norm(
     )  # fmt: skip
 
 
+@plain_calls_by(
+    "lines_backward", "dy", "x", "weight", "mean", "rstd", "axis", "eps", SQUARES, False, False, 1, Gradients, "out"
+)  # fmt: skip
 def rms_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -129,10 +132,6 @@ def rms_norm_backward(
     >>> fastnorm.rms_norm_backward([1.0, 0.0], [3.0, 4.0], eps=0).dx.round(4)
     array([ 0.181 , -0.1358])
     """
-    if dtype is None and backend is None:
-        served = fast_path.lines_backward(dy, x, weight, mean, rstd, axis, eps, SQUARES, False, False, True, out)
-        if served is not None:
-            return Gradients(served[0], served[1], None)
     rule = Rule(measure=Measure.SQUARES, eps=arguments.number(eps, "rms_norm_backward", "eps", minimum=0))
     found = lines_backward("rms_norm_backward", dy, x, weight, mean, rstd, axis, rule, out, dtype, backend)
     return found._replace(dbias=None)

@@ -196,7 +196,7 @@ def switchable_norm(
 
     mixed = _mix(call, layout, (mean_mixture, var_mixture), least, given_mean, given_var)
     centre = Moments(mixed.mean, np.zeros_like(mixed.mean), mixed.var)
-    engine.apply_channels(call, layout, centre, mixed.rstd, weight, bias, 1)
+    engine.apply_channels(call, layout, centre, mixed.rstd, weight, bias, 1, given=True)
     result = call.finish()
     if training:
         seen = Moments(mixed.means[2], np.zeros(channels), mixed.variances[2] * (items * positions))

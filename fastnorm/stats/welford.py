@@ -142,6 +142,7 @@ class Welford:
             return flat.astype(self.dtype).reshape(shape)[()]
 
     @property
+    @np.errstate(all="ignore")
     def mean(self) -> Any:
         """The mean; NaN before the first batch."""
         return self._result(None if self._state is None else self._state.hi + self._state.lo)
@@ -152,6 +153,7 @@ class Welford:
         return self.variance()
 
     @property
+    @np.errstate(all="ignore")
     def std(self) -> Any:
         """The root of the biased variance; NaN before the first batch."""
         return self._result(None if self._state is None else np.sqrt(self._state.m2 / self._count))
@@ -228,9 +230,11 @@ class Welford:
             shape = struct.unpack_from(f"<{ndim}Q", data, struct.calcsize(layout))
             code = dtype.rstrip(b"\0").decode("ascii")
             result = cls(axis if has_axis else None, "bfloat16" if code == _BFLOAT16 else code)
+            if not has_shape and (ndim or count):
+                raise ValueError("Welford.from_bytes: these bytes are not a Welford state")
             if ndim > _MOST_DIMENSIONS or math.prod(size for size in shape if size) > sys.maxsize:
                 raise ValueError("Welford.from_bytes: these bytes are not a Welford state")
-        except (struct.error, TypeError, UnicodeDecodeError):
+        except (struct.error, TypeError, ValueError):
             raise ValueError("Welford.from_bytes: these bytes are not a Welford state") from None
         size = math.prod(shape) if count else 0
         rest = data[struct.calcsize(layout) + 8 * ndim :]

@@ -4,6 +4,8 @@
 cdef enum:
     INFER_ROWS = 128        # positions: with more, coefficients that are made once are a small part of the work
 
+cdef double LARGEST_CENTRE = 2.0 ** 102     # given: with a larger one x - centre may leave float32
+
 
 cdef inline void read_vector(
     const Vector* a, Py_ssize_t first, double value, double* numbers, Py_ssize_t length
@@ -35,7 +37,7 @@ cdef inline bint fold(
     for c in range(channels):
         rstd = 1.0 / sqrt(scale[c] + eps)
         factor = rstd * shift[c]
-        strange += not are_applied(single, rstd, factor)
+        strange += not are_applied(single, rstd, factor) or (single and fabs(hi[c]) > LARGEST_CENTRE)
         scale[c] = factor
     read_vector(&vectors[3], first, 0.0, shift, channels)
     return strange == 0

@@ -68,14 +68,17 @@ cdef object gradient_like(cnp.ndarray like, const double* values, int ndim, cnp.
     cdef Py_ssize_t length = cnp.PyArray_SIZE(result)
     cdef float* singles = <float*> cnp.PyArray_DATA(result)
     cdef Py_ssize_t i
+    cdef double* doubles = <double*> cnp.PyArray_DATA(result)
+    for i in range(length):  # + 0.0: NumPy's sums have no -0
+        if single:
+            singles[i] = <float> (values[i] + 0.0)
+        else:
+            doubles[i] = values[i] + 0.0
     if single:
-        for i in range(length):
-            singles[i] = <float> values[i]
         return result
-    memcpy(cnp.PyArray_DATA(result), values, length * sizeof(double))
     if cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT64:
         return result
-    with _numpy.errstate(over="ignore", invalid="ignore"):
+    with _numpy.errstate(all="ignore"):
         return (<object> result).astype((<object> like).dtype)
 
 
@@ -86,11 +89,18 @@ cdef inline void take_gradient(Work* w, cnp.ndarray dy, object dx) noexcept:
     w.y.data = cnp.PyArray_DATA(<cnp.ndarray> dx)
 
 
+cdef inline object gradients_in(object result_class, int parameters, object dx, object dweight, object dbias):
+    """What a backward pass returns: dx, if there are no parameters, or a class of it and the gradients of these."""
+    if parameters == 0:
+        return dx
+    return result_class(dx, dweight, dbias if parameters > 1 else None)
+
+
 def lines_backward(
     object dy, object x, object weight, object mean, object rstd, object axis, object eps, Measure measure, bint floor,
-    bint summed, bint parameters, object out
+    bint summed, int parameters, object result_class, object out
 ):
-    """The backward passes of `lines`: dx, and with `parameters` the gradients of weight and bias; or None."""
+    """The backward passes of `lines`, which have no `parameters`, 1, a weight, or 2, a bias too; or None."""
     cdef Py_ssize_t n, outer, units
     cdef int threads, axes, ndim
     cdef View view
@@ -108,7 +118,7 @@ def lines_backward(
         if axes < 0 or parameters or view.inner == 1:
             return None
         rule = Rule(measure, 1.0 if summed else view.n, eps, floor)
-        return side_by_side(dy, x, &view, &rule, 1, None, mean, rstd, ~axis_bit(axes), False, out)
+        return side_by_side(dy, x, &view, &rule, 1, None, mean, rstd, ~axis_bit(axes), 0, None, out)
     n = last_elements(x, axes)
     outer, weight = cnp.PyArray_SIZE(<cnp.ndarray> x) // n, converted(weight, x)
     if n == 1 or (3 * n > DESK and not is_plain(x)) or not weights_fit(x, weight, None, axes):
@@ -136,7 +146,7 @@ def lines_backward(
             w.mean = <double*> cnp.PyArray_DATA(<cnp.ndarray> mean)
     if not parameters:
         run(&w, threads)
-        return dx, None, None
+        return dx
     units = parts(outer, w.rows)
     sums = <double*> PyMem_Calloc(2 * units * n, sizeof(double))
     if not sums:
@@ -147,18 +157,48 @@ def lines_backward(
         add_rows(w.sums, units, n)
         add_rows(w.products, units, n)
         dims = cnp.PyArray_DIMS(<cnp.ndarray> x) + ndim - axes
-        return dx, gradient_like(like, w.products, axes, dims), gradient_like(like, w.sums, axes, dims)
+        return gradients_in(
+            result_class, parameters, dx, gradient_like(like, w.products, axes, dims),
+            gradient_like(like, w.sums, axes, dims) if parameters > 1 else None
+        )
     finally:
         PyMem_Free(sums)
 
 
+def pixels_backward(
+    object dy, object x, object mean, object rstd, object channel_axis, object eps, object out
+):
+    """The backward pass of `pixels`, or None."""
+    if not PyLong_CheckExact(channel_axis):
+        return None
+    return lines_backward(dy, x, None, mean, rstd, channel_axis, eps, SQUARES, False, False, 0, None, out)
+
+
 def groups_backward(
     object dy, object x, object num_groups, object weight, object mean, object rstd, object channel_axis, object eps,
+    object result_class, object out
+):
+    """The backward pass of `groups`, or None."""
+    if not PyLong_CheckExact(num_groups):
+        return None
+    return channels_gradients(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, result_class, out)
+
+
+def instances_backward(
+    object dy, object x, object weight, object mean, object rstd, object channel_axis, object eps, object result_class,
     object out
 ):
-    """The backward passes of `groups`: dx and the gradients of weight and bias; or None."""
+    """The backward pass of `instances`, or None."""
+    return channels_gradients(dy, x, None, weight, mean, rstd, channel_axis, eps, result_class, out)
+
+
+cdef object channels_gradients(
+    object dy, object x, object num_groups, object weight, object mean, object rstd, object channel_axis, object eps,
+    object result_class, object out
+):
+    """Gradients where each statistic belongs to an item's group of channels, or to one without `num_groups`."""
     cdef Py_ssize_t items, channels, size, count
-    cdef int ndim
+    cdef int ndim, overflow = 0
     cdef bint last
     cdef View view
     cdef Rule rule
@@ -169,28 +209,28 @@ def groups_backward(
     if ndim < 3 or not (last or is_int(channel_axis, 1)):
         return None
     items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
-    # More groups than channels, even more than a C integer holds, are for the general path to refuse.
-    count = channels if num_groups is None else num_groups if num_groups <= channels else 0
-    if channels == 1 or size == items * channels or count < 1 or channels % count:
+    count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
+    if channels == 1 or size == items * channels or overflow or count < 1 or channels % count:
         return None
     if last:
         look(&view, NULL, items, size // (items * channels), channels)
         rule = Rule(VARIANCE, size // (items * count), eps, False)
         return side_by_side(
-            dy, x, &view, &rule, channels // count, weight, mean, rstd, axis_bit(0) | axis_bit(ndim - 1), True, out
+            dy, x, &view, &rule, channels // count, weight, mean, rstd, axis_bit(0) | axis_bit(ndim - 1), 2,
+            result_class, out
         )
     if not vectors_fit(x, converted(weight, x), None, channels):
         return None
     if not statistics_fit(mean, rstd, x, axis_bit(0) | axis_bit(1), True):
         return None
-    return of_groups(dy, x, items, channels, count, weight, mean, rstd, eps, out)
+    return of_groups(dy, x, items, channels, count, weight, mean, rstd, eps, result_class, out)
 
 
 cdef object of_groups(
     cnp.ndarray dy, cnp.ndarray x, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count, object weight, object mean,
-    object rstd, double eps, object out
+    object rstd, double eps, object result_class, object out
 ):
-    """Gradients where each statistic belongs to an item's group of channels; mean and rstd are those of channels."""
+    """Those of channels that are second; mean and rstd are given for each channel."""
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x), per_group = channels // count, lines = items * count, i
     cdef Py_ssize_t rows = items * channels
     cdef int threads = threads_for(size, size)
@@ -223,14 +263,16 @@ cdef object of_groups(
     try:
         add_rows(w.sums, items, channels)
         add_rows(w.products, items, channels)
-        return dx, parameter_gradient(like, w.products, channels), parameter_gradient(like, w.sums, channels)
+        return result_class(
+            dx, parameter_gradient(like, w.products, channels), parameter_gradient(like, w.sums, channels)
+        )
     finally:
         PyMem_Free(numbers)
 
 
 cdef object side_by_side(
     cnp.ndarray dy, cnp.ndarray x, const View* view, const Rule* rule, Py_ssize_t per_group, object weight, object mean,
-    object rstd, unsigned long long kept, bint parameters, object out
+    object rstd, unsigned long long kept, int parameters, object result_class, object out
 ):
     """Gradients of lines side by side, of which `per_group` share statistics; mean and rstd are given for each line.
 
@@ -269,19 +311,22 @@ cdef object side_by_side(
         if not channels_backward(&w, threads, view.outer, lines, per_group):
             return None
         if not parameters:
-            return dx, None, None
+            return dx
         add_rows(n.sums, view.outer, view.inner)
         add_rows(n.products, view.outer, view.inner)
-        return dx, parameter_gradient(like, n.products, view.inner), parameter_gradient(like, n.sums, view.inner)
+        return gradients_in(
+            result_class, parameters, dx, parameter_gradient(like, n.products, view.inner),
+            parameter_gradient(like, n.sums, view.inner)
+        )
     finally:
         PyMem_Free(numbers)
 
 
 def batch_backward(
     object dy, object x, object weight, object mean, object rstd, object running_mean, object running_var,
-    object channel_axis, object eps, bint training, object out
+    object channel_axis, object eps, bint training, object result_class, object out
 ):
-    """The backward pass of batch_norm: dx and the gradients of weight and bias; or None."""
+    """The backward pass of batch_norm, or None."""
     cdef Py_ssize_t items, channels, size, count, spatial, chunks, c
     cdef int ndim, threads
     cdef bint last
@@ -308,7 +353,7 @@ def batch_backward(
             return None
     last = last or spatial == 1
     if training and items == 1 and not last:
-        return of_groups(dy, x, 1, channels, channels, weight, mean, rstd, eps, out)
+        return of_groups(dy, x, 1, channels, channels, weight, mean, rstd, eps, result_class, out)
     if last:
         begin_work(&w, TRAIN_GRAD, x, 1, count, channels)
     else:
@@ -352,7 +397,9 @@ def batch_backward(
                 return None
         elif not channels_backward(&w, threads, items, channels, 1):
             return None
-        return dx, parameter_gradient(like, n.products, channels), parameter_gradient(like, n.sums, channels)
+        return result_class(
+            dx, parameter_gradient(like, n.products, channels), parameter_gradient(like, n.sums, channels)
+        )
     finally:
         PyMem_Free(numbers)
 
@@ -379,9 +426,7 @@ cdef bint inference_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t 
     for c in range(channels):
         n.scale[c] = n.rstd[c] * n.scale[c]
         n.lo[c] = n.shift[c] = 0.0
-        if w.storage == DOUBLE and not is_finite(n.scale[c]):
-            return False
-        if w.storage != DOUBLE and not -LARGEST_RSTD <= n.scale[c] <= LARGEST_RSTD:
+        if not are_applied(w.storage != DOUBLE, n.rstd[c], n.scale[c]):
             return False
     w.mean = n.mean
     w.coefficients[0], w.coefficients[1] = n.lo, n.lo

@@ -66,7 +66,9 @@ def coefficients(like, hi, lo, scale, shift):
 def are_applied(like, rstd, scale):
     """Whether vectors apply these, `scale` being rstd times a weight; without branches."""
     if lane_count(like) == 32:
-        return (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (scale >= -LARGEST_RSTD) & (scale <= LARGEST_RSTD)
+        size = abs(scale)
+        inside = (rstd >= SMALLEST_RSTD) & (rstd <= LARGEST_RSTD) & (size <= LARGEST_RSTD)
+        return inside & ((size >= SMALLEST_RSTD) | (size == 0.0))
     return abs(scale) != inf  # of which there are no two parts
 
 

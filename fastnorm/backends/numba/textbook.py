@@ -88,8 +88,9 @@ def welford(x, weights, half):
     for i in range(x.size):
         w = weights[i] if weights.size else cast(1.0, x)
         count += w
-        weighted = r(w * r(x[i] - mean, half), half)
-        mean = r(mean + over(weighted, count if count != 0.0 else 1.0, x, half), half)
+        delta = r(x[i] - mean, half)
+        weighted = r(w * delta, half)
+        mean = r(mean + over(delta, (count if count != 0.0 else 1.0) / w, x, half), half)
         m2 = r(m2 + r(weighted * r(x[i] - mean, half), half), half)
     return mean, m2
 
