@@ -126,6 +126,8 @@ def leaves_range(rstd: Array, scale: Array, dtype: np.dtype[Any]) -> Array | Non
     if within and scale is rstd:
         return None
     size = np.abs(scale)
+    if within and size.min() >= SMALLEST_RSTD and size.max() <= LARGEST_RSTD:
+        return None
     outside = (rstd < SMALLEST_RSTD) | (rstd > LARGEST_RSTD)
     outside |= (size > LARGEST_RSTD) | ((size < SMALLEST_RSTD) & (size > 0.0))
     return outside if outside.any() else None

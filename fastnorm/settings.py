@@ -157,4 +157,5 @@ def cache_directory() -> Path:
     try:
         return (Path(base) if base else Path.home() / ".cache") / "fastnorm"
     except RuntimeError:  # a user without a home, as services are
-        return Path(tempfile.gettempdir()) / f"fastnorm-{os.getuid()}"
+        user = os.getuid() if hasattr(os, "getuid") else 0
+        return Path(tempfile.gettempdir()) / f"fastnorm-{user}"

@@ -89,20 +89,13 @@ cdef inline void take_gradient(Work* w, cnp.ndarray dy, object dx) noexcept:
     w.y.data = cnp.PyArray_DATA(<cnp.ndarray> dx)
 
 
-cdef inline object gradients_in(object result_class, int parameters, object dx, object dweight, object dbias):
-    """What a backward pass returns: dx, if there are no parameters, or a class of it and the gradients of these."""
-    if parameters == 0:
-        return dx
-    return result_class(dx, dweight, dbias if parameters > 1 else None)
-
-
 def lines_backward(
     object dy, object x, object weight, object mean, object rstd, object axis, object eps, Measure measure, bint floor,
     bint summed, int parameters, object result_class, object out
 ):
-    """The backward passes of `lines`, which have no `parameters`, 1, a weight, or 2, a bias too; or None."""
+    """The backward passes of `lines`: dx, or with a weight (`parameters` 1) and a bias (2) a class of all; or None."""
     cdef Py_ssize_t n, outer, units
-    cdef int threads, axes, ndim
+    cdef int threads, axes, ndim, number
     cdef View view
     cdef Rule rule
     cdef object dx, like = x if weight is None else weight
@@ -114,11 +107,11 @@ def lines_backward(
     ndim = cnp.PyArray_NDIM(<cnp.ndarray> x)
     axes = trailing(axis, ndim)
     if axes == 0:
-        axes = axis_of(x, axis, &view)
-        if axes < 0 or parameters or view.inner == 1:
+        number = axis_of(x, axis, &view)
+        if number < 0 or parameters or view.inner == 1:
             return None
         rule = Rule(measure, 1.0 if summed else view.n, eps, floor)
-        return side_by_side(dy, x, &view, &rule, 1, None, mean, rstd, ~axis_bit(axes), 0, None, out)
+        return side_by_side(dy, x, &view, &rule, 1, None, mean, rstd, ~axis_bit(number), None, out)
     n = last_elements(x, axes)
     outer, weight = cnp.PyArray_SIZE(<cnp.ndarray> x) // n, converted(weight, x)
     if n == 1 or (3 * n > DESK and not is_plain(x)) or not weights_fit(x, weight, None, axes):
@@ -157,8 +150,8 @@ def lines_backward(
         add_rows(w.sums, units, n)
         add_rows(w.products, units, n)
         dims = cnp.PyArray_DIMS(<cnp.ndarray> x) + ndim - axes
-        return gradients_in(
-            result_class, parameters, dx, gradient_like(like, w.products, axes, dims),
+        return result_class(
+            dx, gradient_like(like, w.products, axes, dims),
             gradient_like(like, w.sums, axes, dims) if parameters > 1 else None
         )
     finally:
@@ -216,8 +209,8 @@ cdef object channels_gradients(
         look(&view, NULL, items, size // (items * channels), channels)
         rule = Rule(VARIANCE, size // (items * count), eps, False)
         return side_by_side(
-            dy, x, &view, &rule, channels // count, weight, mean, rstd, axis_bit(0) | axis_bit(ndim - 1), 2,
-            result_class, out
+            dy, x, &view, &rule, channels // count, weight, mean, rstd, axis_bit(0) | axis_bit(ndim - 1), result_class,
+            out
         )
     if not vectors_fit(x, converted(weight, x), None, channels):
         return None
@@ -272,11 +265,12 @@ cdef object of_groups(
 
 cdef object side_by_side(
     cnp.ndarray dy, cnp.ndarray x, const View* view, const Rule* rule, Py_ssize_t per_group, object weight, object mean,
-    object rstd, unsigned long long kept, int parameters, object result_class, object out
+    object rstd, unsigned long long kept, object result_class, object out
 ):
     """Gradients of lines side by side, of which `per_group` share statistics; mean and rstd are given for each line.
 
-    Weight and bias, if any, and with `parameters` their gradients go with the line, as channels that are last.
+    Weight and bias, if any, go with the line, as channels that are last; with a class dx and their gradients are
+    returned in it.
     """
     cdef Py_ssize_t lines = view.outer * view.inner, chunks = parts(view.n, CHUNK_COLUMNS), c
     cdef int threads = threads_for(cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(x))
@@ -310,13 +304,12 @@ cdef object side_by_side(
         take_gradient(&w, dy, dx)
         if not channels_backward(&w, threads, view.outer, lines, per_group):
             return None
-        if not parameters:
+        if result_class is None:
             return dx
         add_rows(n.sums, view.outer, view.inner)
         add_rows(n.products, view.outer, view.inner)
-        return gradients_in(
-            result_class, parameters, dx, parameter_gradient(like, n.products, view.inner),
-            parameter_gradient(like, n.sums, view.inner)
+        return result_class(
+            dx, parameter_gradient(like, n.products, view.inner), parameter_gradient(like, n.sums, view.inner)
         )
     finally:
         PyMem_Free(numbers)
