@@ -154,7 +154,7 @@ def _compose_lines(
             each = calls.as_compute(weight, call.compute).reshape(reduce, 1)
             upstream = np.multiply(upstream, each, out=xhat.reshape(plan.view))
     sums, dots = _dots(call.backend, x, upstream, mean, _outside(call, rstd, exponent=1))
-    a, b = line_terms(rule, sums, dots * rstd, reduce, rstd)
+    a, b = line_terms(rule, sums, 0.0 + dots * rstd, reduce, rstd)  # no -0, as on the fast path
     coefficients = mean, rstd, -rstd * rstd * b, -rstd * a
     outside = _outside(call, *coefficients[1:3], exponent=2)
     _affine_grad(call.backend, x, upstream, call.y.reshape(plan.view), coefficients, outside)

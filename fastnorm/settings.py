@@ -1,7 +1,6 @@
 """Settings of the process: threads, the backend and the ISA variant, and where this user's files are kept."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -156,6 +155,5 @@ def cache_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "fastnorm"
-    except RuntimeError:  # a user without a home, as services are
-        user = os.getuid() if hasattr(os, "getuid") else 0
-        return Path(tempfile.gettempdir()) / f"fastnorm-{user}"
+    except RuntimeError:  # a user without a home, as services are: nothing can be kept there
+        return Path(os.devnull) / "fastnorm"

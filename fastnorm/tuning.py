@@ -90,7 +90,7 @@ def _tuned() -> tuple[Tuned, Path | None]:
                 raise ValueError(f"{name} must name every backend once, got {found[name]!r}")
             found[name] = tuple(found[name])
         return Tuned(**found), tuned_file()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         warnings.warn(f"fastnorm: {tuned_file()} is ignored: {error}", RuntimeWarning, stacklevel=2)
         return Tuned(), None
 

@@ -229,6 +229,12 @@ def test_sums_of_zeros_have_no_sign(served: str) -> None:
                 found = backward(*given, eps=np.inf, **options)
                 general = backward(*given, eps=np.inf, **options, backend=served)
                 assert [part.tobytes() for part in found] == [part.tobytes() for part in general]
+    x, dy = np.array([[[-1.0, 1], [1, 1]]]), np.array([[[-1.0, 1], [-5, 1]]])
+    for op in ("pixel_norm", "l2_normalize"):
+        options = {"axis": 1} if op == "l2_normalize" else {}
+        backward = getattr(fastnorm, f"{op}_backward")
+        found = backward(dy, x, eps=np.inf, **options)
+        assert found.tobytes() == backward(dy, x, eps=np.inf, **options, backend=served).tobytes()
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -153,20 +154,19 @@ class Trap:
         return Path.write_text, (self.target, "sprung")
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_replaced_whole_or_not_at_all(path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="files cannot be kept short here")
     nn.save({"a": np.arange(3)}, path)
     path.chmod(0o640)
     kept = path.read_bytes()
-
-    def full(self: Path, content: bytes) -> None:
-        with self.open("wb") as file:
-            file.write(content[:5])
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space left"):
-            nn.save({"a": np.arange(4)}, path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))  # as a full disk
+    try:
+        for target in (path, path.with_name(f"new{path.suffix}")):
+            with pytest.raises(OSError, match="too large"):
+                nn.save({"a": np.arange(4000)}, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == kept
     assert list(path.parent.iterdir()) == [path]
     link = path.with_name(f"link{path.suffix}")
@@ -175,6 +175,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(path: Path, monkeypatch: pytest.
     assert link.is_symlink()
     assert nn.load(path)["a"].size == 5
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_none_may_stand_beside_is_written_in_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nn.save({"a": np.arange(3)}, path)
+
+    def refused(**keywords: Any) -> Any:
+        raise PermissionError(path.parent)
+
+    monkeypatch.setattr(tempfile, "mkstemp", refused)
+    nn.save({"a": np.arange(4)}, path)
+    assert nn.load(path)["a"].size == 4
 
 
 def test_names_that_no_file_can_hold(path: Path) -> None:

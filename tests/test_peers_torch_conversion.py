@@ -139,6 +139,9 @@ class ChannelsFirst(torch.nn.LayerNorm):
 
 
 def test_statistics_that_were_taken_away() -> None:
+    uncounted = torch.nn.BatchNorm2d(3)
+    uncounted.num_batches_tracked = None
+    assert nn.from_torch(uncounted).num_batches_tracked == 0
     module = torch.nn.BatchNorm2d(3)
     module.running_mean = module.running_var = None
     layer = nn.from_torch(module.eval())

@@ -257,9 +257,10 @@ def run(arguments: argparse.Namespace) -> int:
         The exit status: 2 where the cache directory cannot be written.
     """
     path = tuning.tuned_file()
+    existed = False
     try:
-        existed = path.exists()
         if arguments.reset:
+            existed = path.exists()
             path.unlink(missing_ok=True)
         elif not arguments.dry_run:
             path.parent.mkdir(parents=True, exist_ok=True)

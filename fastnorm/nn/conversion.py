@@ -78,12 +78,13 @@ def from_torch(module: Any) -> Layer:
     if "running_mean" not in state:  # what is left where they were taken away
         state.pop("num_batches_tracked", None)
     layer = kind(**_told(kind, state) | {name: getattr(module, name) for name in _OF_TORCH[kind]})
-    if state.keys() != layer.state_dict().keys():
+    try:
+        layer.load_state_dict(state)
+    except KeyError:
         raise TypeError(
             f"from_torch: module must have the arrays of torch.nn.{kind.__name__}, {_listed(layer.state_dict())}, "
             f"got {_listed(state)}"
-        )
-    layer.load_state_dict(state)
+        ) from None
     if isinstance(layer, RunningLayer):  # which can be switched off in a module that has running statistics
         layer.track_running_stats = module.track_running_stats
     return layer.train(module.training)

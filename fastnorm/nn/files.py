@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -69,17 +70,34 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
 
 
 def _replace(target: Path, content: bytes) -> None:
-    """Write a file whole, or leave what was there as it was."""
-    whole = Path(os.path.realpath(target))  # not the link to it
-    part = whole.with_name(f"{whole.name}.{os.getpid()}.part")
+    """Write a file whole, or leave what was there as it was; in place where no other may stand beside it."""
+    whole = os.path.realpath(target)  # not the link to it
+    if not os.path.exists(whole):
+        _write_new(whole, content)
+        return
     try:
-        part.write_bytes(content)
-        if whole.exists():
-            shutil.copymode(whole, part)
-        part.replace(whole)
+        descriptor, part = tempfile.mkstemp(dir=os.path.dirname(whole), prefix=".", suffix=".part")
+    except PermissionError:
+        Path(whole).write_bytes(content)
+        return
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        shutil.copymode(whole, part)
+        os.replace(part, whole)
     except BaseException:
-        part.unlink(missing_ok=True)
+        os.unlink(part)
         raise
+
+
+def _write_new(path: str, content: bytes) -> None:
+    with open(path, "xb") as file:
+        try:
+            file.write(content)
+            file.flush()
+        except BaseException:
+            os.unlink(path)
+            raise
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Array]:
