@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -43,7 +44,7 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
         `path` has another ending, two arrays have one name, .npz cannot tell a name with a NUL in it, or bfloat16, or
         .safetensors has another use for a name ("__metadata__").
     OSError
-        The file cannot be written. After an error an existing one is as it was.
+        The file cannot be written. An existing one is then as it was, unless its directory takes no file beside it.
     ImportError
         The package for .safetensors is not installed.
 
@@ -71,14 +72,19 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
 
 def _replace(target: Path, content: bytes) -> None:
     """Write a file whole, or leave what was there as it was; in place where no other may stand beside it."""
-    whole = os.path.realpath(target)  # not the link to it
-    if not os.path.exists(whole):
-        _write_new(whole, content)
+    whole = Path(os.path.realpath(target))  # not the link to it
+    if not whole.exists():
+        try:
+            whole.write_bytes(content)
+        except BaseException:
+            with contextlib.suppress(OSError):  # it may not even have been opened
+                whole.unlink()
+            raise
         return
     try:
-        descriptor, part = tempfile.mkstemp(dir=os.path.dirname(whole), prefix=".", suffix=".part")
+        descriptor, part = tempfile.mkstemp(dir=whole.parent, prefix=".", suffix=".part")
     except PermissionError:
-        Path(whole).write_bytes(content)
+        whole.write_bytes(content)
         return
     try:
         with open(descriptor, "wb") as file:
@@ -88,16 +94,6 @@ def _replace(target: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(part)
         raise
-
-
-def _write_new(path: str, content: bytes) -> None:
-    with open(path, "xb") as file:
-        try:
-            file.write(content)
-            file.flush()
-        except BaseException:
-            os.unlink(path)
-            raise
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Array]:
