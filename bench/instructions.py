@@ -1,9 +1,10 @@
 """How many instructions the Cython kernels execute, beside the numbers in bench/instructions.json.
 
 Callgrind counts them in a process of its own for each variant that Valgrind knows (base and avx2), on one thread. The
-cases are calls of public functions; counted is what the kernel modules do in them, from their entry points on, without
-the search for memory, which takes more or fewer instructions with all that was freed before, even with the length of a
-path. Two runs of one installation agree to the instruction, however busy the machine is, and two installations of the
+cases are calls of public functions; counted is what the kernel modules and the libraries that they call do, from their
+entry points on, without the search for memory, which takes more or fewer instructions with all that was freed before,
+even with the length of a path, and without the interpreter, whose caches of attributes hit or miss by the addresses of
+names. Two runs of one installation agree to the instruction, however busy the machine is, and two installations of the
 same sources nearly so: a change of half a percent means something.
 
     python bench/instructions.py [--update]
@@ -40,8 +41,11 @@ VARIANTS = ("base", "avx2")  # Valgrind has no AVX-512
 # A function of the C library that nothing else here calls: at each call Callgrind writes down what it has counted.
 MARKER = "getsid"
 
-# Functions of the C library, Python and NumPy that find memory and give it back; no kernel is named like one.
+# Functions of the C library and NumPy that find memory and give it back; no kernel is named like one.
 ALLOCATION = re.compile(r"alloc|free|unlink_chunk|systrim|tcache|mmap|munmap|brk", re.IGNORECASE)
+
+# The files of the interpreter.
+INTERPRETER = re.compile(rf"{re.escape(os.path.realpath(sys.executable))}$|libpython[\d.]+(so|dylib)")
 
 Array = npt.NDArray[Any]
 
@@ -155,16 +159,19 @@ def entry_points(variant: str, module: Path) -> list[str]:
 
 
 def instructions_in(dump: str) -> int:
-    """Return the instructions in a file of Callgrind's, without those of functions that allocate."""
-    names: dict[str, str] = {}  # a name stands beside its number once
+    """Return the instructions in a file of Callgrind's, without the interpreter's and those that allocate."""
+    names: dict[str, dict[str, str]] = {"fn": {}, "ob": {}}  # a name stands beside its number once
+    here = {"fn": "", "ob": ""}  # the function, and the file that it comes from
     instructions, counted, inclusive = 0, False, False
     for line in dump.splitlines():
         kind, _, rest = line.partition("=")
-        if kind in ("fn", "cfn"):
+        if kind in ("fn", "cfn", "ob", "cob"):
             number, _, name = rest.partition(" ")
-            names.setdefault(number, name)
-            if kind == "fn":
-                counted = not ALLOCATION.search(names[number])
+            known = names[kind[-2:]]
+            known.setdefault(number, name)
+            if kind in here:  # the others are what is called from here
+                here[kind] = known[number]
+                counted = not (ALLOCATION.search(here["fn"]) or INTERPRETER.search(here["ob"]))
         elif kind == "calls":
             inclusive = True  # the next line is what the called function took
         elif line[:1] in tuple("0123456789+-*"):
