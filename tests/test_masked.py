@@ -190,20 +190,19 @@ def test_kernels_agree_with_the_reference_and_to_the_bit_with_each_other(
             weights = np.ascontiguousarray(weights[..., :1] if last else weights[:, :1])
         x[np.broadcast_to(weights == 0, shape)] = np.nan
         dy[np.broadcast_to(weights == 0, shape)] = 0
-        nothing = np.zeros((items, channels))
         found = []
         for label in cython_labels:
             for threads in (1, 4):
                 with fastnorm.config(num_threads=threads):
                     made = [*implementation(label).counted_moments(x, weights, last)]
-                    made += implementation(label).counted_dots(x, dy, weights, last, numbers[0], nothing)
+                    made += implementation(label).counted_dots(x, dy, weights, last, numbers[0])
                     dx = np.empty_like(x)
                     implementation(label).counted_grad(x, dy, dx, weights, last, *numbers)
                     found.append([*made, dx])
         for other in found[1:]:
             assert [part.tobytes() for part in other] == [part.tobytes() for part in found[0]]
         expected = [*reference.counted_moments(x, weights, last)]
-        expected += reference.counted_dots(x, dy, weights, last, numbers[0], nothing)
+        expected += reference.counted_dots(x, dy, weights, last, numbers[0])
         dx = np.empty_like(x)
         reference.counted_grad(x, dy, dx, weights, last, *numbers)
         # Chains of up to 1,024 float64 additions, one of up to 40 of these, of terms of the order of 10; NumPy's are
@@ -228,14 +227,16 @@ def test_an_item_that_is_all_padding_becomes_the_bias_and_harms_no_gradient(name
         found = backward(name, dy, x, weight=weight, **options(name), where=where)
         again = backward(name, dy, x, weight=weight, **options(name), where=where, **stats._asdict())
         others = backward(name, dy[::2], x[::2], weight=weight, **options(name), where=True)
+        x[1] = np.nan
+        of_nan = backward(name, dy, x, weight=weight, **options(name), where=where)
     np.testing.assert_array_equal(y[::2], without)
     np.testing.assert_array_equal(y[1], np.broadcast_to(bias[:, np.newaxis], (6, 5)))
     np.testing.assert_array_equal(stats.mean[1], np.zeros((6, 1)))
     np.testing.assert_array_equal(stats.rstd[1], np.zeros((6, 1)))
     np.testing.assert_array_equal(found.dx[1], np.zeros((6, 5)))
-    for dx in (found.dx, again.dx):
-        np.testing.assert_array_equal(dx[::2], others.dx)
-    np.testing.assert_array_equal(found.dweight, others.dweight)
+    for gradients in (found, again, of_nan):
+        np.testing.assert_array_equal(gradients.dx[::2], others.dx)
+        np.testing.assert_array_equal(gradients.dweight, others.dweight)
 
 
 @each_norm

@@ -128,6 +128,31 @@ def test_a_line_of_nothing_but_infinities_raises_no_warning(value: float, backen
     np.testing.assert_array_equal(high, low)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_moments_of_a_line_do_not_depend_on_where_its_infinity_stands(axis: int, dtype: Any, backend: str) -> None:
+    length = 9000  # several blocks of rows and of columns
+    for place in (0, 5, 70, 4500, length - 1):
+        x = np.ones((4, length), dtype)
+        x[1, place], x[2, [place, -2]], x[3, place] = np.inf, [-np.inf, np.inf], np.nan
+        found = fastnorm.moments(x if axis else np.ascontiguousarray(x.T), axis=axis, backend=backend)
+        np.testing.assert_array_equal(found.mean, [1.0, np.inf, np.nan, np.nan])
+        np.testing.assert_array_equal(found.var, [0.0, np.nan, np.nan, np.nan])
+        plain = fastnorm.moments(x if axis else np.ascontiguousarray(x.T), axis=axis)
+        np.testing.assert_array_equal(plain.mean, found.mean)
+        np.testing.assert_array_equal(plain.m2, found.m2)
+
+
+def test_moments_beyond_the_squares_of_float64_have_a_mean(backend: str) -> None:
+    for value in (1e200, 1.7e308):
+        x = np.full((2, 5000), value)
+        x[0, ::2] = -value
+        x[1, ::2] = value / 2
+        found = fastnorm.moments(x, axis=1, backend=backend)
+        np.testing.assert_allclose(found.mean, [0.0, 0.75 * value], rtol=1e-13)
+        np.testing.assert_array_equal(found.var, [np.inf, np.inf])
+
+
 def test_centres_and_deviations_at_the_ends_of_float32(backend: str) -> None:
     chosen = {"backend": backend}
     far = np.full((1, 10**6), -3e38, np.float32)

@@ -234,12 +234,11 @@ class Cython(Reference):
         self._kernels.counted_moments(x, weights, last, *found, self._threads_for(x))
         return found
 
-    def counted_dots(
-        self, x: Array, dy: Array, weights: Array, last: bool, mean: Array, nothing: Array
-    ) -> tuple[Array, Array]:
+    def counted_dots(self, x: Array, dy: Array, weights: Array, last: bool, mean: Array) -> tuple[Array, Array]:
         sums, products = np.empty(_channels_of(x, last)), np.empty(_channels_of(x, last))
-        numbers = (np.ascontiguousarray(part) for part in (mean, nothing))
-        self._kernels.counted_dots(x, dy, weights, last, *numbers, sums, products, self._threads_for(x))
+        self._kernels.counted_dots(
+            x, dy, weights, last, np.ascontiguousarray(mean), sums, products, self._threads_for(x)
+        )
         return sums, products
 
     def counted_grad(

@@ -280,15 +280,13 @@ class Reference:
             deviations -= lo[..., np.newaxis]
             return Moments(hi, lo, (weights * deviations * deviations).sum(axis=2))
 
-    def counted_dots(
-        self, x: Array, dy: Array, weights: Array, last: bool, mean: Array, nothing: Array
-    ) -> tuple[Array, Array]:
+    def counted_dots(self, x: Array, dy: Array, weights: Array, last: bool, mean: Array) -> tuple[Array, Array]:
         """Return the sums of dy and of dy * (x - mean) of each channel of each item, (items, C) float64.
 
-        mean and nothing are (items or 1, C). x is passed over where it counts 0 and dy is 0, or `nothing` is not 0.
+        mean is (items or 1, C). x is passed over where it counts 0 and dy is 0.
         """
         x, dy, weights = _channel_lines(last, x, dy, weights)
-        passed = (weights == 0) & ((dy == 0) | (nothing[..., np.newaxis] != 0))
+        passed = (weights == 0) & (dy == 0)
         with np.errstate(all="ignore"):
             deviations = np.where(passed, 0.0, x - mean[..., np.newaxis])
             return dy.sum(axis=2), (dy * deviations).sum(axis=2)

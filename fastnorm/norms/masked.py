@@ -27,6 +27,10 @@ from fastnorm.recipe import Fusion, Moments, Rule, fold, reciprocal_root, seen_f
 
 Array = npt.NDArray[Any]
 
+# Positions of an item that are worth a unit of work; fewer, with the channels last, are one item where the batch shares
+# statistics.
+_LONG = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -38,7 +42,7 @@ class Counted:
         float64, contiguous: (items, C, S) or, where the channels are last, (items, S, C), like x as `view` returns it;
         C is 1 if all channels count alike.
     counts : ndarray
-        The sum of the weights of each channel of each item, (items, C), that of a batch being one item.
+        The sum of the weights of each channel of each item, (items, C).
     layout : ChannelLayout
         Where the channels are.
     items : int
@@ -83,7 +87,7 @@ def _view(array: Array, layout: ChannelLayout, items: int, channels: int) -> Arr
     ordered = array if layout.order is None else array.transpose(layout.order)
     if not layout.last:
         shape = layout.batch, channels, layout.spatial
-    elif items == 1:  # what the batch shares is one item
+    elif items == 1 and layout.spatial < _LONG:
         shape = 1, layout.batch * layout.spatial, channels
     else:
         shape = layout.batch, layout.spatial, channels
@@ -203,11 +207,11 @@ def of_channels(
         totals = counted.totals()
     mean, rstd, counts = (counted.of_channels(part) for part in (*given, totals))
     x, upstream, layout = counted.view(call.x), counted.view(dy), counted.layout
-    nothing = (counts == 0).astype(np.float64)
-    sums, products = call.backend.counted_dots(x, upstream, counted.weights, layout.last, mean, nothing)
+    sums, products = call.backend.counted_dots(x, upstream, counted.weights, layout.last, mean)
     with np.errstate(all="ignore"):
         if counted.items == 1:
             sums, products = sums.sum(axis=0, keepdims=True), products.sum(axis=0, keepdims=True)
+        products[counts == 0] = 0.0  # where nothing counts, x may be NaN
         found = ChannelSums(sums, products * rstd)
         scale = np.ones(mean.shape) if weight is None else np.tile(weight.astype(np.float64), (len(mean), 1))
         a, b = gradients.group_means(found, scale, counted.per_group, _divisors(counts))

@@ -286,7 +286,8 @@ def fold_batch_norm(
     """Fold an inference BatchNorm into the linear or convolutional layer before it.
 
     ``weight * s`` and ``(bias - running_mean) * s + beta`` with ``s = gamma / sqrt(running_var + eps)``, computed in
-    float64 and rounded once. Jacob et al., "Quantization and Training of Neural Networks", 2018, equation 14.
+    float64 and rounded once (to bfloat16 by way of float32). Jacob et al., "Quantization and Training of Neural
+    Networks", 2018, equation 14.
 
     Parameters
     ----------

@@ -203,6 +203,7 @@ def moments(
         with np.errstate(all="ignore"):
             mean = found.hi + found.lo
         m2, dtype = found.m2, storage(array.dtype, function, "x").compute
+        _settle(array, axes, mean, m2)
     else:
         lines = _lines(array, axes)
         dtype = FLOAT64 if algorithm == "auto" or lines.dtype.kind != "f" else lines.dtype.newbyteorder("=")
@@ -228,6 +229,22 @@ def moments(
     return Moments(
         mean.reshape(shape)[()], m2.reshape(shape)[()], total, divisor, plan.count, algorithm, roundoff
     )  # fmt: skip
+
+
+def _settle(array: Array, axes: tuple[int, ...], mean: Array, m2: Array) -> None:
+    """Give lines whose squares are not finite the mean of their sum: infinite, of an infinity.
+
+    What the kernels' blocks make of them depends on where in the line the infinity stands. m2 is infinite, as finite
+    values beyond 1e154 have it, and otherwise NaN.
+    """
+    with np.errstate(all="ignore"):
+        places = np.flatnonzero(~np.isfinite(mean + m2))
+        if not places.size:
+            return
+        lines = _lines(array, axes)[places].astype(np.float64)
+        power = int(np.frexp(lines.shape[1])[1])  # the sum of so many finite numbers, divided by it, is finite
+        mean[places] = np.ldexp(np.ldexp(lines, -power).sum(axis=1) / lines.shape[1], power)
+        m2[places] = np.where(np.isfinite(lines).all(axis=1), np.inf, np.nan)
 
 
 def _moderate(weights: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:

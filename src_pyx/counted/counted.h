@@ -39,33 +39,29 @@
         else                                                                                              \
             scalar##_counted_sums(p, x_stride, w, w_stride, 0, rows, columns, centre, totals, sums, squares, 0); \
     }                                                                                                     \
-    /* sums += dy and products += dy * (x - mean); x is passed over where it counts 0 and dy is 0, or where */\
-    /* nothing counts in its line. */                                                                     \
+    /* sums += dy and products += dy * (x - mean); x is passed over where it counts 0 and dy is 0. */       \
     INLINE void scalar##_counted_dots(                                                                    \
         const scalar *restrict x, const scalar *restrict dy, ptrdiff_t x_stride, const double *restrict w,\
         ptrdiff_t w_stride, int shared, ptrdiff_t rows, ptrdiff_t columns, const double *restrict mean,   \
-        const double *restrict nothing, double *restrict sums, double *restrict products)                 \
+        double *restrict sums, double *restrict products)                                                 \
     {                                                                                                     \
         for (; rows > 0; rows--, x += x_stride, dy += x_stride, w += w_stride)                            \
             for (ptrdiff_t j = 0; j < columns; j++) {                                                     \
                 double count = shared ? w[0] : w[j], g = dy[j], d = (double)x[j] - mean[j];               \
-                double passed = g == 0.0 ? 1.0 : nothing[j];                                              \
-                passed = count == 0.0 ? passed : 0.0;                                                     \
-                d = passed != 0.0 ? 0.0 : d;                                                              \
+                d = count + fabs(g) == 0.0 ? 0.0 : d;                                                     \
                 sums[j] += g;                                                                             \
                 products[j] += g * d;                                                                     \
             }                                                                                             \
     }                                                                                                     \
     static void lanes##_counted_dots(                                                                     \
         const lanes *x, const lanes *dy, ptrdiff_t x_stride, const double *w, ptrdiff_t w_stride, int shared,\
-        ptrdiff_t rows, ptrdiff_t columns, const double *mean, const double *nothing, double *sums,       \
-        double *products)                                                                                 \
+        ptrdiff_t rows, ptrdiff_t columns, const double *mean, double *sums, double *products)            \
     {                                                                                                     \
         const scalar *p = (const scalar *)x, *q = (const scalar *)dy;                                     \
         if (shared)                                                                                       \
-            scalar##_counted_dots(p, q, x_stride, w, w_stride, 1, rows, columns, mean, nothing, sums, products);\
+            scalar##_counted_dots(p, q, x_stride, w, w_stride, 1, rows, columns, mean, sums, products);        \
         else                                                                                              \
-            scalar##_counted_dots(p, q, x_stride, w, w_stride, 0, rows, columns, mean, nothing, sums, products);\
+            scalar##_counted_dots(p, q, x_stride, w, w_stride, 0, rows, columns, mean, sums, products);        \
     }                                                                                                     \
     /* dx = rstd * (scale * dy - w * (a + (x - mean) * rstd * b)). */                                     \
     INLINE void scalar##_counted_grad(                                                                    \

@@ -13,11 +13,11 @@ cdef extern from "counted/counted.h" nogil:
     )
     void lanes32_counted_dots(
         const lanes32* x, const lanes32* dy, Py_ssize_t x_stride, const double* w, Py_ssize_t w_stride, bint shared,
-        Py_ssize_t rows, Py_ssize_t columns, const double* mean, const double* nothing, double* sums, double* products
+        Py_ssize_t rows, Py_ssize_t columns, const double* mean, double* sums, double* products
     )
     void lanes64_counted_dots(
         const lanes64* x, const lanes64* dy, Py_ssize_t x_stride, const double* w, Py_ssize_t w_stride, bint shared,
-        Py_ssize_t rows, Py_ssize_t columns, const double* mean, const double* nothing, double* sums, double* products
+        Py_ssize_t rows, Py_ssize_t columns, const double* mean, double* sums, double* products
     )
     void lanes32_counted_grad(
         const lanes32* x, const lanes32* dy, lanes32* dx, Py_ssize_t x_stride, const double* w, Py_ssize_t w_stride,
@@ -58,7 +58,7 @@ cdef struct Counting:
     Py_ssize_t channel_stride
     Py_ssize_t position_stride
     double* made[3]         # hi, lo, m2; or sums, products; (items, C)
-    const double* given[COUNTED_NUMBERS]    # mean and nothing; or mean, rstd, scale, a, b; (numbered, C)
+    const double* given[COUNTED_NUMBERS]    # mean, or mean, rstd, scale, a, b; (numbered, C)
     Py_ssize_t numbered     # 1, or as many as there are items
 
 
@@ -84,19 +84,12 @@ cdef inline double added(double* numbers) noexcept nogil:
     return numbers[0]
 
 
-cdef inline void join_sums_of(double* block, double* all_blocks, Py_ssize_t columns) noexcept nogil:
-    """Add the sums of a block to those of all, and begin with 0 again."""
-    cdef Py_ssize_t j
-    for j in range(columns):
-        all_blocks[j] += block[j]
-        block[j] = 0.0
-
-
-cdef inline Strip rows_of(const Strip* s, Py_ssize_t first) noexcept nogil:
-    """The rows of a block, from number `first` on."""
+cdef inline Strip block_of(const Strip* s, Py_ssize_t first) noexcept nogil:
+    """The rows of a block, from number `first` on, and what fills none behind the last."""
+    cdef Py_ssize_t rows = min(s.rows - first, COUNTED_ROWS)
     return Strip(
-        min(s.rows - first, COUNTED_ROWS), s.columns, 0, s.stride, s.weights + first * s.weight_stride, s.weight_stride,
-        s.shared, False
+        rows, s.columns, s.rest if first + rows == s.rows else 0, s.stride, s.weights + first * s.weight_stride,
+        s.weight_stride, s.shared, s.folded
     )
 
 
@@ -118,88 +111,88 @@ cdef inline void add_counted(
         )
 
 
-cdef inline void strip_sums(
+cdef inline void block_sums(
     const lanes* x, const Strip* s, const double* centre, double* totals, double* sums, double* squares
 ) noexcept nogil:
     """Sums from 0 on, without squares also of what counts; of a folded strip the number of its line comes first."""
-    cdef Py_ssize_t i, bytes = s.columns * sizeof(double)
     cdef double* others = squares if squares else totals
-    cdef double block[2][COUNTED_TILE]
-    cdef Strip part
-    memset(sums, 0, bytes)
-    memset(others, 0, bytes)
-    memset(block, 0, sizeof(block))
-    for i from 0 <= i < s.rows by COUNTED_ROWS:
-        part = rows_of(s, i)
-        add_counted(
-            <const lanes*> at(x, i * s.stride), &part, centre, block[1], block[0], block[1] if squares else NULL
-        )
-        join_sums_of(block[0], sums, s.columns)
-        join_sums_of(block[1], others, s.columns)
+    cdef Strip rest
+    memset(sums, 0, s.columns * sizeof(double))
+    memset(others, 0, s.columns * sizeof(double))
+    add_counted(x, s, centre, totals, sums, squares)
     if s.folded:
-        part = rest_of(s)
-        add_counted(<const lanes*> at(x, s.rows * s.columns), &part, centre, totals, sums, squares)
+        rest = rest_of(s)
+        add_counted(<const lanes*> at(x, s.rows * s.columns), &rest, centre, totals, sums, squares)
         added(sums)
         added(others)
 
 
 cdef inline void strip_moments(const lanes* x, const Strip* s, double* hi, double* lo, double* m2) noexcept nogil:
-    """Two passes: the mean, then what it lacks and the squares about it; zeros for lines in which nothing counts."""
+    """Two passes over a block: the mean, then what it lacks and the squares about it; zeros where nothing counts."""
     cdef double centre[COUNTED_TILE]
     cdef double totals[COUNTED_TILE]
     cdef double sums[COUNTED_TILE]
-    cdef Py_ssize_t j, lines = 1 if s.folded else s.columns
-    memset(centre, 0, sizeof(centre))
-    strip_sums(x, s, centre, totals, sums, NULL)
+    cdef double squares[COUNTED_TILE]
+    cdef Moments found[COUNTED_TILE]
+    cdef Py_ssize_t i, j, lines = 1 if s.folded else s.columns
+    cdef Strip block
+    memset(found, 0, sizeof(found))
+    for i from 0 <= i < max(s.rows, 1) by COUNTED_ROWS:
+        block = block_of(s, i)
+        memset(centre, 0, sizeof(centre))
+        block_sums(<const lanes*> at(x, i * s.stride), &block, centre, totals, sums, NULL)
+        for j in range(lines):
+            centre[j] = sums[j] / totals[j] if totals[j] != 0.0 else 0.0
+        for j in range(s.columns if s.folded else 0):
+            centre[j] = centre[0]
+        block_sums(<const lanes*> at(x, i * s.stride), &block, centre, totals, sums, squares)
+        for j in range(lines):
+            if totals[j] != 0.0:
+                absorb(
+                    &found[j], totals[j], centre[j], sums[j] / totals[j],
+                    squares[j] - sums[j] / totals[j] * sums[j]
+                )
     for j in range(lines):
-        totals[j] = totals[j] if totals[j] != 0.0 else 1.0
-        hi[j] = sums[j] / totals[j]
-    for j in range(s.columns):
-        centre[j] = hi[0 if s.folded else j]
-    strip_sums(x, s, centre, totals, sums, m2)
-    for j in range(lines):
-        lo[j] = sums[j] / totals[j]
-        m2[j] = m2[j] - lo[j] * sums[j]
+        hi[j], lo[j], m2[j] = found[j].hi, found[j].lo, found[j].m2
 
 
 cdef inline void add_counted_dots(
-    const lanes* x, const lanes* dy, const Strip* s, const double* mean, const double* nothing, double* sums,
-    double* products
+    const lanes* x, const lanes* dy, const Strip* s, const double* mean, double* sums, double* products
 ) noexcept nogil:
     if lanes is lanes32:
         lanes32_counted_dots(
-            x, dy, s.stride, s.weights, s.weight_stride, s.shared, s.rows, s.columns, mean, nothing, sums, products
+            x, dy, s.stride, s.weights, s.weight_stride, s.shared, s.rows, s.columns, mean, sums, products
         )
     else:
         lanes64_counted_dots(
-            x, dy, s.stride, s.weights, s.weight_stride, s.shared, s.rows, s.columns, mean, nothing, sums, products
+            x, dy, s.stride, s.weights, s.weight_stride, s.shared, s.rows, s.columns, mean, sums, products
         )
 
 
 cdef inline void strip_dots(
-    const lanes* x, const lanes* dy, const Strip* s, const double* mean, const double* nothing, double* sums,
-    double* products
+    const lanes* x, const lanes* dy, const Strip* s, const double* mean, double* sums, double* products
 ) noexcept nogil:
     """Sums of dy and of dy * (x - mean) from 0 on."""
-    cdef Py_ssize_t i, whole = s.rows * s.columns, bytes = s.columns * sizeof(double)
-    cdef double block[2][COUNTED_TILE]
-    cdef Strip part
-    memset(sums, 0, bytes)
-    memset(products, 0, bytes)
-    memset(block, 0, sizeof(block))
-    for i from 0 <= i < s.rows by COUNTED_ROWS:
-        part = rows_of(s, i)
+    cdef Py_ssize_t i, j, first
+    cdef double block_sums[2][COUNTED_TILE]
+    cdef Strip block, rest
+    memset(sums, 0, s.columns * sizeof(double))
+    memset(products, 0, s.columns * sizeof(double))
+    for i from 0 <= i < max(s.rows, 1) by COUNTED_ROWS:
+        block, first = block_of(s, i), i * s.stride
+        memset(block_sums, 0, sizeof(block_sums))
         add_counted_dots(
-            <const lanes*> at(x, i * s.stride), <const lanes*> at(dy, i * s.stride), &part, mean, nothing, block[0],
-            block[1]
+            <const lanes*> at(x, first), <const lanes*> at(dy, first), &block, mean, block_sums[0], block_sums[1]
         )
-        join_sums_of(block[0], sums, s.columns)
-        join_sums_of(block[1], products, s.columns)
+        if s.folded:
+            rest, first = rest_of(&block), first + block.rows * s.columns
+            add_counted_dots(
+                <const lanes*> at(x, first), <const lanes*> at(dy, first), &rest, mean, block_sums[0], block_sums[1]
+            )
+        for j in range(s.columns):
+            sums[j] += block_sums[0][j]
+            products[j] += block_sums[1][j]
     if s.folded:
-        part = rest_of(s)
-        add_counted_dots(
-            <const lanes*> at(x, whole), <const lanes*> at(dy, whole), &part, mean, nothing, sums, products
-        )
         added(sums)
         added(products)
 
@@ -252,7 +245,7 @@ cdef inline void run_counted_typed(
         if w.step == COUNTED_MOMENTS:
             strip_moments(x, &s, made[0], made[1], made[2])
         elif w.step == COUNTED_DOTS:
-            strip_dots(x, dy, &s, given[0], given[1], made[0], made[1])
+            strip_dots(x, dy, &s, given[0], made[0], made[1])
         else:
             counted_slope(x, dy, dx, &s, given)
             if s.folded:
@@ -307,13 +300,13 @@ def counted_moments(
 
 
 def counted_dots(
-    cnp.ndarray x, cnp.ndarray dy, cnp.ndarray weights, bint last, cnp.ndarray mean, cnp.ndarray nothing,
-    cnp.ndarray sums, cnp.ndarray products, int threads
+    cnp.ndarray x, cnp.ndarray dy, cnp.ndarray weights, bint last, cnp.ndarray mean, cnp.ndarray sums,
+    cnp.ndarray products, int threads
 ):
-    """Write the sums of dy and of dy * (x - mean), as `counted_moments`; mean and nothing, (items or 1, C) float64."""
+    """Write the sums of dy and of dy * (x - mean), as `counted_moments`; mean, (items or 1, C) float64."""
     cdef Counting w = counting_of(COUNTED_DOTS, x, weights, last)
     w.dy, w.numbered = <const char*> data_of(dy), cnp.PyArray_DIM(mean, 0)
-    w.given[0], w.given[1] = <const double*> data_of(mean), <const double*> data_of(nothing)
+    w.given[0] = <const double*> data_of(mean)
     w.made[0], w.made[1] = <double*> data_of(sums), <double*> data_of(products)
     count(&w, threads)
 

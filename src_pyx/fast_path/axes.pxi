@@ -38,10 +38,10 @@ cdef inline bint is_long(cnp.ndarray x, const View* view) noexcept:
 
 
 def moments_along(object x, object axis, object ddof, object result_class):
-    """The moments of every line in a class of `moments`, or None."""
+    """The moments of every line in a class of `moments`; None also where they are not finite."""
     cdef Work w
     cdef View view
-    cdef double divisor
+    cdef double divisor, zero = 0.0
     cdef double* numbers
     cdef double* part
     cdef cnp.ndarray mean, m2
@@ -76,7 +76,10 @@ def moments_along(object x, object axis, object ddof, object result_class):
             )
     for i in range(lines):
         (<double*> cnp.PyArray_DATA(mean))[i] += numbers[i]
+        zero += 0.0 * (<double*> cnp.PyArray_DATA(mean))[i] + 0.0 * (<double*> cnp.PyArray_DATA(m2))[i]
     PyMem_Free(numbers)
+    if zero != 0.0:
+        return None
     return result_class(
         scalar_of(mean), scalar_of(m2), view.n, divisor, view.n, "auto",
         2.0 ** -53 if w.storage == DOUBLE else 2.0 ** -24
