@@ -68,6 +68,7 @@ def channels_of(shape: tuple[int, ...]) -> dict[str, Calls]:
     features, dy_features = (array.reshape(-1, shape[1]) for array in (last, dy_last))
     weight, bias = rng.standard_normal((2, shape[1]), dtype=np.float32)
     given = {"running_mean": bias, "running_var": np.abs(weight) + 1}
+    clips = x.reshape(shape[0] // 2, 2, *shape[1:])
     mask = rng.random((shape[0], 1, *shape[2:])) < 0.8
     batch, back = fastnorm.batch_norm, fastnorm.batch_norm_backward
     group, group_back = fastnorm.group_norm, fastnorm.group_norm_backward
@@ -76,7 +77,8 @@ def channels_of(shape: tuple[int, ...]) -> dict[str, Calls]:
         "batch_norm": {
             "plain": lambda: batch(x, **given, weight=weight, bias=bias),
             "channels last": lambda: batch(last, **given, weight=weight, bias=bias, channel_axis=-1),
-            "channels third": lambda: batch(x.transpose(0, 2, 1, 3), **given, weight=weight, channel_axis=2),
+            "channels third": lambda: batch(clips, **given, weight=weight, bias=bias, channel_axis=2),
+            "transposed": lambda: batch(x.transpose(0, 2, 1, 3), **given, weight=weight, channel_axis=2),
             "statistics": lambda: batch(x, **given, weight=weight, bias=bias, return_stats=True),
             "training": lambda: batch(x, weight=weight, bias=bias, training=True),
             "training, channels last": lambda: batch(last, weight=weight, training=True, channel_axis=-1),

@@ -51,6 +51,9 @@ PLAIN: dict[str, tuple[Any, tuple[int, ...]]] = {
     "group_norm of rows": (lambda x, **k: fastnorm.group_norm(x, 4, VECTOR.astype(x.dtype), **k), (7, 32)),
     "instance_norm": (_instance_norm, (2, 6, 5)),
     "batch_norm": (lambda x, **k: fastnorm.batch_norm(x, VECTOR[:6], POSITIVE[:6], VECTOR[:6], **k), (2, 6, 5, 4)),
+    "batch_norm third": (
+        lambda x, **k: fastnorm.batch_norm(x, VECTOR[:6], POSITIVE[:6], channel_axis=2, **k), (2, 5, 6, 4)
+    ),
     "batch_norm features": (lambda x, **k: fastnorm.batch_norm(x, VECTOR, POSITIVE, **k), (7, 32)),
     "normalize": (lambda x, **k: fastnorm.normalize(x, VECTOR, POSITIVE, None, VECTOR, **k), (7, 32)),
     "l2_normalize down": (lambda x, **k: fastnorm.l2_normalize(x, axis=1, **k), (3, 20, 5)),
@@ -394,6 +397,9 @@ WITH_STATISTICS: dict[str, tuple[Any, int, list[tuple[int, ...]]]] = {
     "instance_norm": (lambda x, weight, **k: fastnorm.instance_norm(x, weight, weight, **k), 1, CHANNELS),
     "batch_norm": (_trained, 1, [*CHANNELS, (7, 33), (2500, 130), (64, 6, 1)]),
     "batch_norm last": (lambda x, weight, **k: _trained(x, weight, channel_axis=-1, **k), -1, CHANNELS),
+    "batch_norm third": (
+        lambda x, weight, **k: _trained(x, weight, channel_axis=2, **k), 2, [(2, 3, 12, 7), (1, 3, 6, 5), (40, 5, 6, 1)]
+    ),
 }  # fmt: skip
 
 

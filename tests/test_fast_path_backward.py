@@ -48,6 +48,7 @@ CALLS = [
     *((op, shape, 1) for op in ("batch_norm", "group_norm", "instance_norm") for shape in CHANNELS),
     *(("batch_norm", shape, 1) for shape in FEATURES),
     *(("batch_norm", shape, -1) for shape in LAST),
+    *(("batch_norm", shape, 2) for shape in ((2, 3, 12, 7), (1, 3, 6, 5), (40, 5, 6, 1))),
 ]
 
 

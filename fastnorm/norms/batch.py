@@ -24,7 +24,7 @@ from fastnorm.norms.conventions import (
     update_running,
 )
 from fastnorm.norms.given import as_moments
-from fastnorm.plan import kept_shape, plan_channels, plan_reduction
+from fastnorm.plan import kept_shape, plan_reduction, unbatched_layout
 from fastnorm.recipe import Rule
 
 Array = npt.NDArray[Any]
@@ -182,7 +182,7 @@ def _by_batch(
 ) -> ArrayOrStats:  # fmt: skip
     """Normalise by the statistics of the batch, and move the running ones."""
     function = "batch_norm"
-    channels, layout = array.shape[axis], plan_channels(array.shape, axis)
+    channels, layout = array.shape[axis], unbatched_layout(array.shape, axis)
     mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
     var_to_update = arguments.running(running_var, channels, function, "running_var")
     count = layout.batch * layout.spatial
@@ -216,7 +216,7 @@ def _by_running(
 ) -> ArrayOrStats:  # fmt: skip
     """Normalise by given statistics, with what stands next to that."""
     function = "batch_norm"
-    channels, layout = array.shape[axis], plan_channels(array.shape, axis)
+    channels, layout = array.shape[axis], unbatched_layout(array.shape, axis)
     if running_mean is None or running_var is None:
         raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
     mean = arguments.statistic(running_mean, channels, function, "running_mean")
@@ -320,7 +320,7 @@ def batch_norm_backward(
     channels = array.shape[axis]
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
     weight = arguments.parameter(weight, (channels,), function, "weight")
-    layout = plan_channels(array.shape, axis)
+    layout = unbatched_layout(array.shape, axis)
     stats_shape = kept_shape(array.shape, (axis,))
     given = gradients.given_statistics(mean, rstd, stats_shape, function)
     counted = masked.find_counted(array, axis, weights, where, function, per_group=None)

@@ -48,23 +48,28 @@ cdef inline bint overlaps_any(object out, object x, object mean, object var) noe
     )
 
 
+cdef inline int channels_of_batch(cnp.ndarray x, object channel_axis, View* view) noexcept:
+    """View an array as (outer, channels, inner), of which all but the channels share statistics; -1: not here."""
+    cdef int axis = -1 if channel_axis is None else axis_of(x, channel_axis, view)
+    return axis if axis > 0 else -1
+
+
 cdef object with_statistics(
     object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total
 ):
-    cdef Py_ssize_t channels, size, c
-    cdef int ndim, threads
+    cdef Py_ssize_t channels, size = cnp.PyArray_SIZE(<cnp.ndarray> x), c
+    cdef int threads
     cdef bint last, fused = residual is not None or activation is not None
     cdef object y
+    cdef View view
     cdef double* coefficients
     cdef Work w
     if not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
-    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
-    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
-    if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
+    if channels_of_batch(x, channel_axis, &view) < 0:
         return None
-    channels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    channels, last = view.n, view.inner == 1
     mean, var, weight, bias = widened(from_list(mean)), widened(from_list(var)), widened(weight), widened(bias)
     for vector in (mean, var):
         if not is_vector(vector, -1, channels):
@@ -72,7 +77,6 @@ cdef object with_statistics(
     for vector in (weight, bias):
         if vector is not None and not is_vector(vector, -1, channels):
             return None
-    last = last or size == cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
     if last:
         if fused and channels <= FEW:
             return None
@@ -80,8 +84,7 @@ cdef object with_statistics(
         if w.storage == BYTE and channels > PIECE:
             return None
     else:
-        c = cnp.PyArray_DIM(<cnp.ndarray> x, 0) * channels
-        begin_work(&w, AFFINE, x, c, size // c, 1)
+        begin_work(&w, AFFINE, x, view.outer * channels, view.inner, 1)
     threads = threads_for(size, size)
     if threads == 0:
         return None
@@ -130,7 +133,7 @@ cdef object with_statistics(
 def given(
     object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
 ):
-    """batch_norm in inference, `normalize`: channels second or last, with given statistics; or None."""
+    """batch_norm in inference, `normalize`: with given statistics; or None."""
     if not (is_served(x) or is_bytes(x)):
         return None
     return with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, None, None, None)
@@ -182,12 +185,13 @@ def train(
     object x, object running_mean, object running_var, object weight, object bias, object channel_axis, object eps,
     double old, bint unbiased, object stats_class, object out
 ):
-    """batch_norm in training, channels second or last: `old` is the weight of the old running statistics; or None.
+    """batch_norm in training: `old` is the weight of the old running statistics; or None.
 
     With a class of statistics those of the batch are returned too.
     """
-    cdef Py_ssize_t items, channels, size, count, spatial, c, chunks
-    cdef int ndim, channel, threads
+    cdef Py_ssize_t items, channels, size = cnp.PyArray_SIZE(<cnp.ndarray> x), count, spatial, c, chunks
+    cdef int channel, threads
+    cdef View view
     cdef bint last, composed, narrow
     cdef object y = None
     cdef double* numbers
@@ -201,19 +205,16 @@ def train(
         return None
     narrow = not is_plain(x)
     weight, bias = converted(weight, x), converted(bias, x)
-    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
-    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
-    if size == 0 or ndim < 2 or not (last or is_int(channel_axis, 1)):
+    channel = channels_of_batch(x, channel_axis, &view)
+    if channel < 0:
         return None
-    channel = ndim - 1 if last else 1
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, channel)
-    count, spatial = size // channels, size // (items * channels)
+    items, channels, spatial, count = view.outer, view.n, view.inner, size // view.n
     if count < 2 or not parameters_fit(x, weight, bias, channels):
         return None
     if not is_running(running_mean, channels, x, out) or not is_running(running_var, channels, x, out):
         return None
     rule = Rule(VARIANCE, count, eps, False)
-    last = last or spatial == 1 or channels == 1  # a single channel is one line, of all items
+    last = spatial == 1 or channels == 1  # a single channel is one line, of all items
     # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
     composed = narrow or (items > 1 if not last or channels == 1 else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= FUSED)
     threads = threads_for(size, size)

@@ -321,30 +321,28 @@ def batch_backward(
 ):
     """The backward pass of batch_norm, or None."""
     cdef Py_ssize_t items, channels, size, count, spatial, chunks, c
-    cdef int ndim, threads
+    cdef int channel, threads
     cdef bint last
     cdef object dx, like = x if weight is None else weight
+    cdef View view
     cdef double* numbers
     cdef Channels n
     cdef Work w
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
-    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
-    last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
-    if ndim < 2 or not (last or is_int(channel_axis, 1)):
+    channel = channels_of_batch(x, channel_axis, &view)
+    if channel < 0:
         return None
-    c = ndim - 1 if last else 1
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, <int> c)
-    count, spatial = size // channels, size // (items * channels)
+    size, items, channels, spatial = cnp.PyArray_SIZE(<cnp.ndarray> x), view.outer, view.n, view.inner
+    count, last = items * spatial, spatial == 1
     if channels == 1 or count < 2 or (weight is not None and not is_vector(widened(weight), -1, channels)):
         return None
-    if not statistics_fit(mean, rstd, x, axis_bit(<int> c), True):
+    if not statistics_fit(mean, rstd, x, axis_bit(channel), True):
         return None
     if not training and rstd is None:
         running_mean, running_var = widened(from_list(running_mean)), widened(from_list(running_var))
         if not is_vector(running_mean, -1, channels) or not is_vector(running_var, -1, channels):
             return None
-    last = last or spatial == 1
     if training and items == 1 and not last:
         return of_groups(dy, x, 1, channels, channels, weight, mean, rstd, eps, result_class, out)
     if last:
