@@ -4,8 +4,9 @@ Submodules load on first use: ``import fastnorm`` costs little more than ``impor
 call first needs it.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from fastnorm.loading import load
 
 __version__ = "0.1.0"
 
@@ -58,8 +59,8 @@ _PUBLIC = {
 }
 _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}
 
-# `onnx` is not in __all__: it needs a package that need not be installed.
-_SUBMODULES = ("nn", "onnx")
+# Of these `nn` alone is in __all__: `onnx` needs a package that need not be installed.
+_SUBMODULES = ("lab", "memory", "nn", "onnx")
 
 __all__ = [
     "Gradients",
@@ -112,11 +113,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
-        return importlib.import_module(f"fastnorm.{name}")
+        return load(f"fastnorm.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'fastnorm' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"fastnorm.{home}"), name)
+    value = getattr(load(f"fastnorm.{home}"), name)
     globals()[name] = value
     return value
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm.calls import take
+from fastnorm.calls import check_unmasked, take
 from fastnorm.dtypes import is_floating
 
 Array = npt.NDArray[Any]
@@ -162,6 +162,7 @@ def running(value: Any, length: int, function: str, name: str) -> Array | None:
     if not isinstance(value, np.ndarray) or not is_floating(value.dtype):
         got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{function}: {name} must be a floating numpy.ndarray to be updated in place, got {got}")
+    check_unmasked(value, function, name)
     if value.shape != (length,):
         raise ValueError(f"{function}: {name} must have shape {(length,)}, got {value.shape}")
     if not value.flags.writeable:

@@ -49,6 +49,12 @@ class Call:
             return self.x if self.x.dtype == self.result else _converted(self.x, self.result, self.backend)
 
 
+def check_unmasked(x: Any, function: str, name: str) -> None:
+    """Check that x has no masked elements, which no kernel heeds."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise TypeError(f"{function}: {name} must have no masked elements: fill them, or pass where= if it is taken")
+
+
 def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
     """Return `x` as an array of a dtype that the library knows.
 
@@ -59,8 +65,7 @@ def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
     """
     if is_device_array(x):
         raise TypeError(f"{function}: {name} must be in host memory here, got {type(x).__name__} on a CUDA device")
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise TypeError(f"{function}: {name} must have no masked elements: fill them, or pass where= if it is taken")
+    check_unmasked(x, function, name)
     try:
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor that is no array
@@ -94,6 +99,11 @@ def readable(x: Array, backend: Reference, function: str) -> Array:
     return as_compute(x, x.dtype if kept else storage(x.dtype, function, "x").compute, backend)
 
 
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
 def usable_as_output(out: Array, x: Array | None, dtype: np.dtype[Any], others: tuple[Array | None, ...]) -> bool:
     """Whether the kernels may write to `out` while they read x, of which each element goes first, and the others."""
     if out.dtype != dtype or not out.flags.c_contiguous or not out.flags.aligned:
@@ -102,7 +112,7 @@ def usable_as_output(out: Array, x: Array | None, dtype: np.dtype[Any], others: 
         return False
     if x is None or not np.may_share_memory(out, x):
         return True
-    return out.ctypes.data == x.ctypes.data and out.strides == x.strides and x.dtype == dtype
+    return _address(out) == _address(x) and out.strides == x.strides and x.dtype == dtype
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], function: str) -> None:
@@ -117,6 +127,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], function: 
     """
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{function}: out must be a numpy.ndarray, got {type(out).__name__}")
+    check_unmasked(out, function, "out")
     if out.shape != shape:
         raise ValueError(f"{function}: out must have the shape of the result, {shape}, got {out.shape}")
     if out.dtype != dtype:

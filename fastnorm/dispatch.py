@@ -15,7 +15,7 @@ BY_KERNELS = (
     "weight_norm", "weight_standardize", "spectral_norm", "clip_by_norm", "clip_by_global_norm",
     "layer_norm_backward", "rms_norm_backward", "batch_norm_backward", "instance_norm_backward", "group_norm_backward",
     "switchable_norm_backward", "pixel_norm_backward", "l2_normalize_backward", "local_response_norm",
-    "local_response_norm_backward", "clip_by_value",
+    "local_response_norm_backward", "clip_by_value", "normalize_image",
 )  # fmt: skip
 
 

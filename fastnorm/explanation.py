@@ -33,9 +33,10 @@ _REDUCED: dict[str, Callable[[int], Axes]] = {
 _SQUARES = (
     "rms_norm", "l2_normalize", "lp_normalize", "pixel_norm", "weight_norm", "clip_by_norm", "clip_by_global_norm",
 )  # fmt: skip
-_CLIP, _LOCAL = "clip_by_value", "local_response_norm"
+_CLIP, _LOCAL, _IMAGE = "clip_by_value", "local_response_norm", "normalize_image"
 _EXTREMA = ("extrema", "min_max_scale", "max_abs_scale")
 _WITHOUT_OUTPUT = ("moments", "extrema")
+_OF_ANY = (*_WITHOUT_OUTPUT, _CLIP, "clip_by_norm", "clip_by_global_norm")  # dimensions, and none
 _SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time
 
 # Backward passes: whose weights belong to the positions of a line, whose to channels, and what each adds up for dx.
@@ -115,7 +116,7 @@ def _view(op: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _statistics(op: str, shape: tuple[int, ...], itemsize: int, short: int, compiled: bool) -> str:
     """How statistics are made; rows of up to `short` bytes are taken several at a time."""
-    if op in ("normalize", "batch_norm"):
+    if op in ("normalize", "batch_norm", _IMAGE):
         return "none: the statistics are given"
     if op in _EXTREMA:
         return "one pass for the least and the largest"
@@ -248,7 +249,7 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     if op not in BY_KERNELS + BY_NUMPY:
         raise ValueError(f"explain: op must be the name of a function, such as 'layer_norm', got {op!r}")
     of_two = (*_BY_CHANNEL, "pixel_norm", _LOCAL, "spectral_norm", "weight_standardize")
-    least = 2 if op.removesuffix("_backward") in of_two else 0 if op in _WITHOUT_OUTPUT else 1
+    least = 2 if op.removesuffix("_backward") in of_two else 0 if op in _OF_ANY else 3 if op == _IMAGE else 1
     if len(shape) < least:
         raise ValueError(f"explain: shape must have at least {least} dimensions for {op}, got {shape!r}")
     requested = find_dtype(dtype)

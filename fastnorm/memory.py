@@ -39,7 +39,7 @@ class _Block(NamedTuple):
 
 def _allocated(size: int) -> _Block:
     memory = np.empty(size + _LINE - 1, np.uint8)
-    start = memory.ctypes.data
+    start = memory.__array_interface__["data"][0]  # `memory.ctypes` imports, which fails where the interpreter ends
     return _Block(memory, start + -start % _LINE, size)
 
 

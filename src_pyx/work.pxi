@@ -230,7 +230,7 @@ cdef void run(Work* w, int threads) noexcept:
         w.tile = min(parts(parts(w.x.inner, threads), tile // TILE) * (tile // TILE), WIDE * (tile // TILE))
         units = parts(w.x.inner, w.tile)
     elif w.x.inner > 1 and (w.primitive == AFFINE or w.primitive == AFFINE_GRAD):
-        w.piece = min(max(parts(units * w.x.n, 4 * threads), LEAST_PIECE), CHUNK_COLUMNS)
+        w.piece = min(max(parts(units * w.x.n, 4 * <Py_ssize_t> threads), LEAST_PIECE), CHUNK_COLUMNS)
         units *= parts(w.x.n, w.piece)
     elif w.primitive != NORMALIZE and w.primitive != INFER_GRAD:
         units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
@@ -239,7 +239,7 @@ cdef void run(Work* w, int threads) noexcept:
     if (w.primitive == DOTS or w.primitive == MOMENTS or w.primitive == EXTREMA) and w.x.inner > 1:
         w.tile = ROW_TILES * tile  # rows had better be read as a whole
         tiled = units // parts(w.x.inner, tile) * parts(w.x.inner, w.tile)
-        if tiled >= 2 * threads and (w.storage == SINGLE or w.storage == DOUBLE):
+        if tiled >= 2 * <Py_ssize_t> threads and (w.storage == SINGLE or w.storage == DOUBLE):
             units = tiled
         else:
             w.tile = tile

@@ -270,8 +270,8 @@ NUMBERS: list[tuple[str, str, list[Any], list[Any]]] = [
     ("standardize", "ddof", [-1, 4, 5], ["1", None, 0.5]),
     ("moments", "ddof", [float("nan")], ["1", None]),
     ("min_max_scale", "feature_range", [(1, 0), (0, 0), (0, float("nan"))], [1, "ab", (0, 1, 2), ("0", 1), None]),
-    ("clip_by_value", "low", [2.0, float("nan")], ["0", None, np.zeros(3)]),
-    ("clip_by_value", "high", [-2.0, float("nan")], ["0", None, np.zeros(3)]),
+    ("clip_by_value", "low", [2.0, float("nan")], ["0", np.zeros(3)]),
+    ("clip_by_value", "high", [-2.0, float("nan")], ["0", np.zeros(3)]),
     ("clip_by_norm", "max_norm", [-1, float("nan")], ["1", None]),
     ("clip_by_global_norm", "max_norm", [-1, float("nan")], ["1", None]),
     ("spectral_norm", "n_power_iterations", [0, -1], [1.0, "1", None]),
@@ -299,6 +299,16 @@ def test_clip_by_global_norm_of_numbers_that_are_not_finite() -> None:
     assert fastnorm.clip_by_global_norm([x], 1.0).global_norm == np.inf
 
 
+def test_flags_are_bools() -> None:
+    for function, name in (
+        ("moments", "keepdims"),
+        ("extrema", "keepdims"),
+        ("clip_by_global_norm", "error_if_nonfinite"),
+    ):
+        for bad in ("no", 1, None):
+            refuse(function, TypeError, **{name: bad})
+
+
 def test_extrema_of_nothing() -> None:
     for shape, axis in (((0,), None), ((3, 0), 1), ((0, 3), 0)):
         with pytest.raises(ValueError, match="extrema: a line without elements"):
@@ -320,6 +330,7 @@ def test_out(function: str) -> None:
     refuse(function, TypeError, out=np.zeros(out.shape, np.int32))
     refuse(function, TypeError, out=out.tolist())
     refuse(function, TypeError, out=(out,))
+    assert "masked" in refuse(function, TypeError, out=np.ma.array(np.zeros_like(out), mask=True))
     refuse(function, TypeError, out=np.zeros(out.shape, np.float32), dtype="float64", name="out")
     out.flags.writeable = False
     refuse(function, ValueError, out=out)
@@ -388,6 +399,7 @@ def test_running_statistics_that_cannot_be_updated(function: str, name: str) -> 
         message = refuse(function, ValueError, **{name: np.ones(wrong)})
         assert str(wrong) in message
         assert "(6,)" in message
+    assert "masked" in refuse(function, TypeError, **{name: np.ma.array(np.ones(6), mask=[1, 0, 0, 0, 0, 0])})
     frozen = np.ones(6)
     frozen.flags.writeable = False
     assert "read-only" in refuse(function, ValueError, **{name: frozen})

@@ -67,6 +67,10 @@ def test_explain_of_sizes_and_dtypes() -> None:
     assert fastnorm.explain("moments", (), np.float64).compute_dtype == "float64"
     assert fastnorm.explain("layer_norm", (0, 3), "int64").compute_dtype == "float64"
     assert fastnorm.explain("layer_norm", (3,), ">f4").compute_dtype == "float32"
+    for op in ("clip_by_norm", "clip_by_global_norm", "clip_by_value"):
+        assert fastnorm.explain(op, ()).shape == ()
+    image = fastnorm.explain("normalize_image", (224, 224, 3), "uint8")
+    assert (image.compute_dtype, image.algorithm) == ("float32", "none: the statistics are given")
     for bad in ("complex64", object, "U3"):
         with pytest.raises(TypeError, match="explain"):
             fastnorm.explain("layer_norm", (3,), bad)

@@ -700,3 +700,12 @@ def test_lines_of_one_element(x: Any, dtype: Any, backend: str) -> None:
     np.testing.assert_array_equal(
         fastnorm.layer_norm(lines, np.full(1, 2, dtype), np.full(1, 0.5, dtype), backend=backend), expected
     )
+
+
+def test_a_dtype_without_a_number_of_its_own_is_not_taken_for_bfloat16() -> None:
+    scaled = pytest.importorskip("numpy._core._multiarray_umath")._get_sfloat_dtype()(1.0)
+    x = np.arange(12.0).reshape(3, 4).astype(scaled)
+    assert x.dtype.num == -1
+    for function in (fastnorm.layer_norm, fastnorm.rms_norm, fastnorm.moments):
+        with pytest.raises(TypeError, match="real number"):
+            function(x)

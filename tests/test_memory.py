@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import dtype_of
+from processes import output
 
 import fastnorm
 from fastnorm import memory, tuning
@@ -196,3 +197,16 @@ def test_a_backward_pass_of_a_narrow_type_allocates_dx_alone(name: str, dtype: s
     assert peak(lambda: backward(dy, x, **options)) <= x.nbytes + sums + ALLOWANCE
     out = np.empty_like(x)
     assert peak(lambda: backward(dy, x, out=out, **options)) <= sums + ALLOWANCE
+
+
+def test_a_large_output_is_made_while_the_interpreter_ends() -> None:
+    code = """
+import builtins, numpy as np, fastnorm
+class Last:
+    def __init__(self, function, x): self.function, self.x = function, x
+    def __del__(self): print(self.function(self.x).shape)
+x = np.ones((3000, 3000), np.float32)
+builtins.kept = fastnorm.layer_norm(x)
+builtins.last = Last(fastnorm.layer_norm, x)
+"""
+    assert output(code) == "(3000, 3000)"

@@ -289,6 +289,12 @@ def test_return_stats_of_norms_by_item_has_a_number_for_each_item_and_channel(
     assert stats.mean.shape == (1, *shape[1:])
 
 
+def test_clip_by_value_with_an_open_end(backend: str) -> None:
+    x = np.array([-np.inf, -3.0, 0.5, 7.0, np.nan], np.float32)
+    for ends in ((None, 1), (-1, None), (None, None)):
+        np.testing.assert_array_equal(fastnorm.clip_by_value(x, *ends, backend=backend), np.clip(x, *ends))
+
+
 def test_clip_by_value_has_nothing_but_neutral_statistics() -> None:
     y, stats = fastnorm.clip_by_value(sample(), -1, 1, return_stats=True)
     np.testing.assert_array_equal(y, fastnorm.clip_by_value(sample(), -1, 1))

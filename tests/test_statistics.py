@@ -43,6 +43,15 @@ def test_moments_are_those_of_numpy(axis: Any, keepdims: bool, ddof: float, back
         np.testing.assert_allclose(result.std, x.std(axis=axis, keepdims=keepdims, ddof=ddof), rtol=1e-12, atol=1e-13)
 
 
+def test_moments_are_compared_as_objects() -> None:
+    x = sample(3, 4)
+    found = fastnorm.moments(x, axis=0)
+    same = found
+    assert found == same
+    assert found != fastnorm.moments(x, axis=0)
+    assert len({found, fastnorm.moments(x, axis=0)}) == 2
+
+
 def test_moments_of_a_whole_array_are_scalars() -> None:
     for x in (sample(3, 4), [1, 2, 3], 5.0, np.float32(2)):
         result = fastnorm.moments(x)
@@ -280,6 +289,8 @@ def test_errors_of_the_state_leave_it_as_it_was() -> None:
             state.update(bad)
     with pytest.raises(ValueError, match=r"Welford\.__or__: the state has shape \(3,\), got \(2,\)"):
         state | fastnorm.Welford().update(sample(4, 2))
+    with pytest.raises(ValueError, match=r"Welford\.__or__: the axes must be the same, got 0 and 1"):
+        state | fastnorm.Welford(1).update(sample(3, 4))
     with pytest.raises(TypeError):
         state | 3
     assert state.to_bytes() == before

@@ -122,6 +122,48 @@ print("same bits")
 """
 
 
+FORK_WHILE_IMPORTING = """
+import os, signal, threading, warnings
+import numpy as np
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork while other threads run, which is the point
+import fastnorm
+x = np.ones((200, 300), np.float32)
+threads = [threading.Thread(target=lambda: fastnorm.layer_norm(x)) for _ in range(3)]
+for thread in threads: thread.start()
+child = os.fork()
+if not child:
+    signal.alarm(60)  # ends a child that waits for an import
+    fastnorm.rms_norm(fastnorm.layer_norm(x))
+    os._exit(0)
+for thread in threads: thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+CHANGING_LIST = """
+import threading, numpy as np, fastnorm
+small, large = np.ones(10, np.float32), np.ones(500_000, np.float32)
+arrays = [np.ones(300_000, np.float32), small]
+done = threading.Event()
+def swap():
+    while not done.is_set():
+        arrays[1] = large
+        arrays[1] = "no array"
+        arrays[1] = small
+swapping = threading.Thread(target=swap)
+swapping.start()
+sizes = set()
+for _ in range(400):
+    try:
+        clipped, norm = fastnorm.clip_by_global_norm(arrays, 1.0)
+    except TypeError:
+        continue
+    sizes.add((clipped[1].size, round(norm * norm)))
+done.set()
+swapping.join()
+print(sizes <= {(10, 300_010), (500_000, 800_000)})
+"""
+
+
 def run(code: str, backend: str, layer: str) -> str:
     reason = registry.why_not(backend)
     if reason is not None:
@@ -151,6 +193,30 @@ def test_a_hundred_forks_after_parallel_calls(backend: str, layer: str) -> None:
 @each_pool
 def test_a_pool_of_forked_processes(backend: str, layer: str) -> None:
     assert run(POOL_OF_PROCESSES, backend, layer) == "same bits"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this operating system has no fork")
+def test_a_fork_waits_for_imports_of_other_threads() -> None:
+    for _ in range(3):
+        assert output(FORK_WHILE_IMPORTING) == "0"
+
+
+def test_more_threads_than_units() -> None:
+    code = """
+import numpy as np, fastnorm
+from fastnorm import tuning
+tuning.SERIAL_ELEMENTS = 0
+fastnorm.set_num_threads(2**30)  # times 4, it is 0 as a C int
+x = np.ones((300, 64), np.float32)
+print(np.ptp(fastnorm.normalize(x, np.zeros(64), np.full(64, 4.0), eps=0.0, backend="cython")))
+"""
+    if (reason := registry.why_not("cython")) is not None:
+        pytest.skip(reason)
+    assert output(code) == "0.0"
+
+
+def test_a_list_that_changes_while_its_arrays_are_clipped() -> None:
+    assert output(CHANGING_LIST) == "True"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this operating system has no sched_setaffinity")

@@ -6,6 +6,7 @@ import threading
 from functools import cache
 
 from fastnorm.backends.reference import Reference
+from fastnorm.loading import importing
 
 _ROWS = {
     "reference": ("fastnorm.backends.reference", "Reference"),
@@ -21,7 +22,8 @@ def _load(name: str) -> Reference | str:
     """The backend, or why there is none."""
     module, attribute = _ROWS[name]
     try:
-        backend: Reference = getattr(importlib.import_module(module), attribute)()
+        with importing():  # kernels too, when the backend is made
+            backend: Reference = getattr(importlib.import_module(module), attribute)()
     except ImportError as error:
         return str(error)
     return backend
@@ -104,7 +106,8 @@ def why_not(name: str) -> str | None:
 def why_no_cuda() -> str | None:
     """Return why arrays on a CUDA device cannot be served here, None if they can."""
     try:
-        compat = importlib.import_module("fastnorm.backends.cuda.compat")
+        with importing():
+            compat = importlib.import_module("fastnorm.backends.cuda.compat")
     except ImportError as error:
         return str(error)
     reason: str | None = compat.why_not()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import calls
+from fastnorm import arguments, calls
 from fastnorm.dtypes import FLOAT32, result_dtype
 from fastnorm.nn.tensors import as_numpy
 
@@ -148,7 +148,7 @@ class State:
         entries = self._entries()
         missing = [name for name in entries if name not in mapping and name not in self._optional_keys]
         unexpected = [name for name in mapping if name not in entries]
-        if strict and (missing or unexpected):
+        if arguments.flag(strict, self._name, "strict") and (missing or unexpected):
             faults = [f"{kind} {', '.join(map(repr, keys))}" for kind, keys in
                       (("missing", missing), ("unexpected", unexpected)) if keys]  # fmt: skip
             raise KeyError(f"{self._name}: load_state_dict: {'; '.join(faults)}")

@@ -31,8 +31,8 @@ SMALLEST_SCALE = 2.0**-1000
 @plain_calls_by("clipped_by_value", "x", "low", "high", "out")
 def clip_by_value(
     x: npt.ArrayLike,
-    low: float,
-    high: float,
+    low: float | None,
+    high: float | None,
     *,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
@@ -45,8 +45,8 @@ def clip_by_value(
     ----------
     x : array_like
         Any shape; real numbers. NaN stays.
-    low, high : float
-        The ends, in order.
+    low, high : float or None
+        The ends, in order; None leaves an end open.
     out, dtype, return_stats, backend
         As in `layer_norm`; nothing is subtracted and nothing scaled, so the statistics are 0 and 1.
 
@@ -71,7 +71,8 @@ def clip_by_value(
     """
     function = "clip_by_value"
     array = calls.take(x, function)
-    low, high = arguments.number(low, function, "low"), arguments.number(high, function, "high")
+    low = -np.inf if low is None else arguments.number(low, function, "low")
+    high = np.inf if high is None else arguments.number(high, function, "high")
     if low > high:
         raise ValueError(f"{function}: low must not be above high, got {low:g} and {high:g}")
     call = calls.begin(array, out, dtype, backend, function)
@@ -282,6 +283,7 @@ def clip_by_global_norm(
     """
     function = "clip_by_global_norm"
     limit = arguments.number(max_norm, function, "max_norm", minimum=0)
+    strict = arguments.flag(error_if_nonfinite, function, "error_if_nonfinite")
     try:
         given = iter(arrays)
     except TypeError:
@@ -296,7 +298,7 @@ def clip_by_global_norm(
     ]
     joined = _joined([_norm(call.x, tuple(range(call.x.ndim)), call.backend) for call in begun])
     norm = joined.value().item()
-    if error_if_nonfinite and not np.isfinite(norm):
+    if strict and not np.isfinite(norm):
         raise ValueError(f"{function}: the norm of the arrays must be finite with error_if_nonfinite, got {norm}")
     scale = _scale_down(joined, limit)
     for call in begun:

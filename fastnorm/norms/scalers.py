@@ -156,7 +156,7 @@ def min_max_scale(
     axis : int, tuple of int or None, default 0
         What the extrema are taken over.
     feature_range : (float, float), default (0, 1)
-        What the least and the largest value become.
+        What the least and the largest value become, to within a rounding.
     out, dtype, return_stats, backend
         As in `layer_norm`; the statistics are the least value and the scale.
 
@@ -202,7 +202,7 @@ def max_abs_scale(
     return_stats: bool = False,
     backend: str | None = None,
 ) -> ArrayOrStats:
-    """Scale along an axis so that the largest magnitude is 1; zeros stay zeros.
+    """Scale along an axis so that the largest magnitude is 1, to within a rounding; zeros stay zeros.
 
     Parameters
     ----------

@@ -312,7 +312,7 @@ def fold_batch_norm(
     Returns
     -------
     FoldedLayer, or (FoldedLayer, Stats)
-        ``(weight, bias)``.
+        ``(weight, bias)``, both of the dtype of the weight.
 
     Raises
     ------

@@ -68,6 +68,7 @@ def extrema(
         return Extrema(*on_device.extrema(x, axis, keepdims, backend))
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
+    keepdims = arguments.flag(keepdims, function, "keepdims")
     plan = plan_reduction(array.shape, axes)
     chosen = choose(array.size, backend, function)
     shape = plan.stats_shape if keepdims else dropped_shape(array.shape, axes)

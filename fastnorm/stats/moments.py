@@ -25,7 +25,7 @@ Algorithm = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Moments:
     """Mean and variance of lines: arrays, or scalars where the whole array was one line.
 
@@ -186,6 +186,7 @@ def moments(
         return there
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
+    keepdims = arguments.flag(keepdims, function, "keepdims")
     degrees = arguments.number(ddof, function, "ddof")
     weight = arguments.element_weights(weights, where, array.shape, function)
     chosen = choose(array.size, backend, function)

@@ -117,9 +117,17 @@ class Welford:
         self._shape = shape
 
     def __or__(self, other: Welford) -> Welford:
-        """Return the state of both, as if the batches of `other` had come after those of this one."""
+        """Return the state of both, as if the batches of `other` had come after those of this one.
+
+        Raises
+        ------
+        ValueError
+            Their axes or their shapes differ.
+        """
         if not isinstance(other, Welford):
             return NotImplemented
+        if other.axis != self.axis:
+            raise ValueError(f"Welford.__or__: the axes must be the same, got {self.axis} and {other.axis}")
         result = Welford(self.axis, self.dtype)
         for state in (self, other):
             if state._shape is not None:

@@ -39,13 +39,11 @@ cdef inline bint is_bytes(object a) noexcept:
     )
 
 
-cdef inline bint overlaps_any(object out, object x, object mean, object var) noexcept:
+cdef inline bint overlaps_any(object out, object a, object b, object c) noexcept:
     """Whether `out` holds what is read after other parts of it are written, or again where a channel is refused."""
     if out is None or not cnp.PyArray_CheckExact(out):
         return False
-    return (
-        overlaps(<cnp.ndarray> out, x) or overlaps(<cnp.ndarray> out, mean) or overlaps(<cnp.ndarray> out, var)
-    )
+    return overlaps(<cnp.ndarray> out, a) or overlaps(<cnp.ndarray> out, b) or overlaps(<cnp.ndarray> out, c)
 
 
 cdef inline int channels_of_batch(cnp.ndarray x, object channel_axis, View* view) noexcept:
@@ -58,10 +56,10 @@ cdef object with_statistics(
     object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total
 ):
-    cdef Py_ssize_t channels, size = cnp.PyArray_SIZE(<cnp.ndarray> x), c
+    cdef Py_ssize_t channels, size, c
     cdef int threads
-    cdef bint last, fused = residual is not None or activation is not None
-    cdef object y
+    cdef bint last, known, fused = residual is not None or activation is not None
+    cdef object y, given_mean, given_var, given_weight, given_bias
     cdef View view
     cdef double* coefficients
     cdef Work w
@@ -69,8 +67,11 @@ cdef object with_statistics(
         return None
     if channels_of_batch(x, channel_axis, &view) < 0:
         return None
-    channels, last = view.n, view.inner == 1
-    mean, var, weight, bias = widened(from_list(mean)), widened(from_list(var)), widened(weight), widened(bias)
+    size, channels, last = cnp.PyArray_SIZE(<cnp.ndarray> x), view.n, view.inner == 1
+    given_mean, given_var, given_weight, given_bias = from_list(mean), from_list(var), weight, bias
+    mean, var, weight, bias = widened(given_mean), widened(given_var), widened(weight), widened(bias)
+    # Of a vector that was widened it is not known whether `out` holds it.
+    known = mean is given_mean and var is given_var and weight is given_weight and bias is given_bias
     for vector in (mean, var):
         if not is_vector(vector, -1, channels):
             return None
@@ -92,7 +93,7 @@ cdef object with_statistics(
     w.vectors[0], w.vectors[1] = vector_of(mean), vector_of(var)
     w.vectors[2], w.vectors[3] = vector_of(weight), vector_of(bias)
     if (
-        last and channels > FEW and w.x.n <= INFER_ROWS and not fused
+        last and channels > FEW and w.x.n <= INFER_ROWS and not fused and (known or out is None)
         and (w.storage == SINGLE or w.storage == DOUBLE) and not overlaps_any(out, x, mean, var)
     ):
         w.primitive = INFER
@@ -189,7 +190,7 @@ def train(
 
     With a class of statistics those of the batch are returned too.
     """
-    cdef Py_ssize_t items, channels, size = cnp.PyArray_SIZE(<cnp.ndarray> x), count, spatial, c, chunks
+    cdef Py_ssize_t items, channels, size, count, spatial, c, chunks
     cdef int channel, threads
     cdef View view
     cdef bint last, composed, narrow
@@ -208,7 +209,8 @@ def train(
     channel = channels_of_batch(x, channel_axis, &view)
     if channel < 0:
         return None
-    items, channels, spatial, count = view.outer, view.n, view.inner, size // view.n
+    items, channels, spatial, count = view.outer, view.n, view.inner, view.outer * view.inner
+    size = channels * count
     if count < 2 or not parameters_fit(x, weight, bias, channels):
         return None
     if not is_running(running_mean, channels, x, out) or not is_running(running_var, channels, x, out):

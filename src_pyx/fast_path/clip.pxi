@@ -119,7 +119,7 @@ cdef inline void extent(object a, uintptr_t* ends) noexcept:
     ends[1] = ends[0] + cnp.PyArray_NBYTES(<cnp.ndarray> a)
 
 
-cdef bint are_apart(object arrays, object out) except -1:
+cdef bint are_apart(tuple arrays, tuple out) except -1:
     """Whether each result would be written over none of the arrays but its own, and over no other result."""
     cdef Py_ssize_t i, j, count = len(arrays)
     cdef bint apart = True
@@ -156,9 +156,13 @@ def clipped_together(object arrays, object max_norm, object error_if_nonfinite, 
     cdef list results
     if type(arrays) is not list and type(arrays) is not tuple:
         return None
-    if out is not None and ((type(out) is not list and type(out) is not tuple) or len(out) != len(arrays)):
+    if out is not None and type(out) is not list and type(out) is not tuple:
         return None
     if not is_number(max_norm, &limit) or not limit >= 0.0 or type(error_if_nonfinite) is not bool or not arrays:
+        return None
+    # Lists may change while threads work: what is checked here is what is read and written.
+    arrays, out = tuple(arrays), None if out is None else tuple(out)
+    if out is not None and len(<tuple> out) != len(<tuple> arrays):
         return None
     for x in arrays:
         if not is_served(x) or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0:

@@ -50,7 +50,7 @@ cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES           # larger outputs
 cdef Py_ssize_t SECOND = _tuning.POOL_SMALLEST_SECOND_BYTES     # and larger second ones
 
 
-cdef int bfloat16_type = -1     # ml_dtypes', once an array of it has been seen
+cdef int bfloat16_type = -2     # ml_dtypes', once an array of it has been seen; -1 is that of many dtypes
 
 
 cdef inline bint is_narrow(object a) except -1:

@@ -337,7 +337,7 @@ def batch_backward(
     count, last = items * spatial, spatial == 1
     if channels == 1 or count < 2 or (weight is not None and not is_vector(widened(weight), -1, channels)):
         return None
-    if not statistics_fit(mean, rstd, x, axis_bit(channel), True):
+    if not statistics_fit(mean, rstd, x, axis_bit(channel), True) or overlaps_any(out, mean, rstd, None):
         return None
     if not training and rstd is None:
         running_mean, running_var = widened(from_list(running_mean)), widened(from_list(running_var))
