@@ -45,7 +45,7 @@ MARKER = "getsid"
 ALLOCATION = re.compile(r"alloc|free|unlink_chunk|systrim|tcache|mmap|munmap|brk", re.IGNORECASE)
 
 # The files of the interpreter.
-INTERPRETER = re.compile(rf"{re.escape(os.path.realpath(sys.executable))}$|libpython[\d.]+(so|dylib)")
+INTERPRETER = re.compile(rf"{re.escape(os.path.realpath(sys.executable))}$|libpython[\d.]+t?[.\d]*\.(so|dylib)")
 
 Array = npt.NDArray[Any]
 

@@ -6,7 +6,7 @@ call first needs it.
 
 from typing import TYPE_CHECKING, Any
 
-from fastnorm.loading import load
+from fastnorm.loading import load as _load
 
 __version__ = "0.1.0"
 
@@ -113,14 +113,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
-        return load(f"fastnorm.{name}")
+        return _load(f"fastnorm.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'fastnorm' has no attribute {name!r}")
-    value = getattr(load(f"fastnorm.{home}"), name)
+    value = getattr(_load(f"fastnorm.{home}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -49,10 +49,10 @@ class Call:
             return self.x if self.x.dtype == self.result else _converted(self.x, self.result, self.backend)
 
 
-def check_unmasked(x: Any, function: str, name: str) -> None:
+def check_unmasked(x: Any, function: str, name: str, advice: str = "") -> None:
     """Check that x has no masked elements, which no kernel heeds."""
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise TypeError(f"{function}: {name} must have no masked elements: fill them, or pass where= if it is taken")
+        raise TypeError(f"{function}: {name} must have no masked elements{advice}")
 
 
 def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
@@ -65,7 +65,7 @@ def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
     """
     if is_device_array(x):
         raise TypeError(f"{function}: {name} must be in host memory here, got {type(x).__name__} on a CUDA device")
-    check_unmasked(x, function, name)
+    check_unmasked(x, function, name, ": fill them, or pass where= if it is taken" if name == "x" else ": fill them")
     try:
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor that is no array

@@ -130,7 +130,12 @@ def _dtype_of(storage: str, like: Any) -> Any:
 
 
 def _namespace(x: Any) -> Any:
-    """Return the functions that make arrays like x, None if they are not known; not all of CuPy's arrays tell."""
+    """Return the functions that make arrays like x, None if they are not known; not all of CuPy's arrays tell.
+
+    JAX's arrays cannot be written to, and so are no results.
+    """
+    if type(x).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        return None
     if hasattr(type(x), "__array_namespace__"):
         return x.__array_namespace__()
     return sys.modules.get("cupy") if type(x).__module__.partition(".")[0] == "cupy" else None
@@ -291,6 +296,7 @@ class Device:
         library = library_of(out)
         if library is None:
             raise TypeError(f"{function}: out must be on the device of x, got {type(out).__name__} in host memory")
+        check_autograd(out, function, "out")
         found = library.view(out)
         if found.shape != shape:
             raise ValueError(f"{function}: out must have the shape of the result, {shape}, got {found.shape}")

@@ -1,12 +1,13 @@
 """Storage types, what they are computed in and what comes out; a dtype is one row of a table."""
 
-import importlib
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from fastnorm.loading import load
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
@@ -83,7 +84,7 @@ def find_dtype(value: npt.DTypeLike) -> np.dtype[Any] | None:
     """Return the dtype that NumPy makes of a value, None if it makes none."""
     if isinstance(value, str) and value == _BFLOAT16:
         with suppress(ImportError):
-            importlib.import_module("ml_dtypes")  # from then on NumPy knows the name
+            load("ml_dtypes")  # from then on NumPy knows the name
     try:
         return np.dtype(value)
     except (TypeError, ValueError, SyntaxError):  # the last for ","

@@ -116,8 +116,10 @@ def _view(op: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _statistics(op: str, shape: tuple[int, ...], itemsize: int, short: int, compiled: bool) -> str:
     """How statistics are made; rows of up to `short` bytes are taken several at a time."""
-    if op in ("normalize", "batch_norm", _IMAGE):
+    if op in ("normalize", "batch_norm"):
         return "none: the statistics are given"
+    if op == _IMAGE:
+        return "none where mean and std are given; else exact sums of each channel of an image"
     if op in _EXTREMA:
         return "one pass for the least and the largest"
     if not compiled:
@@ -249,7 +251,9 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     if op not in BY_KERNELS + BY_NUMPY:
         raise ValueError(f"explain: op must be the name of a function, such as 'layer_norm', got {op!r}")
     of_two = (*_BY_CHANNEL, "pixel_norm", _LOCAL, "spectral_norm", "weight_standardize")
-    least = 2 if op.removesuffix("_backward") in of_two else 0 if op in _OF_ANY else 3 if op == _IMAGE else 1
+    least = 2 if op.removesuffix("_backward") in of_two else 0 if op in _OF_ANY else 1
+    if op == _IMAGE and len(shape) not in (3, 4):
+        raise ValueError(f"explain: shape must be (H, W, C) or (N, H, W, C) for {op}, got {shape!r}")
     if len(shape) < least:
         raise ValueError(f"explain: shape must have at least {least} dimensions for {op}, got {shape!r}")
     requested = find_dtype(dtype)

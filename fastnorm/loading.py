@@ -1,7 +1,8 @@
-"""Imports on first use, which a fork waits for.
+"""Imports of the library's own modules on first use, which a fork waits for.
 
 A process forked while one of its threads imports a module would wait for that module's lock for ever: the child has no
-such thread.
+such thread. Numba's import is not waited for: it takes locks that a forking thread may hold already (logging's), and a
+child uses Numba only if it is asked for by name.
 """
 
 import importlib

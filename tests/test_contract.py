@@ -14,7 +14,8 @@ from fastnorm.stats.bounds import relative_error_bound
 
 Array = np.ndarray[Any, Any]
 
-# The contract: float32 lines are normalised to within 4 units of max(1, |y|), whatever their length and mean / std.
+# The contract: float32 lines are normalised to within 4 units of max(1, |y|), whatever their length and mean / std;
+# with weight and bias of |weight| * max(1, |xhat|) + |bias|.
 CONTRACT = 4 * 2.0**-24
 LINES = 8
 
@@ -135,6 +136,22 @@ def test_the_contract_holds_for_a_million_elements(name: str, backend: str) -> N
     norm = NORMS[name]
     y = norm.call(norm.arrange(lines_of(10**6)[:4]), backend=backend)
     assert contract_ratio(y, norm.arrange(truth_of(10**6, norm.formula)[:4])) <= 1
+
+
+@pytest.mark.parametrize("size", [1, 300])
+@pytest.mark.parametrize("n", [3, 64, 768, 4097])
+def test_the_contract_with_weight_and_bias(n: int, size: int, backend: str) -> None:
+    """A weight scales the error of what it is given, which the bias need not be larger than where they cancel."""
+    rng, lines, truth = np.random.default_rng(n), lines_of(n), truth_of(n, "layer_norm")
+    for shape in ((n,), (LINES, 1)):
+        weight, bias = (rng.standard_normal(shape).astype(np.float32) * np.float32(size) for _ in range(2))
+        if shape == (n,):
+            y = fastnorm.layer_norm(lines, weight, bias, backend=backend)
+        else:
+            y = in_training(columns(lines), weight=weight.ravel(), bias=bias.ravel(), backend=backend).T
+        expected = truth * weight.astype(np.float64) + bias
+        allowed = CONTRACT * (np.abs(weight) * np.maximum(1, np.abs(truth)) + np.abs(bias))
+        assert (np.abs(y - expected) <= allowed).all()
 
 
 # The bounds of fastnorm.stats.bounds

@@ -702,6 +702,17 @@ def test_lines_of_one_element(x: Any, dtype: Any, backend: str) -> None:
     )
 
 
+def test_training_may_write_over_a_weight_of_another_dtype(kernels: str) -> None:
+    x = sample(8, 16, 300)
+    x[:, -1] *= np.float32(1e-36)  # a channel for the general path, when others have been written
+    memory = np.zeros(x.size // 2)
+    weight = memory[:16]
+    weight[...] = np.arange(1, 17)
+    expected = fastnorm.batch_norm(x, weight=weight.copy(), training=True, eps=0.0)
+    found = fastnorm.batch_norm(x, weight=weight, training=True, eps=0.0, out=memory.view(np.float32).reshape(x.shape))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_dtype_without_a_number_of_its_own_is_not_taken_for_bfloat16() -> None:
     scaled = pytest.importorskip("numpy._core._multiarray_umath")._get_sfloat_dtype()(1.0)
     x = np.arange(12.0).reshape(3, 4).astype(scaled)

@@ -108,13 +108,19 @@ def test_statistics_raise_none(dtype: str, kind: str) -> None:
         assert_quiet(lambda algorithm=algorithm: fastnorm.moments(x, axis=1, algorithm=algorithm))
         found = fastnorm.moments(x, axis=1, algorithm=algorithm)
         assert_quiet(lambda found=found: (found.var, found.std, found.condition, found.digits))
-    assert_quiet(lambda: fastnorm.moments(x, axis=1, weights=np.linspace(0, 1, 12)))
+    for weights in (np.linspace(0, 1, 12), np.geomspace(1e-300, 1e300, 12), np.geomspace(1e-60, 1, 12)):
+        for algorithm in ("auto", "welford"):
+            assert_quiet(
+                lambda weights=weights, algorithm=algorithm: fastnorm.moments(
+                    x, axis=1, weights=weights, algorithm=algorithm
+                )
+            )
 
     def of_parts() -> Any:
         welford = fastnorm.Welford(axis=0)
         for part in (x[:3], x[3:]):
             welford.update(part)
-        return welford.mean, welford.var
+        return welford.mean, welford.var, welford.variance(ddof=7 - 1e-15)
 
     assert_quiet(of_parts)
 

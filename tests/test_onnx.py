@@ -269,6 +269,22 @@ def test_batch_normalization_in_inference(shape: tuple[int, ...], opset: int) ->
     np.testing.assert_array_equal(y, expected, strict=True)
 
 
+def test_batch_normalization_of_nodes_that_name_outputs_nothing() -> None:
+    inputs = batch_inputs((5, 3))
+    (expected,) = run("BatchNormalization", *inputs, opset=15)
+    for opset, outputs in ((15, 3), (9, 5)):
+        (y,) = run("BatchNormalization", *inputs, opset=opset, outputs=outputs, keep=(0,))
+        np.testing.assert_array_equal(y, expected)
+
+
+def test_batch_normalization_of_opset_7_has_a_mean_a_channel() -> None:
+    inputs = batch_inputs((4, 3, 2, 5))
+    (expected,) = run("BatchNormalization", *inputs, opset=7)
+    np.testing.assert_array_equal(run("BatchNormalization", *inputs, opset=7, spatial=1)[0], expected)
+    with pytest.raises(ValueError, match="spatial must be one of 1, got 0"):
+        run("BatchNormalization", *inputs, opset=7, spatial=0)
+
+
 @pytest.mark.parametrize(("opset", "outputs"), [(9, 5), (9, 3), (14, 3), (15, 3), (15, 1)])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (4, 3, 2, 5), (1, 3)], ids=str)

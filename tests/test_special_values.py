@@ -151,6 +151,8 @@ def test_moments_beyond_the_squares_of_float64_have_a_mean(backend: str) -> None
         found = fastnorm.moments(x, axis=1, backend=backend)
         np.testing.assert_allclose(found.mean, [0.0, 0.75 * value], rtol=1e-13)
         np.testing.assert_array_equal(found.var, [np.inf, np.inf])
+        constant = fastnorm.moments(np.full((1, 5), value), axis=1, backend=backend)
+        assert (constant.mean, constant.var) == (pytest.approx(value, rel=1e-15), 0.0)
 
 
 def test_centres_and_deviations_at_the_ends_of_float32(backend: str) -> None:

@@ -139,6 +139,25 @@ for thread in threads: thread.join()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
+FORK_BESIDE_NUMBA = """
+import fastnorm, logging  # whose lock a fork holds, if it was imported later
+import os, threading, time, warnings
+import numpy as np
+warnings.simplefilter("ignore", DeprecationWarning)
+x = np.ones((200, 300), np.float32)
+fastnorm.layer_norm(x)
+thread = threading.Thread(target=lambda: fastnorm.layer_norm(x, backend="numba"), daemon=True)
+thread.start()
+time.sleep(0.05)
+started = time.monotonic()
+child = os.fork()
+if not child:
+    fastnorm.layer_norm(x)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - started < 20, flush=True)
+os._exit(0)  # without waiting for a compiler
+"""
+
 CHANGING_LIST = """
 import threading, numpy as np, fastnorm
 small, large = np.ones(10, np.float32), np.ones(500_000, np.float32)
@@ -199,6 +218,14 @@ def test_a_pool_of_forked_processes(backend: str, layer: str) -> None:
 def test_a_fork_waits_for_imports_of_other_threads() -> None:
     for _ in range(3):
         assert output(FORK_WHILE_IMPORTING) == "0"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this operating system has no fork")
+def test_a_fork_does_not_wait_for_numba() -> None:
+    for name in ("cython", "numba"):
+        if (reason := registry.why_not(name)) is not None:
+            pytest.skip(reason)
+    assert output(FORK_BESIDE_NUMBA) == "0 True"
 
 
 def test_more_threads_than_units() -> None:

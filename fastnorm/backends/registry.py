@@ -3,6 +3,7 @@
 import importlib
 import os
 import threading
+from contextlib import nullcontext
 from functools import cache
 
 from fastnorm.backends.reference import Reference
@@ -22,7 +23,7 @@ def _load(name: str) -> Reference | str:
     """The backend, or why there is none."""
     module, attribute = _ROWS[name]
     try:
-        with importing():  # kernels too, when the backend is made
+        with nullcontext() if name == "numba" else importing():  # of kernels too, when the backend is made
             backend: Reference = getattr(importlib.import_module(module), attribute)()
     except ImportError as error:
         return str(error)
@@ -106,8 +107,7 @@ def why_not(name: str) -> str | None:
 def why_no_cuda() -> str | None:
     """Return why arrays on a CUDA device cannot be served here, None if they can."""
     try:
-        with importing():
-            compat = importlib.import_module("fastnorm.backends.cuda.compat")
+        compat = importlib.import_module("fastnorm.backends.cuda.compat")
     except ImportError as error:
         return str(error)
     reason: str | None = compat.why_not()

@@ -289,6 +289,8 @@ def clip_by_global_norm(
     except TypeError:
         raise TypeError(f"{function}: arrays must be an iterable of arrays, got {type(arrays).__name__}") from None
     taken = [calls.take(array, function, f"arrays[{i}]") for i, array in enumerate(given)]
+    if isinstance(out, Sequence):
+        out = tuple(out)  # a list that is changed meanwhile is not what has been checked
     if out is not None:
         calls.check_several(out, len(taken), f"one array for each of the {len(taken)} arrays", function)
     targets: Sequence[Array | None] = [None] * len(taken) if out is None else out

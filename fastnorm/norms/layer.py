@@ -29,7 +29,7 @@ def layer_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     *,
-    axis: int | tuple[int, ...] = -1,
+    axis: int | tuple[int, ...] | None = -1,
     eps: float = 1e-5,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
@@ -50,8 +50,8 @@ def layer_norm(
         Any shape with at least one dimension; real numbers.
     weight, bias : array_like, optional
         Of the shape of the normalised axes.
-    axis : int or tuple of int, default -1
-        The axis of a line, or several trailing axes that make one.
+    axis : int, tuple of int or None, default -1
+        The axis of a line, or several trailing axes that make one; None: all.
     eps : float, default 1e-5
         Added to the variance; at least 0. With 0 a constant line still gives the bias.
     out : ndarray, optional
@@ -113,7 +113,7 @@ def layer_norm_backward(
     *,
     mean: npt.ArrayLike | None = None,
     rstd: npt.ArrayLike | None = None,
-    axis: int | tuple[int, ...] = -1,
+    axis: int | tuple[int, ...] | None = -1,
     eps: float = 1e-5,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,

@@ -39,10 +39,10 @@ class Counted:
     Attributes
     ----------
     weights : ndarray
-        float64, contiguous: (items, C, S) or, where the channels are last, (items, S, C), like x as `view` returns it;
-        C is 1 if all channels count alike.
+        float64, contiguous: (parts, C, S) or, where the channels are last, (parts, S, C), like x as `view` returns it,
+        the parts being items, or all of them as one; C is 1 if all channels count alike.
     counts : ndarray
-        The sum of the weights of each channel of each item, (items, C).
+        The sum of the weights of each channel of each part, (parts, C).
     layout : ChannelLayout
         Where the channels are.
     items : int

@@ -29,7 +29,7 @@ def rms_norm(
     weight: npt.ArrayLike | None = None,
     bias: npt.ArrayLike | None = None,
     *,
-    axis: int | tuple[int, ...] = -1,
+    axis: int | tuple[int, ...] | None = -1,
     eps: float = 1e-6,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
@@ -50,8 +50,8 @@ def rms_norm(
         Any shape with at least one dimension; real numbers.
     weight, bias : array_like, optional
         Of the shape of the normalised axes.
-    axis : int or tuple of int, default -1
-        The axis of a line, or several trailing axes that make one.
+    axis : int, tuple of int or None, default -1
+        The axis of a line, or several trailing axes that make one; None: all.
     eps : float, default 1e-6
         Added to the mean square; at least 0.
     out, dtype, return_stats, backend
@@ -96,7 +96,7 @@ def rms_norm_backward(
     *,
     mean: npt.ArrayLike | None = None,
     rstd: npt.ArrayLike | None = None,
-    axis: int | tuple[int, ...] = -1,
+    axis: int | tuple[int, ...] | None = -1,
     eps: float = 1e-6,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
@@ -112,12 +112,12 @@ def rms_norm_backward(
     dy, x, weight, rstd, axis, eps, out, dtype, backend
         As in `layer_norm_backward`.
     mean : array_like, optional
-        Ignored: nothing was subtracted.
+        Ignored beside rstd: nothing was subtracted.
 
     Returns
     -------
     Gradients
-        ``(dx, dweight, None)``.
+        ``(dx, dweight, None)``; the gradient of a bias is the sum of dy over all lines.
 
     Raises
     ------

@@ -56,6 +56,7 @@ _ATTRIBUTES: dict[str, Callable[[Any, str, str], Any]] = {
     "momentum": lambda value, operator, name: check_momentum(value, operator),
     "num_groups": partial(arguments.integer, minimum=1),
     "p": _one_of(1, 2),
+    "spatial": _one_of(1),
     "size": partial(arguments.integer, minimum=1),
     "stash_type": _stash_dtype,
     "training_mode": _one_of(0, 1),

@@ -19,14 +19,15 @@ class BatchNormalization(Operator):
     """ONNX BatchNormalization-7 to -15.
 
     It trains where training_mode says so, before opset 14 where the node names more outputs than Y: momentum weighs the
-    old statistics, the variance is the biased one.
+    old statistics, the variance is the biased one. Of -7's `spatial` there is the default alone: a mean a channel.
     """
 
     def _compute(
         self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, *, epsilon: float, momentum: float,
-        training_mode: int,
+        training_mode: int, spatial: int = 1,
     ) -> tuple[Array, ...]:  # fmt: skip
-        opset, count = self.run_params["opsets"][self.domain], len(self.output)
+        opset = self.run_params["opsets"][self.domain]
+        count = max(place for place, name in enumerate(self.output, start=1) if name)
         if opset < 7:
             raise ValueError(f"{self.op_type}: the opset must be at least 7, got {opset}")
         if opset >= 14 and count > 1 and not training_mode:

@@ -62,13 +62,13 @@ def extrema(
     Extrema(min=array([0., 2.]), max=array([1., 5.]))
     """
     function = "extrema"
+    keepdims = arguments.flag(keepdims, function, "keepdims")
     if is_device_array(x):
         from fastnorm.device_norms import statistics as on_device  # imports Numba
 
         return Extrema(*on_device.extrema(x, axis, keepdims, backend))
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
-    keepdims = arguments.flag(keepdims, function, "keepdims")
     plan = plan_reduction(array.shape, axes)
     chosen = choose(array.size, backend, function)
     shape = plan.stats_shape if keepdims else dropped_shape(array.shape, axes)

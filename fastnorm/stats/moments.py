@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, calls, engine
+from fastnorm.backends.reference import Reference
 from fastnorm.backends.textbook import ALGORITHMS, in_order
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
 from fastnorm.fast_path import plain_calls_by
-from fastnorm.plan import dropped_shape, plan_reduction
+from fastnorm.plan import Plan, dropped_shape, plan_reduction
 from fastnorm.recipe import Measure
 from fastnorm.stats.bounds import relative_error_bound
 
@@ -179,6 +180,7 @@ def moments(
         raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
     if not isinstance(weights_kind, str) or weights_kind not in ("frequency", "reliability"):
         raise ValueError(f"{function}: weights_kind must be 'frequency' or 'reliability', got {weights_kind!r}")
+    keepdims = arguments.flag(keepdims, function, "keepdims")
     if is_device_array(x):
         from fastnorm.device_norms import statistics as on_device  # imports Numba
 
@@ -186,7 +188,6 @@ def moments(
         return there
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
-    keepdims = arguments.flag(keepdims, function, "keepdims")
     degrees = arguments.number(ddof, function, "ddof")
     weight = arguments.element_weights(weights, where, array.shape, function)
     chosen = choose(array.size, backend, function)
@@ -204,17 +205,19 @@ def moments(
         with np.errstate(all="ignore"):
             mean = found.hi + found.lo
         m2, dtype = found.m2, storage(array.dtype, function, "x").compute
-        _settle(array, axes, mean, m2)
+        _settle(array, axes, plan, chosen, mean, m2)
     else:
         lines = _lines(array, axes)
         dtype = FLOAT64 if algorithm == "auto" or lines.dtype.kind != "f" else lines.dtype.newbyteorder("=")
         lines = np.ascontiguousarray(lines, dtype=dtype)
         counted, power = None, np.zeros((), np.int64)
         if weight is not None:
-            counted, power = _moderate(_lines(weight, axes), dtype)
+            with np.errstate(all="ignore"):
+                counted, power = _moderate(_lines(weight, axes), dtype)
             lines = np.where(counted == 0, dtype.type(0), lines)  # what does not count may be NaN
         algorithm = "corrected_two_pass" if algorithm == "auto" else algorithm
-        converted = None if counted is None else np.ascontiguousarray(counted, dtype=dtype)
+        with np.errstate(all="ignore"):
+            converted = None if counted is None else np.ascontiguousarray(counted, dtype=dtype)
         mean, m2 = chosen.textbook(algorithm, lines, converted)
         if counted is not None:
             sums = in_order(counted)
@@ -232,20 +235,26 @@ def moments(
     )  # fmt: skip
 
 
-def _settle(array: Array, axes: tuple[int, ...], mean: Array, m2: Array) -> None:
-    """Give lines whose squares are not finite the mean of their sum: infinite, of an infinity.
+def _settle(array: Array, axes: tuple[int, ...], plan: Plan, chosen: Reference, mean: Array, m2: Array) -> None:
+    """Give lines whose squares are not finite the mean that their sum has: infinite, of an infinity.
 
-    What the kernels' blocks make of them depends on where in the line the infinity stands. m2 is infinite, as finite
-    values beyond 1e154 have it, and otherwise NaN.
+    What the kernels' blocks make of them depends on where in the line the infinity stands.
     """
     with np.errstate(all="ignore"):
         places = np.flatnonzero(~np.isfinite(mean + m2))
         if not places.size:
             return
-        lines = _lines(array, axes)[places].astype(np.float64)
-        power = int(np.frexp(lines.shape[1])[1])  # the sum of so many finite numbers, divided by it, is finite
-        mean[places] = np.ldexp(np.ldexp(lines, -power).sum(axis=1) / lines.shape[1], power)
-        m2[places] = np.where(np.isfinite(lines).all(axis=1), np.inf, np.nan)
+        low, high = (
+            part[places].astype(np.float64)
+            for part in engine.extrema(calls.readable(array, chosen, "moments"), plan, chosen)
+        )
+        mean[places], m2[places] = low + high, np.nan  # NaN of NaN and of both infinities, else the one there is
+        beyond = np.isfinite(low) & np.isfinite(high)  # values whose squares float64 cannot hold
+        if beyond.any():
+            lines = _lines(array, axes)[places[beyond]].astype(np.float64)
+            power = int(np.frexp(lines.shape[1])[1])  # the sum of so many finite numbers, divided by it, is finite
+            mean[places[beyond]] = np.ldexp(np.ldexp(lines, -power).sum(axis=1) / lines.shape[1], power)
+            m2[places[beyond]] = np.where(low == high, 0.0, np.inf)[beyond]
 
 
 def _moderate(weights: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:

@@ -122,7 +122,7 @@ class Welford:
         Raises
         ------
         ValueError
-            Their axes or their shapes differ.
+            Their axes, as they were given, or their shapes differ.
         """
         if not isinstance(other, Welford):
             return NotImplemented
@@ -188,7 +188,8 @@ class Welford:
         degrees = arguments.number(ddof, "Welford.variance", "ddof")
         if self._state is None or self._count <= degrees:
             return self._result(None if self._state is None else np.full_like(self._state.m2, np.nan))
-        return self._result(self._state.m2 / (self._count - degrees))
+        with np.errstate(all="ignore"):
+            return self._result(self._state.m2 / (self._count - degrees))
 
     def to_bytes(self) -> bytes:
         """Return the state as bytes, the same on every machine.

@@ -174,24 +174,24 @@ cdef inline void strip_dots(
 ) noexcept nogil:
     """Sums of dy and of dy * (x - mean) from 0 on."""
     cdef Py_ssize_t i, j, first
-    cdef double block_sums[2][COUNTED_TILE]
+    cdef double part[2][COUNTED_TILE]
     cdef Strip block, rest
     memset(sums, 0, s.columns * sizeof(double))
     memset(products, 0, s.columns * sizeof(double))
     for i from 0 <= i < max(s.rows, 1) by COUNTED_ROWS:
         block, first = block_of(s, i), i * s.stride
-        memset(block_sums, 0, sizeof(block_sums))
+        memset(part, 0, sizeof(part))
         add_counted_dots(
-            <const lanes*> at(x, first), <const lanes*> at(dy, first), &block, mean, block_sums[0], block_sums[1]
+            <const lanes*> at(x, first), <const lanes*> at(dy, first), &block, mean, part[0], part[1]
         )
         if s.folded:
             rest, first = rest_of(&block), first + block.rows * s.columns
             add_counted_dots(
-                <const lanes*> at(x, first), <const lanes*> at(dy, first), &rest, mean, block_sums[0], block_sums[1]
+                <const lanes*> at(x, first), <const lanes*> at(dy, first), &rest, mean, part[0], part[1]
             )
         for j in range(s.columns):
-            sums[j] += block_sums[0][j]
-            products[j] += block_sums[1][j]
+            sums[j] += part[0][j]
+            products[j] += part[1][j]
     if s.folded:
         added(sums)
         added(products)

@@ -193,8 +193,8 @@ def train(
     cdef Py_ssize_t items, channels, size, count, spatial, c, chunks
     cdef int channel, threads
     cdef View view
-    cdef bint last, composed, narrow
-    cdef object y = None
+    cdef bint last, composed, narrow, known
+    cdef object y = None, given_weight, given_bias
     cdef double* numbers
     cdef Channels n
     cdef Rule rule
@@ -205,7 +205,10 @@ def train(
     if out is not None and not is_served(out):
         return None
     narrow = not is_plain(x)
+    given_weight, given_bias = weight, bias
     weight, bias = converted(weight, x), converted(bias, x)
+    # Of a vector that was converted it is not known whether `out` holds it.
+    known = weight is given_weight and bias is given_bias
     channel = channels_of_batch(x, channel_axis, &view)
     if channel < 0:
         return None
@@ -243,8 +246,8 @@ def train(
             w.mean, w.lo, w.m2, w.rule = numbers, numbers + chunks, numbers + 2 * chunks, rule
             read_numbers(weight, 1.0, n.scale, channels)
             read_numbers(bias, 0.0, n.shift, channels)
-            # Where a channel cannot be served, the general path needs x as it was.
-            if not last and not narrow and (out is None or not overlaps(<cnp.ndarray> x, out)):
+            # Where a channel cannot be served, the general path needs everything as it was.
+            if not last and not narrow and (out is None or (known and not overlaps(<cnp.ndarray> x, out))):
                 w.rows = channels_together(
                     spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 1, channels, threads
                 )

@@ -1,7 +1,8 @@
 /* The unit in which every sum of the library is defined: a bundle of 128 bytes, 32 float or 16 double "lanes".
  *
- * Element i of a block goes to lane i % LANES, each lane adds in order, and the lanes are folded by halves:
- * lane j takes lane j + 16, then j + 8, 4, 2, 1.  Every variant of the kernels (SSE2, AVX2, AVX-512, and the
+ * Element i of a block goes to lane i % LANES; each lane adds up runs of 8 bundles (rows/rows.pxi; columns trees of 8
+ * rows, columns/sums.h), then the runs in order; then the lanes are folded by halves: lane j takes lane j + 16, then
+ * j + 8, 4, 2, 1.  Every variant of the kernels (SSE2, AVX2, AVX-512, and the
  * Numba kernels, which use LLVM's <32 x float>) keeps this order. A product and a sum are one rounding where the
  * source says `fused` and two where it does not, and the compiler may not choose, so all of them give the same bits.
  * (The base variant makes `fused` of float from double, and calls the C library for that of double: right on every

@@ -119,6 +119,8 @@ def _configured(kernel: Kernel, blocks: int, device: int, stream: int) -> Any:
 
 def launch(kernel: Kernel, blocks: int, device: int, stream: int, *arguments: int | float) -> None:
     """Put a kernel on a stream of a device; nothing waits for it."""
+    if not blocks:  # nothing to do, and no configuration of a launch on hardware
+        return
     with _context(device):
         if SIMULATED:  # whose kernels have one configuration each, the last
             kernel.compiled(device)[blocks, kernel.block, _stream(device, stream)](*arguments)

@@ -293,7 +293,7 @@ def affine(
             rule.eps,
         )  # fmt: skip
     else:
-        tile = shapes.column_shape(inner, vector, real is np.float64)
+        tile = shapes.column_shape(inner, vector, real is np.float64, halved=activation == "gelu")
         blocks = outer * blocks_for(length, tile.chunk) * blocks_for(inner, tile.columns)
         launch(
             columns.affine_columns(tile, form), blocks, place.device, place.stream,
