@@ -25,7 +25,7 @@ UNFIT = [
     ("BatchNormalization", BATCH, {"training_mode": 2}, "training_mode must be one of 0, 1, got 2"),
     ("BatchNormalization", BATCH, {"outputs": 3}, "there is 1 output unless training_mode is 1, the node names 3"),
     ("BatchNormalization", BATCH, {"opset": 6}, "the opset must be at least 7, got 6"),
-    ("BatchNormalization", BATCH, {"opset": 7, "spatial": 0}, "no attribute 'spatial'"),
+    ("BatchNormalization", BATCH, {"opset": 7, "spatial": 0}, "spatial must be one of 1, got 0"),
     ("BatchNormalization", (X4, LINE, *BATCH[2:]), {}, "weight must have shape (6,), got (4,)"),
     ("InstanceNormalization", (X4, LINE, LINE), {}, "weight must have shape (6,), got (4,)"),
     ("GroupNormalization", (X4, *CHANNELS), {"num_groups": 0}, "num_groups must be at least 1, got 0"),
