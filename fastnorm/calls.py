@@ -136,8 +136,10 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], function: 
         raise ValueError(f"{function}: out is read-only")
 
 
-def check_several(out: Any, count: int, parts: str, function: str) -> None:
-    """Check that `out` is a sequence for `count` results, `parts` in words; each is left to `check_out`.
+def take_several(out: Any, count: int, parts: str, function: str) -> tuple[Array, ...]:
+    """Return the arrays of `out`, a sequence for `count` results, `parts` in words; each is left to `check_out`.
+
+    A list may change in another thread: what is checked is what is returned.
 
     Raises
     ------
@@ -148,11 +150,13 @@ def check_several(out: Any, count: int, parts: str, function: str) -> None:
     """
     if not isinstance(out, Sequence):
         raise TypeError(f"{function}: out must be a sequence of numpy.ndarray, got {type(out).__name__}")
-    if len(out) != count:
-        raise ValueError(f"{function}: out must have {parts}, got {len(out)}")
-    arrays = [part for part in out if isinstance(part, np.ndarray)]
+    targets = tuple(out)
+    if len(targets) != count:
+        raise ValueError(f"{function}: out must have {parts}, got {len(targets)}")
+    arrays = [part for part in targets if isinstance(part, np.ndarray)]
     if any(np.may_share_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i]):
         raise ValueError(f"{function}: the arrays of out must not share memory")
+    return targets
 
 
 def begin(

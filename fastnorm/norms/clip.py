@@ -289,11 +289,9 @@ def clip_by_global_norm(
     except TypeError:
         raise TypeError(f"{function}: arrays must be an iterable of arrays, got {type(arrays).__name__}") from None
     taken = [calls.take(array, function, f"arrays[{i}]") for i, array in enumerate(given)]
-    if isinstance(out, Sequence):
-        out = tuple(out)  # a list that is changed meanwhile is not what has been checked
+    targets: Sequence[Array | None] = [None] * len(taken)
     if out is not None:
-        calls.check_several(out, len(taken), f"one array for each of the {len(taken)} arrays", function)
-    targets: Sequence[Array | None] = [None] * len(taken) if out is None else out
+        targets = calls.take_several(out, len(taken), f"one array for each of the {len(taken)} arrays", function)
     begun = [
         calls.begin(array, target, dtype, backend, function, tuple(taken[:i] + taken[i + 1 :]), narrow=True)
         for i, (array, target) in enumerate(zip(taken, targets, strict=True))

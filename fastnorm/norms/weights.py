@@ -346,10 +346,8 @@ def fold_batch_norm(
     shift = vector(bias, "bias", 0.0)
     choose(array.size, backend, function)
     result = result_dtype(dtype, storage(array.dtype, function, "weight").result, function)
-    if isinstance(out, Sequence):
-        out = tuple(out)  # a list that is changed meanwhile is not what has been checked
     if out is not None:
-        calls.check_several(out, 2, "two arrays, for weight and bias", function)
+        out = calls.take_several(out, 2, "two arrays, for weight and bias", function)
         calls.check_out(out[0], array.shape, result, function)
         calls.check_out(out[1], (channels,), result, function)
     shape = kept_shape(array.shape, (axis,))
