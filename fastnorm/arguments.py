@@ -120,12 +120,31 @@ def parameter(value: npt.ArrayLike | None, shape: tuple[int, ...], function: str
     return array
 
 
+def parameters(
+    weight: npt.ArrayLike | None, bias: npt.ArrayLike | None, shape: tuple[int, ...], function: str
+) -> tuple[Array | None, Array | None]:
+    """Return a weight and a bias of one shape."""
+    return parameter(weight, shape, function, "weight"), parameter(bias, shape, function, "bias")
+
+
 def statistic(value: npt.ArrayLike, length: int, function: str, name: str) -> Array:
     """Return a mean or variance a channel, as float64."""
     array = take(value, function, name)
     if array.shape != (length,):
         raise ValueError(f"{function}: {name} must have shape {(length,)}, got {array.shape}")
     return array.astype(np.float64)
+
+
+def running_statistics(
+    running_mean: npt.ArrayLike | None, running_var: npt.ArrayLike | None, length: int, function: str
+) -> tuple[Array, Array]:
+    """Return the mean and variance that inference normalises by, as float64."""
+    if running_mean is None or running_var is None:
+        raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
+    return (
+        statistic(running_mean, length, function, "running_mean"),
+        statistic(running_var, length, function, "running_var"),
+    )
 
 
 def element_weights(
@@ -172,6 +191,7 @@ def running(value: Any, length: int, function: str, name: str) -> Array | None:
 
 def residual(value: npt.ArrayLike | None, wanted: bool, x: Array, function: str) -> Array | None:
     """Return what is added to x, of its shape; None stays None."""
+    wanted = flag(wanted, function, "return_residual")
     if value is None:
         if wanted:
             raise ValueError(f"{function}: return_residual needs a residual")

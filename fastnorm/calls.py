@@ -39,7 +39,11 @@ class Call:
         with np.errstate(all="ignore"):
             if self.out is None:
                 return _converted(self.y, self.result, self.backend)
-            if not np.may_share_memory(self.out, self.y):  # else y is a view of it
+            if np.may_share_memory(self.out, self.y):  # y is a view of it
+                return self.out
+            if self.out.dtype == self.y.dtype:
+                self.backend.copy(self.y, self.out)
+            else:
                 np.copyto(self.out, self.y, casting="unsafe")
         return self.out
 
@@ -80,6 +84,15 @@ def as_compute(array: Array, dtype: np.dtype[Any], backend: Reference | None = N
         return array
     with np.errstate(all="ignore"):
         return _converted(array, dtype, backend)
+
+
+def adjacent(array: Array, backend: Reference) -> Array:
+    """Return the array if neighbours along its last axis are neighbours in memory, as kernels take lines; or a copy."""
+    if array.ndim == 0 or array.shape[-1] < 2 or array.strides[-1] == array.itemsize:
+        return array
+    copy = empty(array.shape, array.dtype)
+    backend.copy(array, copy)
+    return copy
 
 
 def _converted(array: Array, dtype: np.dtype[Any], backend: Reference | None) -> Array:
@@ -175,11 +188,11 @@ def begin(
     chosen = choose(x.size, backend, function)
     if narrow and chosen.narrow and is_narrow(result) and x.dtype == result and result.isnative:
         compute = result
-    source = as_compute(x, compute, chosen)
+    source = adjacent(as_compute(x, compute, chosen), chosen)
     if out is not None and usable_as_output(out, source, compute, others):
         return Call(source, np.asarray(out), result, out, chosen)  # a matrix, for one, has two dimensions in every view
     if source is not x and result == compute and source.flags.c_contiguous:
-        return Call(source, source, result, out, chosen)  # converted input is scratch memory: normalised in place
+        return Call(source, source, result, out, chosen)  # a copy is scratch memory: normalised in place
     return Call(source, empty(x.shape, compute), result, out, chosen)
 
 

@@ -194,7 +194,7 @@ class Others(Library):
 
         if storage == "bfloat16":
             raise TypeError("bfloat16 results need an array of PyTorch's or CuPy's: Numba's arrays cannot be of it")
-        return compat.empty(shape, np.dtype(storage))
+        return compat.empty(shape, np.dtype(storage), self.device(like), self.stream(like))
 
     def assign(self, target: Any, source: Any) -> None:
         from fastnorm.backends.cuda import compat

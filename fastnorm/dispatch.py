@@ -19,12 +19,9 @@ BY_KERNELS = (
 )  # fmt: skip
 
 
-def step_for(elements: int) -> tuning.Step:
-    """Return the step of the ladder that decides about so many elements."""
-    for step in tuning.LADDER:
-        if elements <= step.limit:
-            return step
-    return tuning.LADDER[-1]
+def preference(elements: int) -> tuning.Preference:
+    """Return which backends are preferred for so many elements."""
+    return tuning.SMALL if elements <= tuning.SERIAL_ELEMENTS else tuning.LARGE
 
 
 def choose(elements: int, backend: str | None, function: str) -> Reference:
@@ -57,4 +54,4 @@ def choose(elements: int, backend: str | None, function: str) -> Reference:
         return registry.load("reference")
     if name != "auto":
         return registry.load(name)
-    return registry.load_first(step_for(elements).backends)
+    return registry.load_first(preference(elements).backends)

@@ -14,7 +14,7 @@ from fastnorm import tuning
 from fastnorm.activations import Activation
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
-from fastnorm.calls import Call, as_compute, parameter, viewed
+from fastnorm.calls import Call, adjacent, as_compute, parameter, viewed
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT32, is_narrow
 from fastnorm.lines import Lines
@@ -56,7 +56,7 @@ class Stats(NamedTuple):
 
 def statistics(x: Array, plan: Plan, measure: Measure, backend: Reference) -> Moments:
     """Return the moments of x over the reduced axes of a plan, flat."""
-    stats = backend.moments(viewed(x, plan.view, plan.order), measure)
+    stats = backend.moments(viewed(adjacent(x, backend), plan.view, plan.order), measure)
     if plan.pool is not None:
         parts = Moments(*(np.ascontiguousarray(part).reshape(plan.pool) for part in stats))
         stats = backend.merge(parts, plan.view[1], plan.view[1])
@@ -85,7 +85,7 @@ def fuse(
     return fused, Fusion(np.ascontiguousarray(call.x), np.ascontiguousarray(addend), activation, quantized)
 
 
-def results(call: Call, stats: Stats | None, with_total: bool, fusion: Fusion | None = None) -> Any:
+def results(call: Call, stats: Stats | None, with_total: bool = False, fusion: Fusion | None = None) -> Any:
     """Return the result, then the statistics and the sum with a residual, if wanted: a tuple if there are several."""
     found: tuple[Any, ...] = (call.finish(),) if fusion is None or fusion.quantized is None else fusion.quantized
     if stats is not None:
@@ -228,7 +228,7 @@ def normalize_axes(call: Call, plan: Plan, rule: Rule, want_stats: bool = False)
 
 def extrema(x: Array, plan: Plan, backend: Reference) -> tuple[Array, Array]:
     """Return the least and the largest element over the reduced axes of a plan, flat."""
-    low, high = backend.extrema(viewed(x, plan.view, plan.order))
+    low, high = backend.extrema(viewed(adjacent(x, backend), plan.view, plan.order))
     if plan.pool is not None:
         low, high = low.reshape(plan.pool).min(axis=1), high.reshape(plan.pool).max(axis=1)
     return low.reshape(-1), high.reshape(-1)
@@ -300,13 +300,13 @@ def apply_channels(
     apply(call, layout.apply_view(len(hi)), layout.order, coefficients, seen, fusion=fusion)
 
 
-def stats_of_nothing(shape: tuple[int, ...]) -> Stats:
-    """Return the mean and rstd of lines without elements: NaN."""
-    return Stats(np.full(shape, np.nan), np.full(shape, np.nan))
+def stats_of(moments: Moments | None, count: int, rule: Rule, shape: tuple[int, ...], repeats: int = 1) -> Stats:
+    """Return mean and rstd in the shape that broadcasts against x; each number `repeats` times (a group's channels).
 
-
-def stats_of(moments: Moments, count: int, rule: Rule, shape: tuple[int, ...], repeats: int = 1) -> Stats:
-    """Return mean and rstd in the shape that broadcasts against x; each number `repeats` times (a group's channels)."""
+    Without moments, those of lines without elements: NaN.
+    """
+    if moments is None:
+        return Stats(np.full(shape, np.nan), np.full(shape, np.nan))
     rstd = reciprocal_root(moments.m2, count, rule)
     mean = moments.hi + moments.lo
     if repeats > 1:

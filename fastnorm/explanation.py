@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fastnorm import tuning
 from fastnorm.backends import registry
-from fastnorm.dispatch import BY_BLAS, BY_KERNELS, BY_NUMPY, choose, step_for
+from fastnorm.dispatch import BY_BLAS, BY_KERNELS, BY_NUMPY, choose, preference
 from fastnorm.dtypes import Storage, find_dtype, storage
 from fastnorm.plan import CHUNK_COLUMNS, plan_reduction, rows_of_unit
 from fastnorm.settings import current
@@ -261,14 +261,16 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
         raise TypeError(f"explain: dtype must be a real number dtype, got {dtype!r}")
     treated = storage(requested, "explain", "dtype")
     settings = current()
+    if settings.backend == "cuda":
+        raise RuntimeError("explain: the cuda backend serves arrays on a CUDA device alone, and is not described")
     elements = prod(shape)
     by_numpy = op in BY_NUMPY or (op in BY_BLAS and settings.backend == "auto")
     backend = registry.load("reference") if op in BY_BLAS and by_numpy else choose(elements, None, op)
     reason = "computed by NumPy" if by_numpy else f"forced: backend={settings.backend!r}"
     if settings.backend == "auto" and not by_numpy:
-        step = step_for(elements)
-        reason = step.reason
-        for name in step.backends[: step.backends.index(backend.name)]:
+        preferred = preference(elements)
+        reason = preferred.reason
+        for name in preferred.backends[: preferred.backends.index(backend.name)]:
             reason += f"; {name} {registry.why_passed_over(name)}"
     compiled = backend.name != "reference"
     if op.endswith("_backward"):

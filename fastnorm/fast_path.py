@@ -35,8 +35,8 @@ class FastPath:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in ENTRIES:
             raise AttributeError(name)
-        first = registry.load_first(tuning.LADDER[0].backends)
-        preferred = all(step.backends[0] == "cython" for step in tuning.LADDER)
+        first = registry.load_first(tuning.SMALL.backends)
+        preferred = tuning.SMALL.backends[0] == tuning.LARGE.backends[0] == "cython"
         self.bind(first if preferred and isinstance(first, Cython) else None)
         entry: Callable[..., Any] = self.__dict__[name]
         return entry

@@ -99,6 +99,6 @@ def warm() -> None:
     name = current().backend
     if name == "cuda":  # kernels for a device are compiled when arrays on it come
         return
-    for backends in [(name,)] if name != "auto" else [step.backends for step in tuning.LADDER]:
+    for backends in [(name,)] if name != "auto" else [tuning.SMALL.backends, tuning.LARGE.backends]:
         served_by = next((name for name in backends if registry.why_passed_over(name) is None), "reference")
         registry.load(served_by).warm()

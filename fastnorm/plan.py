@@ -151,6 +151,11 @@ class ChannelLayout:
             return self.batch, self.spatial, self.channels
         return self.batch, self.channels, self.spatial
 
+    def plan(self, *, per_item: bool) -> Plan:
+        """Return the plan of statistics a channel: of each item, or of the batch."""
+        positions = 1 if self.last else 2
+        return plan_reduction(self.shape, (positions,) if per_item else (0, positions))
+
     def apply_view(self, items: int) -> tuple[int, int, int]:
         """Return the canonical view whose lines are channels, for coefficients items x C: of each item, or of all."""
         if self.last:

@@ -1,8 +1,7 @@
 """Thresholds of the dispatcher: data with its reason, so that a change is a change of a number.
 
-A ladder is read from the top; the first step whose limit is not exceeded decides. ``fastnorm tune`` measures what it
-can on the machine at hand and keeps it in the user's cache directory, per processor; what it kept comes before what is
-written here.
+``fastnorm tune`` measures what it can on the machine at hand and keeps it in the user's cache directory, per processor;
+what it kept comes before what is written here.
 """
 
 import contextlib
@@ -122,18 +121,16 @@ PREFETCH = _choice("FASTNORM_PREFETCH", -1, (-1, 0, 1), "0 or 1, or -1 for the l
 MOVE_THREADS = _choice("FASTNORM_MOVE_THREADS", 1, (0, 1), "0 or 1")
 
 
-class Step(NamedTuple):
-    """One step of a ladder."""
+class Preference(NamedTuple):
+    """The backends for a size of work, in their order: the first that can run here serves."""
 
-    limit: float  # elements
-    backends: tuple[str, ...]  # in the order of preference; the first that can run here serves
+    backends: tuple[str, ...]
     reason: str
 
 
-LADDER = (
-    Step(SERIAL_ELEMENTS, TUNED.small, "small: one thread"),
-    Step(float("inf"), TUNED.large, "large: several threads"),
-)
+# Up to SERIAL_ELEMENTS, and above.
+SMALL = Preference(TUNED.small, "small: one thread")
+LARGE = Preference(TUNED.large, "large: several threads")
 
 
 def threads_for(elements: int, num_threads: int) -> int:

@@ -177,6 +177,7 @@ def merge(
             )
 
 
+include "copies.pxi"
 include "counted/counted.pxi"
 include "local_response/local_response.pxi"
 include "textbook.pxi"

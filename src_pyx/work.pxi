@@ -216,6 +216,10 @@ cdef inline bint may_stream(const Work* w) noexcept:
 include "columns/joined.pxi"
 
 
+cdef inline Py_ssize_t chunk_of(const View* view) noexcept:
+    return CHUNK if view.inner == 1 else CHUNK_COLUMNS
+
+
 cdef void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
     cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
@@ -233,7 +237,7 @@ cdef void run(Work* w, int threads) noexcept:
         w.piece = min(max(parts(units * w.x.n, 4 * <Py_ssize_t> threads), LEAST_PIECE), CHUNK_COLUMNS)
         units *= parts(w.x.n, w.piece)
     elif w.primitive != NORMALIZE and w.primitive != INFER_GRAD:
-        units *= parts(w.x.n, CHUNK if w.x.inner == 1 else CHUNK_COLUMNS)
+        units *= parts(w.x.n, chunk_of(&w.x))
     if w.primitive not in (AFFINE, AFFINE_GRAD, INFER) and w.x.inner > 1:
         units *= parts(w.x.inner, tile)
     if (w.primitive == DOTS or w.primitive == MOMENTS or w.primitive == EXTREMA) and w.x.inner > 1:

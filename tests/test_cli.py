@@ -57,6 +57,37 @@ def test_a_full_disk_is_a_message() -> None:
     assert process.returncode == 1
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_help_on_a_full_disk_is_a_message() -> None:
+    with open("/dev/full", "wb") as full:
+        process = started("--help", stdout=full.fileno())
+        message = process.communicate(timeout=300)[1]
+    assert message.startswith(b"fastnorm: the output could not be written: ")
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes the output")
+def test_what_is_wrong_does_not_go_to_the_output_where_errors_are_closed() -> None:
+    done = python("import sys; sys.stderr = None\n" + START.format(["explain", "foo", "3", "--json"]))
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("option", ["--plot", "--html"])
+def test_a_directory_is_no_file_to_draw_into(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastnorm.lab.run", lambda *_, **__: pytest.fail("measured"))
+    folder = tmp_path / "a.png"
+    folder.mkdir()
+    assert main(["stability", "--quick", option, str(folder)]) == 1
+    assert f"could not write {folder}: it is a directory" in capsys.readouterr().err
+
+
+def test_explain_has_nothing_to_say_of_a_device() -> None:
+    with fastnorm.config(backend="cuda"), pytest.raises(RuntimeError, match="explain: the cuda backend serves arrays"):
+        fastnorm.explain("layer_norm", (8, 768))
+
+
 @pytest.mark.parametrize("command", [["demo"], ["bench"], ["stability"]])
 def test_the_format_of_a_figure_is_checked_at_once(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

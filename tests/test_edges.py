@@ -78,6 +78,23 @@ def test_parameters_of_float64_give_the_same_bits_for_any_number_of_threads(dtyp
     assert found[:2] == found[2:4] == found[4:]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [2.0**1000, 2.0**-1060, 1.0, 2.0**-70])
+def test_the_spectral_norm_from_a_vector_of_any_length(length: float, dtype: str) -> None:
+    w = np.diag([3.0, 1.0]).astype(dtype)
+    expected = fastnorm.spectral_norm(w, u=[1.0, 1.0])
+    found = fastnorm.spectral_norm(w, u=np.full(2, length))
+    assert found.sigma == expected.sigma
+    np.testing.assert_array_equal(found.weight, expected.weight)
+
+
+def test_the_spectral_norm_goes_on_from_a_weight_of_zeros() -> None:
+    first = fastnorm.spectral_norm(np.zeros((2, 2)), eps=0)
+    assert not first.u.any()
+    w = np.diag([3.0, 1.0])
+    assert fastnorm.spectral_norm(w, u=first.u).sigma == fastnorm.spectral_norm(w).sigma
+
+
 @pytest.mark.parametrize(("size", "eps"), [(1e200, 1e-12), (1e-200, 0.0)])
 def test_the_spectral_norm_of_what_float64_cannot_square(size: float, eps: float) -> None:
     found = fastnorm.spectral_norm(np.full((3, 4), size), eps=eps)

@@ -309,6 +309,13 @@ def test_flags_are_bools() -> None:
             refuse(function, TypeError, **{name: bad})
 
 
+@pytest.mark.parametrize("name", ["return_stats", "return_residual"])
+def test_what_else_is_wanted_is_said_by_bools(name: str) -> None:
+    for function in having(name):
+        for bad in ("no", 1, None, np.array([True, False])):
+            refuse(function, TypeError, **{name: bad})
+
+
 def test_extrema_of_nothing() -> None:
     for shape, axis in (((0,), None), ((3, 0), 1), ((0, 3), 0)):
         with pytest.raises(ValueError, match="extrema: a line without elements"):

@@ -28,6 +28,21 @@ from fastnorm.backends import registry
 Array = np.ndarray[Any, Any]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_constant_line_becomes_the_bias_whatever_its_elements_count(dtype: str, backend: str) -> None:
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = np.full((2, 3, 7), rng.random() * 10).astype(dtype)
+        for shape in ((2, 3, 7), (2, 1, 7), (2, 3, 1)):
+            weights = rng.random(shape)
+            for y in (
+                fastnorm.group_norm(x, 1, weights=weights, eps=0, backend=backend),
+                fastnorm.instance_norm(x, weights=weights, eps=0, backend=backend),
+                fastnorm.batch_norm(x, training=True, weights=weights, eps=0, backend=backend),
+            ):
+                np.testing.assert_allclose(y, 0, atol=1e-13)
+
+
 @each_norm
 @each_layout
 @each_kind

@@ -192,6 +192,12 @@ def test_names_that_no_file_can_hold(path: Path) -> None:
     with pytest.raises(ValueError, match=r"save: '\\ud800' is no name"):
         nn.save({"\ud800": np.arange(3)}, path)
     assert not path.exists()
+    longest = {"n" * 65531: np.arange(3)}
+    nn.save(longest, path)
+    assert list(nn.load(path)) == list(longest)
+    if path.suffix == ".npz":
+        with pytest.raises(ValueError, match=r"save: .npz takes names of at most 65531 bytes, got 65532"):
+            nn.save({"n" * 65532: np.arange(3)}, path)
 
 
 def test_pickles_and_damaged_files_are_refused(path: Path, tmp_path: Path) -> None:

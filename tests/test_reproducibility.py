@@ -189,6 +189,19 @@ def test_a_strange_line_does_not_change_a_bit_of_its_neighbours_gradients(
             assert_neighbours_keep_their_bits(norm, x, line, strange)
 
 
+@pytest.mark.parametrize(
+    "x", [np.full(10**6, 5e-324), np.full(10**6, 1e-310), np.full(10**6, 3e-39, np.float32)], ids=str
+)
+def test_a_scale_that_the_dtype_cannot_hold_is_the_same_for_any_number_of_threads(x: Array, compiled: str) -> None:
+    found = []
+    for threads in (1, 2, 4):
+        with fastnorm.config(backend=compiled, num_threads=threads):
+            found.append(fastnorm.lp_normalize(x, p=1).tobytes())
+        with fastnorm.config(num_threads=threads):
+            found.append(fastnorm.lp_normalize(x, p=1).tobytes())
+    assert len(set(found)) == 1
+
+
 # Several callers at once
 
 

@@ -272,6 +272,27 @@ def test_dtype_is_that_of_the_answers_not_of_the_state() -> None:
     np.testing.assert_allclose(state.var, x.var(0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("values", [[np.inf, 1.0], [1.0, -np.inf, 2.0], [1e308, 1e308], [np.inf, -np.inf]], ids=str)
+def test_a_batch_that_float64_cannot_square_has_the_mean_of_its_sum(values: list[float], backend: str) -> None:
+    batch = np.array(values)[:, np.newaxis]
+    with fastnorm.config(backend=backend):
+        state = fastnorm.Welford().update(batch)
+        found = fastnorm.moments(batch, axis=0)
+    np.testing.assert_array_equal(state.mean, found.mean)
+    np.testing.assert_array_equal(state.var, found.var)
+    if len(values) > 2 or values[0] == np.inf:
+        return
+    np.testing.assert_array_equal(state.mean, [1e308])
+
+
+def test_subclasses_of_states_stay_what_they_are() -> None:
+    class Own(fastnorm.Welford):
+        pass
+
+    assert type(Own() | fastnorm.Welford()) is Own
+    assert type(Own.from_bytes(Own().to_bytes())) is Own
+
+
 def test_a_state_without_batches_is_nan() -> None:
     state = fastnorm.Welford()
     assert state.count == 0

@@ -113,6 +113,13 @@ class Cython(Reference):
     def convert(self, source: Array, target: Array) -> None:
         self._kernels.convert(source, target, self._threads_for(source))
 
+    def copy(self, source: Array, target: Array) -> None:
+        aligned = source.flags.aligned and target.flags.aligned
+        if aligned and source.dtype == target.dtype and source.itemsize in (2, 4, 8):
+            self._kernels.copy(source, target, self._threads_for(source))
+        else:
+            super().copy(source, target)
+
     def fast_path(self, name: str) -> Callable[..., Any]:
         """Return what serves plain calls, one of the functions of `fastnorm.fast_path`."""
         function: Callable[..., Any] = getattr(self._kernels, name)

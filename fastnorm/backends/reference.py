@@ -103,6 +103,10 @@ class Reference:
         """Write `source` to `target`, both (n,): 16-bit floats to float32 or, rounded, back."""
         np.copyto(target, source, casting="unsafe")
 
+    def copy(self, source: Array, target: Array) -> None:
+        """Write `source` to `target`, of one shape and dtype, which share no memory; their strides may be any."""
+        np.copyto(target, source)
+
     def moments(self, x: Array, measure: Measure) -> Moments:
         """Return the moments of each line, (outer, inner); about 0 unless the measure is the variance."""
         # Lines last and contiguous: only there does NumPy add pairwise.

@@ -4,6 +4,8 @@ import io
 import os
 import sys
 
+from fastnorm.cli.printing import tell
+
 __all__ = ["start"]
 
 
@@ -21,9 +23,11 @@ def start() -> int:
     try:
         from fastnorm.cli.main import main  # the import reads the environment
 
-        status = main()
-        if sys.stdout is not None:  # else it was closed
-            sys.stdout.flush()
+        try:
+            status = main()
+        finally:  # the parser leaves by SystemExit
+            if sys.stdout is not None:  # else it was closed
+                sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -32,13 +36,13 @@ def start() -> int:
     except (ValueError, RuntimeError) as error:
         if not any(name in str(error) for name in ("FASTNORM_", "NUMBA_NUM_THREADS")):
             raise
-        print(f"fastnorm: {error}", file=sys.stderr)
+        tell(f"fastnorm: {error}")
         return 2
     except OSError as error:
         if error.filename is not None:
             raise
         _leave_stdout()
-        print(f"fastnorm: the output could not be written: {error}", file=sys.stderr)
+        tell(f"fastnorm: the output could not be written: {error}")
         return 1
     return status
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from fastnorm.cli.printing import fail
+from fastnorm.cli.printing import fail, tell
 from fastnorm.lab.plots import require_matplotlib
 
 FORMATS = (".png", ".svg")
@@ -43,6 +42,8 @@ def why_not_drawn(*paths: pathlib.Path | None) -> str | None:
     except ImportError as error:
         return str(error)
     for path in wanted:
+        if path.is_dir():
+            return f"could not write {path}: it is a directory"
         if not path.parent.is_dir():
             return f"could not write {path}: there is no directory {path.parent}"
     return None
@@ -76,5 +77,5 @@ def write_figure(
         draw(results, path)
     except (OSError, ValueError) as error:
         return fail(command, f"could not write {path}: {error}")
-    print(f"Drawn in {path}", file=sys.stderr)
+    tell(f"Drawn in {path}")
     return 0

@@ -13,8 +13,14 @@ WIDTH = 110  # of text
 
 def fail(command: str, message: str, status: int = 1) -> int:
     """Print why a command fails to standard error, and return its exit status."""
-    print(f"fastnorm {command}: {message}", file=sys.stderr)
+    tell(f"fastnorm {command}: {message}")
     return status
+
+
+def tell(text: str) -> None:
+    """Print to standard error; nowhere, not to standard output, if that is closed."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
 
 
 def plural(count: int, noun: str) -> str:

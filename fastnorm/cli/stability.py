@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import sys
 
 from fastnorm import lab
 from fastnorm.cli.drawing import figure_file, why_not_drawn
-from fastnorm.cli.printing import fail, print_machine, print_sentences, print_table
+from fastnorm.cli.printing import fail, print_machine, print_sentences, print_table, tell
 from fastnorm.cli.progress import progress_bar
 
 MARK = "*"
@@ -83,11 +82,11 @@ def _write(results: lab.Results, plot: pathlib.Path | None, html: pathlib.Path |
     try:
         if plot is not None:
             for written in lab.save(results, plot):
-                print(f"Drawn in {written}", file=sys.stderr)
+                tell(f"Drawn in {written}")
         path = html
         if html is not None:
             html.write_text(lab.page(results), encoding="utf-8")
-            print(f"Written to {html}", file=sys.stderr)
+            tell(f"Written to {html}")
     except (OSError, ValueError) as error:
         return fail("stability", f"could not write {path}: {error}")
     return 0

@@ -18,7 +18,7 @@ import numpy as np
 import fastnorm
 from fastnorm import tuning
 from fastnorm.backends import registry
-from fastnorm.cli.printing import fail, print_table
+from fastnorm.cli.printing import fail, print_table, tell
 from fastnorm.cli.progress import Progress, progress_bar
 from fastnorm.lab.timing import interleaved
 from fastnorm.memory import empty
@@ -287,7 +287,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         path.write_text(json.dumps(kept, indent=2), encoding="utf-8")
     except OSError as error:
-        print(file=sys.stderr)
+        tell("")
         return fail("tune", f"{path} cannot be written: {error}", 2)
     if not arguments.json:
         print(f"; processes that start from now on read {path}")

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,12 @@ from fastnorm.lab.peers import LAYER_NORM_PEERS, VARIANCE_PEERS, Peer, installed
 from fastnorm.lab.results import Results, Row, Score
 from fastnorm.lab.scores import all_digits, log_relative_error, units_in_last_place
 from fastnorm.lab.timing import interleaved
+from fastnorm.stats.moments import Algorithm
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int, str], None]
 
-ALGORITHMS = ("auto", "welford", "two_pass", "corrected_two_pass", "naive", "shifted", "pairwise", "compensated")
+ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 DTYPES = ("float16", "float32", "float64")
 # Where a family is measured: no loss, half of the digits at stake, nearly all of them.
 KAPPAS: dict[str, tuple[float, ...]] = {

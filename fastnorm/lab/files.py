@@ -4,6 +4,7 @@ import csv
 import itertools
 import pathlib
 import re
+import zipfile
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -101,20 +102,21 @@ def _certified(path: pathlib.Path, head: str, label: str) -> Fraction | None:
 
 
 def _read_array(path: pathlib.Path) -> list[Dataset]:
-    with readable(f"{path}: not an array that NumPy can read"):
-        array = np.load(path, allow_pickle=False)
-    if not isinstance(array, np.ndarray):
+    if zipfile.is_zipfile(path):
         raise ValueError(f"{path}: not an array but an archive: its name should end in .npz")
+    with readable(f"{path}: not an array that NumPy can read"), open(path, "rb") as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
     return [Dataset(path.stem, _floats(array, str(path)), description=f"{path.name}, {array.dtype}")]
 
 
 def _read_archive(path: pathlib.Path) -> list[Dataset]:
+    if path.exists() and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not an archive of arrays")
     with (
         readable(f"{path}: not an archive of arrays that NumPy can read"),
         np.load(path, allow_pickle=False) as archive,
     ):
-        arrays = dict(archive)
-    arrays = {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
+        arrays = {key: array for key, array in dict(archive).items() if isinstance(array, np.ndarray)}
     if not arrays:
         raise ValueError(f"{path}: the archive has no arrays")
     return [

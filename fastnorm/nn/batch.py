@@ -107,7 +107,7 @@ class BatchNorm1d(BatchNorm):
         The axis of the channels; -1 where they come last. Not 0.
     dtype : dtype, default float32
         Of the parameters and the running statistics. The result has that of x, as from the function.
-    convention : {"torch", "keras", "onnx", "flax"}
+    convention : {"torch", "keras", "onnx", "flax"}, default "torch"
         The library whose rule the running statistics follow, and whose defaults hold; as in `fastnorm.batch_norm`.
 
     Raises

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import calls
 from fastnorm.dtypes import is_floating
+from fastnorm.nn import tensors
 from fastnorm.nn.batch import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from fastnorm.nn.group import GroupNorm
 from fastnorm.nn.instance import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
@@ -20,7 +20,6 @@ from fastnorm.nn.local_response import LocalResponseNorm
 from fastnorm.nn.pixel import PixelNorm
 from fastnorm.nn.running import RunningLayer
 from fastnorm.nn.switchable import SwitchableNorm2d
-from fastnorm.nn.tensors import as_numpy
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +47,7 @@ def from_torch(module: Any) -> Layer:
     ----------
     module : torch.nn.Module
         BatchNorm1d/2d/3d, LayerNorm, RMSNorm, GroupNorm, InstanceNorm1d/2d/3d or LocalResponseNorm, on any device, or
-        of a class derived from one of these that leaves its `forward` as it is.
+        of a class derived from one of these that leaves its `forward` as it is. Its hooks stay behind.
 
     Returns
     -------
@@ -152,7 +151,7 @@ def from_state_dict(
 
 def _array(value: Any, function: str, name: str) -> Array:
     try:
-        return calls.take(as_numpy(value), function, name)
+        return tensors.take(value, function, name)
     except NotImplementedError as error:  # a tensor without values
         raise TypeError(f"{function}: {name} must be an array of numbers: {error}") from None
 

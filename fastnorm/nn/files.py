@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from fastnorm import calls
 from fastnorm.files import readable
+from fastnorm.nn import tensors
 from fastnorm.nn.layer import Layer
-from fastnorm.nn.tensors import as_numpy
 
 Array = npt.NDArray[Any]
 
 _RESERVED = "__metadata__"  # in .safetensors
+_LONGEST = 65535 - len(".npy")  # bytes of a name in an archive
 
 
 def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.PathLike[str]) -> None:
@@ -41,8 +42,8 @@ def save(state: Layer | Mapping[str, Layer | npt.ArrayLike], path: str | os.Path
     TypeError
         `state` or `path` is not of such a type, or an array not of real numbers.
     ValueError
-        `path` has another ending, two arrays have one name, .npz cannot tell a name with a NUL in it, or bfloat16, or
-        .safetensors has another use for a name ("__metadata__").
+        `path` has another ending, two arrays have one name, .npz cannot tell a name with a NUL in it, or so long
+        a one, or bfloat16, or .safetensors has another use for a name ("__metadata__").
     OSError
         The file cannot be written. An existing one is then as it was, unless its directory takes no file beside it.
     ImportError
@@ -186,7 +187,7 @@ def _named(state: Layer | Mapping[str, Layer | npt.ArrayLike]) -> Iterator[tuple
         if isinstance(value, Layer):
             yield from ((f"{name}.{key}", array) for key, array in value.state_dict().items())
         else:
-            yield name, np.asarray(calls.take(as_numpy(value), "save", name), order="C")
+            yield name, np.asarray(tensors.take(value, "save", name), order="C")
 
 
 def _npz(arrays: Mapping[str, Array]) -> bytes:
@@ -197,6 +198,8 @@ def _npz(arrays: Mapping[str, Array]) -> bytes:
                 raise ValueError(f"save: {name} is of bfloat16, which .npz cannot tell: use .safetensors or float32")
             if "\0" in name:
                 raise ValueError(f"save: .npz cannot tell the name {name!r}: it has a NUL")
+            if len(name.encode()) > _LONGEST:
+                raise ValueError(f"save: .npz takes names of at most {_LONGEST} bytes, got {len(name.encode())}")
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
     return content.getvalue()

@@ -122,7 +122,7 @@ class Layer(State, ABC):
         Raises
         ------
         RuntimeError
-            The layer has not been called since it was made, copied or loaded, or since the last backward pass; or in
+            The layer has not been called since it was made, copied or unpickled, or since the last backward pass; or in
             inference, and x, where or weights is gone.
         TypeError
             dy is not of a real number dtype.
@@ -137,13 +137,14 @@ class Layer(State, ABC):
         >>> layer.backward([[1.0, 0.0, 0.0]]).round(4)
         array([[ 0.2041, -0.4082,  0.2041]])
         """
-        if self._seen is None:
+        seen = self._seen  # once: another thread may take it
+        if seen is None:
             raise RuntimeError(f"{self._name}: backward needs a call of the layer before it, one for each")
-        arrays = self._seen.arrays(self._name)
+        arrays = seen.arrays(self._name)
         shape, gradient = arrays["x"].shape, calls.take(dy, self._name, "dy")
         if gradient.shape != shape:
             raise ValueError(f"{self._name}: dy must have the shape of x, {shape}, got {gradient.shape}")
-        found = self._backward(gradient, training=self._seen.training, **arrays)
+        found = self._backward(gradient, training=seen.training, **arrays)
         self._gradients = {name: getattr(found, f"d{name}") for name in self._parameters}
         self._seen = None
         dx: Array = found.dx

@@ -28,14 +28,14 @@ class RunningLayer(ChannelLayer):
     def __init__(
         self,
         num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
+        eps: float,
+        momentum: float | None,
+        affine: bool,
+        track_running_stats: bool,
         *,
-        bias: bool = True,
-        channel_axis: int = 1,
-        dtype: npt.DTypeLike = np.float32,
+        bias: bool,
+        channel_axis: int,
+        dtype: npt.DTypeLike,
     ) -> None:
         super().__init__(num_features, eps, affine, bias, channel_axis, dtype)
         self.momentum = None if momentum is None else check_momentum(momentum, self._name)

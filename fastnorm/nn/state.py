@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, calls
+from fastnorm import arguments
 from fastnorm.dtypes import FLOAT32, result_dtype
-from fastnorm.nn.tensors import as_numpy
+from fastnorm.nn import tensors
 
 Array = npt.NDArray[Any]
 
@@ -177,7 +177,7 @@ class State:
         TypeError, ValueError
             It does not fit.
         """
-        array = calls.take(as_numpy(value), self._name, name)
+        array = tensors.take(value, self._name, name)
         if not self._shape_fits(array.shape, target.shape):
             raise ValueError(f"{self._name}: {name} must have shape {target.shape}, got {array.shape}")
         if target.dtype.kind == "i" and array.dtype.kind not in "iu":
@@ -201,4 +201,4 @@ class State:
 
     def _parameter_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """Return the dtype of parameters, which must be a floating one."""
-        return result_dtype(dtype, FLOAT32, self._name)
+        return result_dtype(dtype, FLOAT32, self._name).newbyteorder("=")

@@ -91,11 +91,11 @@ class SwitchableNorm2d(RunningLayer):
     def _forward(self, x: Array) -> Any:
         self._check_dimensions(x)
         self._check_channels(x)
-        assert self.momentum is not None
         return switchable_norm(
             x, self._parameters["mean_weight"], self._parameters["var_weight"], self.weight, self.bias,
             *self._statistics(),
-            training=self._uses_batch, momentum=self.momentum, eps=self.eps, channel_axis=self.channel_axis,
+            training=self._uses_batch, momentum=check_momentum(self.momentum, self._name), eps=self.eps,
+            channel_axis=self.channel_axis,
         )  # fmt: skip
 
     def _backward(self, dy: Array, x: Array, training: bool) -> Any:

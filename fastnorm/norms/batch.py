@@ -24,7 +24,7 @@ from fastnorm.norms.conventions import (
     update_running,
 )
 from fastnorm.norms.given import as_moments
-from fastnorm.plan import kept_shape, plan_reduction, unbatched_layout
+from fastnorm.plan import kept_shape, unbatched_layout
 from fastnorm.recipe import Rule
 
 Array = npt.NDArray[Any]
@@ -74,7 +74,7 @@ def batch_norm(
         Added to the variance; at least 0. 1e-5, with "keras" 1e-3.
     channel_axis : int, default 1
         The axis of the channels; -1 for NHWC. Not 0. The same in all conventions.
-    convention : {"torch", "keras", "onnx", "flax"}
+    convention : {"torch", "keras", "onnx", "flax"}, default "torch"
         The library whose rule the running statistics follow, and whose defaults hold. "torch" takes the unbiased
         variance, and so needs two values per channel to train; the others the biased one, of one value too.
         docs/conventions.md has the sources.
@@ -121,6 +121,7 @@ def batch_norm(
     """
     function = "batch_norm"
     training = arguments.flag(training, function, "training")
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     rules = find_convention(convention, function)
     if isinstance(momentum, str):
         momentum = left_open(momentum, rules.momentum, function, "momentum")
@@ -161,8 +162,7 @@ def batch_norm(
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
-    weight = arguments.parameter(weight, (channels,), function, "weight")
-    bias = arguments.parameter(bias, (channels,), function, "bias")
+    weight, bias = arguments.parameters(weight, bias, (channels,), function)
     if training:
         return _by_batch(
             array, axis, running_mean, running_var, weight, bias, rule, momentum, rules, where, weights, out, dtype,
@@ -192,21 +192,20 @@ def _by_batch(
     if counted is not None:
         masked.check_counted(counted, rules.unbiased, var_to_update is not None, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=counted is None)
-    stats_shape = kept_shape(array.shape, (axis,))
-    if not array.size:
-        return (call.finish(), engine.stats_of_nothing(stats_shape)) if return_stats else call.finish()
-    if counted is not None:
+    if array.size and counted is not None:
         moments, totals, batch = masked.normalize_channels(call, axis, counted, rule, weight, bias)
         update_running(mean_to_update, var_to_update, moments, totals, momentum, rules)
-        return engine.results(call, batch if return_stats else None, False)
-    wanted = return_stats or mean_to_update is not None or var_to_update is not None
-    plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
-    found = engine.normalize_channels(call, layout, plan, rule, weight, bias, 1, wanted)
-    result = call.finish()
-    if found is None:
-        return result
-    update_running(mean_to_update, var_to_update, found, count, momentum, rules)
-    return (result, engine.stats_of(found, count, rule, stats_shape)) if return_stats else result
+        return engine.results(call, batch if return_stats else None)
+    found = None
+    if array.size:
+        wanted = return_stats or mean_to_update is not None or var_to_update is not None
+        plan = layout.plan(per_item=False)
+        found = engine.normalize_channels(call, layout, plan, rule, weight, bias, 1, wanted)
+    stats = engine.stats_of(found, count, rule, kept_shape(array.shape, (axis,))) if return_stats else None
+    result = engine.results(call, stats)
+    if found is not None:
+        update_running(mean_to_update, var_to_update, found, count, momentum, rules)
+    return result
 
 
 def _by_running(
@@ -217,10 +216,7 @@ def _by_running(
     """Normalise by given statistics, with what stands next to that."""
     function = "batch_norm"
     channels, layout = array.shape[axis], unbatched_layout(array.shape, axis)
-    if running_mean is None or running_var is None:
-        raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
-    mean = arguments.statistic(running_mean, channels, function, "running_mean")
-    var = arguments.statistic(running_var, channels, function, "running_var")
+    mean, var = arguments.running_statistics(running_mean, running_var, channels, function)
     addend = arguments.residual(residual, return_residual, array, function)
     applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
     plain = addend is None and applied is None and not return_residual
@@ -345,7 +341,7 @@ def batch_norm_backward(
     if counted is not None:
         found = masked.of_channels(call, upstream, counted, rule, weight, given)
     elif training or given is None:
-        plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
+        plan = layout.plan(per_item=False)
         found = gradients.of_channels(call, upstream, layout, plan, rule, weight, given, 1)
     else:
         found = gradients.of_given(call, upstream, layout, weight, given)

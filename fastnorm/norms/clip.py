@@ -70,6 +70,7 @@ def clip_by_value(
     array([-1. ,  0.5,  1. ])
     """
     function = "clip_by_value"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     low = -np.inf if low is None else arguments.number(low, function, "low")
     high = np.inf if high is None else arguments.number(high, function, "high")
@@ -77,11 +78,8 @@ def clip_by_value(
         raise ValueError(f"{function}: low must not be above high, got {low:g} and {high:g}")
     call = calls.begin(array, out, dtype, backend, function)
     call.backend.clip(np.ascontiguousarray(call.x).reshape(-1), call.y.reshape(-1), low, high)
-    result = call.finish()
-    if not return_stats:
-        return result
     shape = (1,) * array.ndim
-    return result, Stats(np.zeros(shape), np.ones(shape))
+    return engine.results(call, Stats(np.zeros(shape), np.ones(shape)) if return_stats else None)
 
 
 class _Numbers(NamedTuple):
@@ -213,17 +211,15 @@ def clip_by_norm(
     array([0.6, 0.8])
     """
     function = "clip_by_norm"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     limit = arguments.number(max_norm, function, "max_norm", minimum=0)
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     scale = _scale_down(_norm(call.x, axes, call.backend), limit)
     _apply(call, axes, scale)
-    result = call.finish()
-    if not return_stats:
-        return result
     rstd = scale.value()
-    return result, Stats(np.zeros_like(rstd), rstd)
+    return engine.results(call, Stats(np.zeros_like(rstd), rstd) if return_stats else None)
 
 
 class ClippedArrays(NamedTuple):
@@ -282,6 +278,7 @@ def clip_by_global_norm(
     (5.0, [array([0.6]), array([0.8])])
     """
     function = "clip_by_global_norm"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     limit = arguments.number(max_norm, function, "max_norm", minimum=0)
     strict = arguments.flag(error_if_nonfinite, function, "error_if_nonfinite")
     try:

@@ -53,7 +53,7 @@ def left_open(value: str, default: float, function: str, name: str) -> float:
     return default
 
 
-def check_momentum(momentum: float, function: str) -> float:
+def check_momentum(momentum: float | None, function: str) -> float:
     """Return a momentum, a number from 0 to 1."""
     value = arguments.number(momentum, function, "momentum", minimum=0)
     if value > 1:

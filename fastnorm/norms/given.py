@@ -77,6 +77,7 @@ def normalize(
            [ 1.,  1.]])
     """
     function = "normalize"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     if is_device_array(x):
         from fastnorm.device_norms import channels as on_device  # imports Numba
 
@@ -89,14 +90,10 @@ def normalize(
     least = arguments.number(eps, function, "eps", minimum=0)
     mean = arguments.statistic(mean, channels, function, "mean")
     var = arguments.statistic(var, channels, function, "var")
-    weight = arguments.parameter(weight, (channels,), function, "weight")
-    bias = arguments.parameter(bias, (channels,), function, "bias")
+    weight, bias = arguments.parameters(weight, bias, (channels,), function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
     moments, rstd = as_moments(mean, var, least)
     if array.size:
         engine.apply_channels(call, unbatched_layout(array.shape, axis), moments, rstd, weight, bias, 1, given=True)
-    result = call.finish()
-    if not return_stats:
-        return result
     shape = kept_shape(array.shape, (axis,))
-    return result, Stats(mean.reshape(shape), rstd.reshape(shape))
+    return engine.results(call, Stats(mean.reshape(shape), rstd.reshape(shape)) if return_stats else None)

@@ -36,13 +36,13 @@ def _normalize_groups(
             function, x, num_groups, weight, bias, channel_axis, eps, out, dtype, return_stats, backend,
             residual, return_residual, activation, where, weights,
         )  # fmt: skip
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
     per_group = arguments.per_group(channels, num_groups, function)
     rule = Rule(eps=arguments.number(eps, function, "eps", minimum=0))
-    weight = arguments.parameter(weight, (channels,), function, "weight")
-    bias = arguments.parameter(bias, (channels,), function, "bias")
+    weight, bias = arguments.parameters(weight, bias, (channels,), function)
     addend = arguments.residual(residual, return_residual, array, function)
     applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
     counted = masked.find_counted(array, axis, weights, where, function, per_group=per_group)
@@ -52,15 +52,13 @@ def _normalize_groups(
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual)
     stats_shape = kept_shape(array.shape, (0, axis))
-    stats = engine.stats_of_nothing(stats_shape) if return_stats and not array.size else None
     if array.size and counted is not None:
         found = masked.normalize_channels(call, axis, counted, rule, weight, bias, fusion)
-        stats = found.stats if return_stats else None
-    elif array.size:
-        plan = _plan_groups(layout, per_group)
+        return engine.results(call, found.stats if return_stats else None, return_residual)
+    moments, plan = None, _plan_groups(layout, per_group)
+    if array.size:
         moments = engine.normalize_channels(call, layout, plan, rule, weight, bias, per_group, return_stats, fusion)
-        if moments is not None:
-            stats = engine.stats_of(moments, plan.count, rule, stats_shape, per_group)
+    stats = engine.stats_of(moments, plan.count, rule, stats_shape, per_group) if return_stats else None
     return engine.results(call, stats, return_residual)
 
 

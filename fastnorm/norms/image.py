@@ -44,7 +44,7 @@ def normalize_image(
         channel; a channel of one colour gives 0.
     max_value : float, default 255
         The byte that stands for 1.
-    layout : {"NCHW", "NHWC"}
+    layout : {"NCHW", "NHWC"}, default "NCHW"
         Where the result has its channels: (N, C, H, W) or (C, H, W); or where the image has them.
     out : ndarray, optional
         Where to put the result, C-contiguous.
@@ -83,7 +83,7 @@ def normalize_image(
         raise TypeError(f"{function}: image must be of uint8, got {array.dtype}; `normalize` takes other dtypes")
     if array.ndim not in (3, 4):
         raise ValueError(f"{function}: image must have shape (H, W, C) or (N, H, W, C), got {array.shape}")
-    if layout not in LAYOUTS:
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ValueError(f"{function}: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     result = DTYPES[0] if dtype is None else find_dtype(dtype)
     if result is None or result not in DTYPES:

@@ -31,11 +31,11 @@ def normalize_lines(
             function, x, weight, bias, axis, rule, out, dtype, return_stats, backend,
             residual, return_residual, activation, quantize,
         )  # fmt: skip
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     axes = arguments.trailing_axes(axis, array.ndim, function)
     shape = tuple(array.shape[a] for a in axes)
-    weight = arguments.parameter(weight, shape, function, "weight")
-    bias = arguments.parameter(bias, shape, function, "bias")
+    weight, bias = arguments.parameters(weight, bias, shape, function)
     addend = arguments.residual(residual, return_residual, array, function)
     applied = check_activation(activation, function, calls.compute_dtype(array, dtype, function))
     arguments.quantization(quantize, axes, array, out, dtype, function)
@@ -44,10 +44,10 @@ def normalize_lines(
     narrow = narrow or engine.fuses_narrow(plan.view, array, addend, backend, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias, addend), narrow=narrow)
     call, fusion = engine.fuse(call, addend, applied, return_residual, plan if quantize else None)
-    stats = engine.stats_of_nothing(plan.stats_shape) if return_stats and not array.size else None
+    moments = None
     if array.size:
         moments = engine.normalize_positions(call, plan, rule, weight, bias, return_stats, fusion)
-        stats = None if moments is None else engine.stats_of(moments, plan.count, rule, plan.stats_shape)
+    stats = engine.stats_of(moments, plan.count, rule, plan.stats_shape) if return_stats else None
     return engine.results(call, stats, return_residual, fusion)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, calls, gradients
+from fastnorm import arguments, calls, engine, gradients
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.recipe import Neighbourhood
 
@@ -40,7 +40,7 @@ def local_response_norm(
         (N, C, ...); real numbers.
     size : int
         The number of channels in the window, at least 1.
-    alpha, beta, k : float
+    alpha, beta, k : float, default 1e-4, 0.75, 1.0
         The scale of the sum, the exponent, the offset.
     channel_axis : int, default 1
         The axis of the channels. Not 0.
@@ -67,6 +67,7 @@ def local_response_norm(
     array([[0.33333333, 0.25      , 0.33333333]])
     """
     function = "local_response_norm"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     near = _neighbourhood(size, alpha, beta, k, array.shape[axis], function)
@@ -76,8 +77,7 @@ def local_response_norm(
         view = _view(array.shape, axis)
         factors = None if rstd is None else rstd.reshape(view)
         call.backend.local_response(np.ascontiguousarray(call.x).reshape(view), call.y.reshape(view), near, factors)
-    result = call.finish()
-    return result if rstd is None else (result, Stats(np.zeros_like(rstd), rstd))
+    return engine.results(call, None if rstd is None else Stats(np.zeros_like(rstd), rstd))
 
 
 def local_response_norm_backward(

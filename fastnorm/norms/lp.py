@@ -66,6 +66,7 @@ def lp_normalize(
     array([ 0.25, -0.75])
     """
     function = "lp_normalize"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     power = arguments.number(p, function, "p", minimum=0, open_end=True)
     index = arguments.axis_index(axis, array.ndim, function)
@@ -98,8 +99,7 @@ def lp_normalize(
             norm = largest * sums ** (1.0 / power)
             rstd = 1.0 / np.where(norm == 0.0, 1.0, norm).reshape(plan.stats_shape)
         engine.apply_scale(call, plan, rstd)
-    result = call.finish()
-    return (result, Stats(np.zeros_like(rstd), rstd)) if return_stats else result
+    return engine.results(call, Stats(np.zeros_like(rstd), rstd) if return_stats else None)
 
 
 def _raise(numbers: Array, power: float) -> None:

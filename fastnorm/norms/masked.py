@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.calls import Call
+from fastnorm.dtypes import FLOAT32
 from fastnorm.engine import Stats
 from fastnorm.gradients import ChannelSums, Given
 from fastnorm.plan import ChannelLayout, plan_channels
@@ -30,6 +31,9 @@ Array = npt.NDArray[Any]
 # Positions of an item that are worth a unit of work; fewer, with the channels last, are one item where the batch shares
 # statistics.
 _LONG = 64
+
+# How much of itself a mean may be off: of float64 that are added up, and more than a sum of any length needs.
+ROUNDING = 2.0**-44
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,8 @@ def _statistics(call: Call, counted: Counted, rule: Rule) -> tuple[Moments, Arra
             parts = _pooled(parts, counts, _divisors(totals))
         moments = Moments(*(part.reshape(-1) for part in parts))
         totals = totals.reshape(-1)
+        if call.compute == FLOAT32:  # whose numbers differ by more: what is left there is the rounding of a sum
+            moments.m2[moments.m2 <= totals * (ROUNDING * moments.hi) ** 2] = 0.0
         rstd = np.where(totals == 0, 0.0, reciprocal_root(moments.m2 / _divisors(totals), 1, rule))
     return moments, totals, rstd
 

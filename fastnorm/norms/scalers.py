@@ -68,6 +68,7 @@ def standardize(
            [ 1.,  0.]])
     """
     function = "standardize"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
@@ -76,13 +77,8 @@ def standardize(
         raise ValueError(f"{function}: ddof must be below the {plan.count} elements of a line, got {degrees}")
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     rule = Rule(ddof=degrees)
-    if not array.size:
-        return (call.finish(), engine.stats_of_nothing(plan.stats_shape)) if return_stats else call.finish()
-    moments = engine.normalize_axes(call, plan, rule, return_stats)
-    result = call.finish()
-    if moments is None:
-        return result
-    return result, engine.stats_of(moments, plan.count, rule, plan.stats_shape)
+    moments = engine.normalize_axes(call, plan, rule, return_stats) if array.size else None
+    return engine.results(call, engine.stats_of(moments, plan.count, rule, plan.stats_shape) if return_stats else None)
 
 
 def scale_by_extrema(
@@ -90,12 +86,13 @@ def scale_by_extrema(
     dtype: npt.DTypeLike | None, return_stats: bool, backend: str | None,
 ) -> Any:  # fmt: skip
     """Scale along `axis` to the range low..high, or, without `low`, to the largest magnitude of 1."""
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     axes = arguments.axis_indices(axis, array.ndim, function)
     plan = plan_reduction(array.shape, axes)
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     if not array.size:
-        return (call.finish(), engine.stats_of_nothing(plan.stats_shape)) if return_stats else call.finish()
+        return engine.results(call, engine.stats_of(None, 0, Rule(), plan.stats_shape) if return_stats else None)
     least, largest = (part.astype(np.float64) for part in engine.extrema(call.x, plan, call.backend))
     zero = np.zeros_like(least)
     if low is None:
@@ -117,8 +114,8 @@ def scale_by_extrema(
         engine.apply_statistics(call, plan, Affine(least, zero, np.where(far, 1.0, scale), shift))
         with np.errstate(all="ignore"):
             replace_lines_over(axes, call.y, mask, apart.astype(call.compute))
-    result = call.finish()
-    return (result, Stats(least.reshape(plan.stats_shape), scale.reshape(plan.stats_shape))) if return_stats else result
+    stats = Stats(least.reshape(plan.stats_shape), scale.reshape(plan.stats_shape))
+    return engine.results(call, stats if return_stats else None)
 
 
 def _scale_by_division(lines: Array, least: Array, largest: Array, low: float, high: float) -> tuple[Array, Array]:

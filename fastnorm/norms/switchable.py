@@ -12,8 +12,8 @@ from fastnorm.calls import Call
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.gradients import ChannelSums
 from fastnorm.norms.conventions import TORCH, check_momentum, update_running
-from fastnorm.plan import ChannelLayout, kept_shape, plan_channels, plan_reduction
-from fastnorm.recipe import Measure, Moments
+from fastnorm.plan import ChannelLayout, kept_shape, plan_channels
+from fastnorm.recipe import Measure, Moments, Rule
 
 Array = npt.NDArray[Any]
 
@@ -23,18 +23,6 @@ def _softmax(values: Array) -> Array:
         exponentials: Array = np.exp(values - values.max())
         exponentials /= exponentials.sum()
     return exponentials
-
-
-def _given(
-    running_mean: npt.ArrayLike | None, running_var: npt.ArrayLike | None, channels: int, function: str
-) -> tuple[Array, Array]:
-    """Return the batch's statistics in inference."""
-    if running_mean is None or running_var is None:
-        raise ValueError(f"{function}: running_mean and running_var are needed unless training=True")
-    return (
-        arguments.statistic(running_mean, channels, function, "running_mean"),
-        arguments.statistic(running_var, channels, function, "running_var"),
-    )
 
 
 class SwitchableGradients(NamedTuple):
@@ -85,7 +73,7 @@ def _mix(
 ) -> _Mixed:  # fmt: skip
     """Compute all statistics of x; those of the batch unless they are given."""
     items, channels, positions = layout.batch, layout.channels, layout.spatial
-    plan = plan_reduction(layout.shape, (1,) if layout.last else (2,))
+    plan = layout.plan(per_item=True)
     ordered = call.x if layout.order is None else call.x.transpose(layout.order)
     instance = engine.statistics(ordered, plan, Measure.VARIANCE, call.backend)
     layer = call.backend.merge(Moments(*(part.reshape(items, channels, 1) for part in instance)), positions, positions)
@@ -171,6 +159,7 @@ def switchable_norm(
     """
     function = "switchable_norm"
     training = arguments.flag(training, function, "training")
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     channels = array.shape[axis]
@@ -178,8 +167,7 @@ def switchable_norm(
     var_mixture = _softmax(arguments.statistic(var_weight, 3, function, "var_weight"))
     least = arguments.number(eps, function, "eps", minimum=0)
     momentum = check_momentum(momentum, function)
-    weight = arguments.parameter(weight, (channels,), function, "weight")
-    bias = arguments.parameter(bias, (channels,), function, "bias")
+    weight, bias = arguments.parameters(weight, bias, (channels,), function)
     layout = plan_channels(array.shape, axis)
     items, positions = layout.batch, layout.spatial
     mean_to_update = var_to_update = given_mean = given_var = None
@@ -188,20 +176,21 @@ def switchable_norm(
         mean_to_update = arguments.running(running_mean, channels, function, "running_mean")
         var_to_update = arguments.running(running_var, channels, function, "running_var")
     else:
-        given_mean, given_var = _given(running_mean, running_var, channels, function)
+        given_mean, given_var = arguments.running_statistics(running_mean, running_var, channels, function)
     call = calls.begin(array, out, dtype, backend, function, (weight, bias), narrow=True)
     shape = kept_shape(array.shape, (0, axis))
     if not array.size:
-        return (call.finish(), engine.stats_of_nothing(shape)) if return_stats else call.finish()
+        return engine.results(call, engine.stats_of(None, 0, Rule(), shape) if return_stats else None)
 
     mixed = _mix(call, layout, (mean_mixture, var_mixture), least, given_mean, given_var)
     centre = Moments(mixed.mean, np.zeros_like(mixed.mean), mixed.var)
     engine.apply_channels(call, layout, centre, mixed.rstd, weight, bias, 1, given=True)
-    result = call.finish()
+    stats = Stats(mixed.mean.reshape(shape), mixed.rstd.reshape(shape)) if return_stats else None
+    result = engine.results(call, stats)
     if training:
         seen = Moments(mixed.means[2], np.zeros(channels), mixed.variances[2] * (items * positions))
         update_running(mean_to_update, var_to_update, seen, items * positions, momentum, TORCH)
-    return (result, Stats(mixed.mean.reshape(shape), mixed.rstd.reshape(shape))) if return_stats else result
+    return result
 
 
 def switchable_norm_backward(
@@ -276,7 +265,7 @@ def switchable_norm_backward(
     if training:
         arguments.check_count(layout.batch * layout.spatial, function)
     else:
-        given_mean, given_var = _given(running_mean, running_var, channels, function)
+        given_mean, given_var = arguments.running_statistics(running_mean, running_var, channels, function)
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function, (weight,), narrow=True)
     if not array.size:
         found, of_shares = gradients.nothing(call, weight, channels), (np.zeros(3), np.zeros(3))

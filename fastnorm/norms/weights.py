@@ -15,7 +15,7 @@ from fastnorm.dtypes import result_dtype, storage
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.fast_path import plain_calls_by
 from fastnorm.plan import kept_shape, plan_reduction, unbatched_layout
-from fastnorm.recipe import Measure, Moments, Rule
+from fastnorm.recipe import Measure, Rule
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
@@ -66,6 +66,7 @@ def weight_norm(
            [0., 1.]])
     """
     function = "weight_norm"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(v, function, "v")
     lengths = calls.take(g, function, "g")
     shape = array.shape if axis is not None else (1, *array.shape)
@@ -76,22 +77,10 @@ def weight_norm(
     moments, rule = None, Rule(measure=Measure.SQUARES, summed=True)
     if array.size:
         layout = unbatched_layout(shape, index)
-        plan = plan_reduction(layout.shape, (0, 1) if layout.last else (0, 2))
+        plan = layout.plan(per_item=False)
         moments = engine.normalize_channels(call, layout, plan, rule, lengths.reshape(-1), None, 1, return_stats)
     slices = tuple(size if axis is not None and a == index else 1 for a, size in enumerate(array.shape))
-    return _with_stats(call, moments, rule, 1, slices, return_stats)
-
-
-def _with_stats(
-    call: calls.Call, moments: Moments | None, rule: Rule, count: int, shape: tuple[int, ...], wanted: bool
-) -> ArrayOrStats:
-    """The result, and if wanted the statistics, which are NaN where there were no elements."""
-    result = call.finish()
-    if not wanted:
-        return result
-    if moments is None:
-        return result, engine.stats_of_nothing(shape)
-    return result, engine.stats_of(moments, count, rule, shape)
+    return engine.results(call, engine.stats_of(moments, 1, rule, slices) if return_stats else None)
 
 
 def weight_standardize(
@@ -135,6 +124,7 @@ def weight_standardize(
            [ 0.,  0.]])
     """
     function = "weight_standardize"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(w, function, "w")
     if array.ndim < 2:
         raise ValueError(f"{function}: w must have at least 2 dimensions, (out, in, ...), got shape {array.shape}")
@@ -142,12 +132,12 @@ def weight_standardize(
     call = calls.begin(array, out, dtype, backend, function, narrow=True)
     plan = plan_reduction(array.shape, tuple(range(1, array.ndim)))
     moments = engine.normalize_axes(call, plan, rule, return_stats) if array.size else None
-    return _with_stats(call, moments, rule, plan.count, plan.stats_shape, return_stats)
+    return engine.results(call, engine.stats_of(moments, plan.count, rule, plan.stats_shape) if return_stats else None)
 
 
 def _power_iteration(matrix: Array, start: Array, iterations: int, eps: float) -> tuple[Array, Array, float]:
     """(u, v, sigma) of a matrix."""
-    left = start.astype(matrix.dtype)  # of any length: that of W^T u is divided out
+    left = start.astype(matrix.dtype)
     for _ in range(iterations):
         right, _ = _unit(matrix.T @ left, eps)
         left, sigma = _unit(matrix @ right, eps)  # u^T W v is the length of W v, along which u lies
@@ -200,8 +190,8 @@ def spectral_norm(
     w : array_like
         (out, in, ...), seen as the matrix (out, in * ...); real numbers.
     u : array_like, optional
-        (out,), the left singular vector of the last call, where the iteration goes on. Default: a fixed pseudo-random
-        vector.
+        (out,), the left singular vector of the last call, where the iteration goes on. Default, and where it is 0: a
+        fixed pseudo-random vector.
     n_power_iterations : int, default 1
         At least 1.
     eps : float, default 1e-12
@@ -230,6 +220,7 @@ def spectral_norm(
     3.0
     """
     function = "spectral_norm"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(w, function, "w")
     if array.ndim < 2 or not array.size:
         raise ValueError(f"{function}: w must be (out, in, ...) and not empty, got shape {array.shape}")
@@ -242,8 +233,10 @@ def spectral_norm(
     call = None if plain else calls.begin(array, out, dtype, backend, function)
     x = array if call is None else call.x
     matrix = x.reshape(array.shape[0], -1)
-    if start is None:
+    if start is None or not start.any():  # zeros, which a weight of zeros left, lead nowhere
         start = np.random.default_rng(0).standard_normal((array.shape[0],))
+    start = start.astype(np.float64)
+    start = np.ldexp(start, -_exponent(start))  # of any length: that of W^T u is divided out, but must be a number
     with np.errstate(all="ignore"):
         left, right, sigma = _power_iteration(matrix, start, iterations, least)
         if not 0.0 < sigma < math.inf:  # products beyond the storage type, or beyond float64
@@ -330,6 +323,7 @@ def fold_batch_norm(
     FoldedLayer(weight=array([[1.]]), bias=array([-0.5]))
     """
     function = "fold_batch_norm"
+    return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(weight, function, "weight")
     axis = arguments.axis_index(channel_axis, array.ndim, function, "channel_axis")
     channels = array.shape[axis]

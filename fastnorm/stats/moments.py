@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnorm import arguments, calls, engine
+from fastnorm import arguments, calls, engine, recipe
 from fastnorm.backends.reference import Reference
-from fastnorm.backends.textbook import ALGORITHMS, in_order
+from fastnorm.backends.textbook import in_order
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT64, storage
@@ -175,8 +175,8 @@ def moments(
     (np.float64(0.0), np.float64(0.0))
     """
     function = "moments"
-    if not isinstance(algorithm, str) or algorithm not in ("auto", *ALGORITHMS):
-        names = ", ".join(map(repr, ("auto", *ALGORITHMS)))
+    if not isinstance(algorithm, str) or algorithm not in get_args(Algorithm):
+        names = ", ".join(map(repr, get_args(Algorithm)))
         raise ValueError(f"{function}: algorithm must be one of {names}, got {algorithm!r}")
     if not isinstance(weights_kind, str) or weights_kind not in ("frequency", "reliability"):
         raise ValueError(f"{function}: weights_kind must be 'frequency' or 'reliability', got {weights_kind!r}")
@@ -202,10 +202,10 @@ def moments(
         return Moments(nothing[()], nothing[()], np.full(shape, float(plan.count))[()], degrees)
     if algorithm == "auto" and weight is None:
         found = engine.statistics(calls.readable(array, chosen, function), plan, Measure.VARIANCE, chosen)
+        settle(found, array, axes, plan, chosen)
         with np.errstate(all="ignore"):
             mean = found.hi + found.lo
         m2, dtype = found.m2, storage(array.dtype, function, "x").compute
-        _settle(array, axes, plan, chosen, mean, m2)
     else:
         lines = _lines(array, axes)
         dtype = FLOAT64 if algorithm == "auto" or lines.dtype.kind != "f" else lines.dtype.newbyteorder("=")
@@ -235,19 +235,21 @@ def moments(
     )  # fmt: skip
 
 
-def _settle(array: Array, axes: tuple[int, ...], plan: Plan, chosen: Reference, mean: Array, m2: Array) -> None:
+def settle(found: recipe.Moments, array: Array, axes: tuple[int, ...], plan: Plan, backend: Reference) -> None:
     """Give lines whose squares are not finite the mean that their sum has: infinite, of an infinity.
 
     What the kernels' blocks make of them depends on where in the line the infinity stands.
     """
+    mean, rest, m2 = found
     with np.errstate(all="ignore"):
-        places = np.flatnonzero(~np.isfinite(mean + m2))
+        places = np.flatnonzero(~np.isfinite(mean + rest + m2))
         if not places.size:
             return
         low, high = (
             part[places].astype(np.float64)
-            for part in engine.extrema(calls.readable(array, chosen, "moments"), plan, chosen)
+            for part in engine.extrema(calls.readable(array, backend, "moments"), plan, backend)
         )
+        rest[places] = 0.0
         mean[places], m2[places] = low + high, np.nan  # NaN of NaN and of both infinities, else the one there is
         beyond = np.isfinite(low) & np.isfinite(high)  # values whose squares float64 cannot hold
         if beyond.any():

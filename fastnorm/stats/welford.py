@@ -15,6 +15,7 @@ from fastnorm.dispatch import choose
 from fastnorm.dtypes import find_dtype, is_floating
 from fastnorm.plan import dropped_shape, plan_reduction
 from fastnorm.recipe import Measure, Moments, merge
+from fastnorm.stats.moments import settle
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +41,8 @@ class Welford:
     ------
     TypeError
         `axis` is not an int or None, or `dtype` not a floating dtype.
+    ValueError
+        No array has such an axis.
 
     Examples
     --------
@@ -98,7 +101,9 @@ class Welford:
         if array.size:
             backend = choose(array.size, None, "Welford.update")
             values = calls.readable(array, backend, "Welford.update")
-            self._absorb(plan.count, shape, engine.statistics(values, plan, Measure.VARIANCE, backend))
+            found = engine.statistics(values, plan, Measure.VARIANCE, backend)
+            settle(found, array, axes, plan, backend)
+            self._absorb(plan.count, shape, found)
         elif self._shape is None:
             self._shape = shape
         return self
@@ -128,7 +133,7 @@ class Welford:
             return NotImplemented
         if other.axis != self.axis:
             raise ValueError(f"Welford.__or__: the axes must be the same, got {self.axis} and {other.axis}")
-        result = Welford(self.axis, self.dtype)
+        result = type(self)(self.axis, self.dtype)
         for state in (self, other):
             if state._shape is not None:
                 result._check(state._shape, "Welford.__or__")
@@ -214,6 +219,11 @@ class Welford:
     @classmethod
     def from_bytes(cls, data: bytes) -> Welford:
         """Return the state that `to_bytes` wrote.
+
+        Parameters
+        ----------
+        data : bytes-like
+            All of it.
 
         Raises
         ------

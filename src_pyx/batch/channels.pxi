@@ -122,10 +122,10 @@ cdef inline bint roots_fit(bint single, Channels n, Py_ssize_t start, Py_ssize_t
 
 
 cdef inline void unit_moments(
-    const lanes* x, Work* w, View v, Py_ssize_t items, Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, Work* w, View v, Py_ssize_t items, Py_ssize_t start
 ) noexcept nogil:
-    """The moments of the rows of the channels `start` to `stop`, v being those in one item."""
-    cdef Py_ssize_t b, c, row, chunks = parts(v.n, CHUNK)
+    """The moments of the rows of channels from `start` on, v being those in one item."""
+    cdef Py_ssize_t b, row, chunks = parts(v.n, CHUNK)
     cdef const lanes* source
     for b in range(items):
         row = b * w.lines + start
@@ -178,7 +178,7 @@ cdef void train_channels(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py
         c = unit * w.rows
         v.outer = u.outer = min(w.rows, w.lines - c)
         if not made:
-            unit_moments(x, w, v, items, c, c + v.outer)
+            unit_moments(x, w, v, items, c)
         pool_channels(w, items, w.lines, n, c, c + v.outer)
         made = False
         if not fold_channels(&w.rule, w.storage != DOUBLE, n, c, c + v.outer):
@@ -240,7 +240,7 @@ cdef void train_channels_backward(
         c = unit * w.rows
         v.outer = min(w.rows, w.lines - c)
         if not w.given:
-            unit_moments(x, w, v, items, c, c + v.outer)
+            unit_moments(x, w, v, items, c)
             pool_channels(w, items, w.lines, n, c, c + v.outer)
             centre_channels(&w.rule, n, c, c + v.outer)
         if not roots_fit(w.storage == SINGLE, n, c, c + v.outer):

@@ -201,32 +201,16 @@ cdef void mend_column(
             q[0] = unscaled(element(&sums_q, j), measure, before * after)
 
 
-cdef struct Block:
-    # What the sums of a block say of each line of a tile.
-    double hi[MAX_LINES]
-    double lo[MAX_LINES]
-    double m2[MAX_LINES]
-
-
 cdef inline void absorb_columns(
     Columns* a, Py_ssize_t width, double count, const double* hi, const double* lo, const double* m2
 ) noexcept nogil:
     """`absorb` for the lines of a tile, which all have the same count."""
-    cdef Py_ssize_t j
-    cdef double delta, joined = a.count + count, share = count / joined, product = a.count * count / joined
-    if a.count == 0.0:
-        for j in range(width):
-            a.hi[j], a.lo[j], a.m2[j] = hi[j], lo[j], m2[j]
-    else:
-        for j in range(width):
-            delta = (hi[j] - a.hi[j]) + (lo[j] - a.lo[j])
-            a.lo[j] = a.lo[j] + delta * share
-            a.m2[j] = a.m2[j] + (m2[j] + delta * delta * product)
-    a.count = joined
+    absorb_lines(a.count, count, hi, lo, m2, a.hi, a.lo, a.m2, width)
+    a.count += count
 
 
 cdef inline void read_block(
-    Block* block, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, Py_ssize_t next
+    Columns* block, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, Py_ssize_t next
 ) noexcept nogil:
     """The moments of the lines of a tile over n positions."""
     cdef Py_ssize_t k, j, c, step = lane_count(x)
@@ -262,7 +246,7 @@ cdef inline void absorb_column_block(
     Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
     Py_ssize_t next
 ) noexcept nogil:
-    cdef Block block
+    cdef Columns block
     read_block(&block, x, stride, n, width, measure, next)
     absorb_columns(lines, width, n, block.hi, block.lo, block.m2)
 
@@ -275,7 +259,7 @@ cdef void absorb_blocks_abreast(
 ) noexcept nogil:
     """`absorb_column_block` of several blocks of few columns."""
     cdef lanes desk[BLOCK_COLUMNS * ABREAST]
-    cdef Block block
+    cdef Columns block
     cdef Py_ssize_t b
     lay_blocks_abreast(x, stride, blocks, width, desk)
     read_block(&block, <const lanes*> desk, blocks * width, BLOCK_COLUMNS, blocks * width, measure, 0)
@@ -319,7 +303,7 @@ cdef void moments_columns(
 
     Rows are read as a whole, so the tiles of a unit take turns, block by block.
     """
-    cdef Py_ssize_t o, i, b, c, j, k, p, t, n, rows, width, all_lines, next, tile = TILE * lane_count(x)
+    cdef Py_ssize_t o, i, b, c, k, p, t, n, rows, width, all_lines, next, tile = TILE * lane_count(x)
     cdef Py_ssize_t units = parts(v.inner, unit_lines), chunks = parts(v.n, CHUNK_COLUMNS), tiles
     cdef Columns chunk[ROW_TILES]
     cdef const lanes* source

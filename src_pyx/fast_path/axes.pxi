@@ -28,13 +28,9 @@ cdef inline object scalar_of(cnp.ndarray a):
     return a if cnp.PyArray_NDIM(a) else (<object> a)[()]
 
 
-cdef inline Py_ssize_t chunk_of(const View* view) noexcept:
-    return CHUNK if view.inner == 1 else CHUNK_COLUMNS
-
-
 cdef inline bint is_long(cnp.ndarray x, const View* view) noexcept:
     """Whether all of x is lines side by side that had better be read row by row twice than tile by tile."""
-    return view.outer == 1 and view.inner > 1 and cnp.PyArray_NBYTES(x) >= FUSED
+    return view.outer == 1 and view.inner > 1 and cnp.PyArray_NBYTES(x) >= ONE_PASS_BYTES
 
 
 def moments_along(object x, object axis, object ddof, object result_class):
@@ -45,7 +41,7 @@ def moments_along(object x, object axis, object ddof, object result_class):
     cdef double* numbers
     cdef double* part
     cdef cnp.ndarray mean, m2
-    cdef Py_ssize_t chunk, chunks, lines, length, a, b, i
+    cdef Py_ssize_t chunks, lines, i
     cdef int number, threads
     if not is_served(x) or not is_number(ddof, &divisor):
         return None
@@ -55,8 +51,7 @@ def moments_along(object x, object axis, object ddof, object result_class):
         return None
     begin_work(&w, MOMENTS, x, view.outer, view.n, view.inner)
     w.rule.measure = VARIANCE
-    chunk, lines = chunk_of(&view), view.outer * view.inner
-    chunks = parts(view.n, chunk)
+    chunks, lines = parts(view.n, chunk_of(&view)), view.outer * view.inner
     mean = without_axis(x, number, cnp.NPY_FLOAT64)
     m2 = without_axis(x, number, cnp.NPY_FLOAT64)
     numbers = <double*> PyMem_Malloc((3 * chunks + 1) * lines * sizeof(double))
@@ -67,13 +62,8 @@ def moments_along(object x, object axis, object ddof, object result_class):
         part = numbers + lines
         w.mean, w.lo, w.m2 = part, part + chunks * lines, part + 2 * chunks * lines
     run(&w, threads)
-    for a in range(view.outer if chunks > 1 else 0):
-        for b in range(chunks):
-            i, length = (a * chunks + b) * view.inner, min(view.n - b * chunk, chunk)
-            absorb_lines(
-                b * chunk, length, w.mean + i, w.lo + i, w.m2 + i, <double*> cnp.PyArray_DATA(mean) + a * view.inner,
-                numbers + a * view.inner, <double*> cnp.PyArray_DATA(m2) + a * view.inner, view.inner
-            )
+    if chunks > 1:
+        join_lines(&w, <double*> cnp.PyArray_DATA(mean), numbers, <double*> cnp.PyArray_DATA(m2))
     for i in range(lines):
         (<double*> cnp.PyArray_DATA(mean))[i] += numbers[i]
         zero += 0.0 * (<double*> cnp.PyArray_DATA(mean))[i] + 0.0 * (<double*> cnp.PyArray_DATA(m2))[i]

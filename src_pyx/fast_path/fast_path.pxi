@@ -32,11 +32,11 @@ cdef extern from *:
     object new_array(cnp.PyArray_Descr* descr, int ndim, cnp.npy_intp* dims, void* data, int flags)
 
 cdef enum:
-    ZEROS = 16384           # elements: longer rows with a weight and no bias go the general way
+    ZEROS = 16384           # channels or columns: more of them with a weight and no bias go the general way
     ALIGNED = 32768         # bytes: from here on an output begins at a cache line, since a store across two costs twice
     LINE_BYTES = 64
-    TALL = 256              # positions: of shorter lines the numbers that one pass leaves the other are not few
-    FUSED = 1048576         # bytes: what statistics and result of columns may fill to be one pass
+    TALL = 256              # positions: the moments of shorter columns are many beside their elements
+    ONE_PASS_BYTES = 1048576    # what statistics and result of columns may fill to be one pass
 
 cdef double zeros[ZEROS]    # static memory: zero
 cdef double one64 = 1.0
@@ -46,8 +46,8 @@ cdef object in_force = _settings._in_force
 cdef object FLOAT32 = _dtypes.FLOAT32
 cdef object FLOAT16 = _numpy.dtype(_numpy.float16)
 cdef Py_ssize_t SERIAL = _tuning.SERIAL_ELEMENTS
-cdef Py_ssize_t LARGEST = _tuning.POOL_SMALLEST_BYTES           # larger outputs come from recycled memory
-cdef Py_ssize_t SECOND = _tuning.POOL_SMALLEST_SECOND_BYTES     # and larger second ones
+cdef Py_ssize_t RECYCLED = _tuning.POOL_SMALLEST_BYTES          # larger outputs come from recycled memory
+cdef Py_ssize_t RECYCLED_SECOND = _tuning.POOL_SMALLEST_SECOND_BYTES    # and larger second ones
 
 
 cdef int bfloat16_type = -2     # ml_dtypes', once an array of it has been seen; -1 is that of many dtypes
@@ -214,7 +214,7 @@ cdef object output_like(cnp.ndarray x, object out, object weight, object bias):
     if out is None:
         if size < ALIGNED:
             return new_array(dtype, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), NULL, 0)
-        if size >= LARGEST:
+        if size >= RECYCLED:
             return recycled(dtype, x, size)
         size += LINE_BYTES
         memory = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_UINT8)
@@ -340,29 +340,23 @@ cdef inline object normalized(
 cdef bint few_lines(Work* w, int threads) except -1:
     """NORMALIZE of lines too few for the threads: these share the chunks of every line, first for its statistics.
 
-    Return False, having written nothing, where float32 cannot apply them.
+    Return False, having written no result, where the kernels cannot apply them.
     """
     cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), lines = w.x.outer, k, o
     cdef double* numbers = <double*> PyMem_Malloc((3 * chunks + 4) * lines * sizeof(double))
     cdef double* part = numbers + 4 * lines
     cdef Work pool = w[0]
-    cdef Moments line
     if not numbers:
         raise MemoryError
     pool.primitive, pool.y.data = MOMENTS, NULL
     pool.mean, pool.lo, pool.m2 = part, part + chunks * lines, part + 2 * chunks * lines
     run(&pool, threads)
+    join_lines(&pool, numbers, numbers + lines, numbers + 2 * lines)
     for o in range(lines):
-        line = Moments(0.0, 0.0, 0.0, 0.0)
-        for k in range(o * chunks, (o + 1) * chunks):
-            absorb(
-                &line, min(w.x.n - k % chunks * CHUNK, CHUNK), pool.mean[k], pool.lo[k], pool.m2[k]
-            )
-        numbers[o], numbers[lines + o], numbers[3 * lines + o] = line.hi, line.lo, 0.0
         if w.mean:
-            w.mean[o], w.m2[o] = line.hi + line.lo, line.m2
-        numbers[2 * lines + o] = inverse(&w.rule, line.m2)
-        if w.storage == SINGLE and not SMALLEST_RSTD <= numbers[2 * lines + o] <= LARGEST_RSTD:
+            w.mean[o], w.m2[o] = numbers[o] + numbers[lines + o], numbers[2 * lines + o]
+        numbers[2 * lines + o], numbers[3 * lines + o] = inverse(&w.rule, numbers[2 * lines + o]), 0.0
+        if not are_applied(w.storage != DOUBLE, numbers[2 * lines + o], numbers[2 * lines + o]):
             PyMem_Free(numbers)
             return False
     for k in range(4):

@@ -74,15 +74,15 @@ cdef object pass_by_pass(
 
 
 cdef void join_lines(Work* w, double* hi, double* lo, double* m2) noexcept:
-    """The moments of lines side by side from those of their chunks."""
-    cdef Py_ssize_t inner = w.x.inner, chunks = parts(w.x.n, CHUNK_COLUMNS), o, k, first, place
+    """The moments of lines from those of their chunks."""
+    cdef Py_ssize_t inner = w.x.inner, chunk = chunk_of(&w.x), chunks = parts(w.x.n, chunk), o, k, first, place
     for o in range(w.x.outer):
         place = o * inner
         for k in range(chunks):
             first = (o * chunks + k) * inner
             absorb_lines(
-                k * CHUNK_COLUMNS, min(w.x.n - k * CHUNK_COLUMNS, CHUNK_COLUMNS), w.mean + first, w.lo + first,
-                w.m2 + first, hi + place, lo + place, m2 + place, inner
+                k * chunk, min(w.x.n - k * chunk, chunk), w.mean + first, w.lo + first, w.m2 + first, hi + place,
+                lo + place, m2 + place, inner
             )
 
 
@@ -105,20 +105,16 @@ cdef bint fold_lines(Work* w, Py_ssize_t per_group, object weight, object bias, 
 
     Weight and bias, if any, go with the line, as channels that are last.
     """
-    cdef Py_ssize_t channels = w.x.inner, lines = w.x.outer * channels, o, c, strange = 0
-    cdef double* scale = numbers + 2 * lines
-    cdef double* shift = numbers + 3 * lines
-    cdef double* m2 = numbers + 4 * lines       # then rstd
-    join_lines(w, numbers, numbers + lines, m2)
-    share_moments(lines, per_group, w.x.n, numbers, numbers + lines, m2)
-    inverses(&w.rule, m2, m2, lines)
+    cdef Py_ssize_t channels = w.x.inner, lines = w.x.outer * channels, o
+    cdef Channels n
+    n.mean, n.lo, n.scale, n.shift = numbers, numbers + lines, numbers + 2 * lines, numbers + 3 * lines
+    n.m2 = n.rstd = numbers + 4 * lines
+    join_lines(w, n.mean, n.lo, n.m2)
+    share_moments(lines, per_group, w.x.n, n.mean, n.lo, n.m2)
     for o from 0 <= o < lines by channels:
-        read_numbers(weight, 1.0, scale + o, channels)
-        read_numbers(bias, 0.0, shift + o, channels)
-    for c in range(lines):
-        scale[c] = m2[c] * scale[c]
-        strange += not are_applied(w.storage != DOUBLE, m2[c], scale[c])
-    return strange == 0
+        read_numbers(weight, 1.0, n.scale + o, channels)
+        read_numbers(bias, 0.0, n.shift + o, channels)
+    return fold_channels(&w.rule, w.storage != DOUBLE, n, 0, lines)
 
 
 def lines(
@@ -183,7 +179,7 @@ cdef inline object total_like(object x, bint wanted):
     """Where the sum with a residual goes, if it is wanted."""
     if not wanted:
         return None
-    if cnp.PyArray_NBYTES(<cnp.ndarray> x) < SECOND:
+    if cnp.PyArray_NBYTES(<cnp.ndarray> x) < RECYCLED_SECOND:
         return new_array(
             cnp.PyArray_DESCR(<cnp.ndarray> x), cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_DIMS(<cnp.ndarray> x),
             NULL, 0

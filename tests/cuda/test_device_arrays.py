@@ -81,8 +81,9 @@ def test_addresses_that_are_not_aligned_are_read_element_by_element() -> None:
 
 
 def test_the_stream_of_the_interface_is_used(streams: list[int]) -> None:
-    fastnorm.layer_norm(Interface(X, stream=77))
+    y = fastnorm.layer_norm(Interface(X, stream=77))
     assert streams == [77]
+    assert y.__cuda_array_interface__["stream"] == 77  # whoever reads it waits for that
     fastnorm.layer_norm(Interface(X))
     assert streams == [77, 0]
 

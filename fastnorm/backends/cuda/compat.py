@@ -133,13 +133,14 @@ def current_device() -> int:
     return 0 if SIMULATED else int(cuda.current_context().device.id)
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """Return an uninitialised array of Numba's on the current device."""
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], device: int, stream: int) -> Any:
+    """Return an uninitialised array of Numba's, which tells whoever reads it of the stream that writes it."""
     if SIMULATED:  # whose arrays do not tell where they lie
         from fastnorm.backends.cuda.simulated import DeviceArray
 
-        return DeviceArray(np.empty(shape, dtype))
-    return cuda.device_array(shape, dtype)
+        return DeviceArray(np.empty(shape, dtype), stream)
+    with _context(device):
+        return cuda.device_array(shape, dtype, stream=_stream(device, stream))
 
 
 def copy(target: Any, source: Any, device: int, stream: int) -> None:

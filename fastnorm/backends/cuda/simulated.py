@@ -15,13 +15,17 @@ _DTYPES = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32, 
 class DeviceArray:
     """An array in what counts as the device's memory, with the methods of Numba's that are used here."""
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, stream: int = 0) -> None:
         self._array = array
+        self._stream = stream
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         array = self._array
-        return {"shape": array.shape, "typestr": array.dtype.str, "data": (array.ctypes.data, False), "version": 3}
+        return {
+            "shape": array.shape, "typestr": array.dtype.str, "data": (array.ctypes.data, False), "version": 3,
+            "stream": self._stream or None,  # 0 is no stream to the interface
+        }  # fmt: skip
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,7 +40,7 @@ class DeviceArray:
 
     def reshape(self, *shape: Any) -> "DeviceArray":
         """Return the same memory in another shape."""
-        return DeviceArray(self._array.reshape(*shape))
+        return DeviceArray(self._array.reshape(*shape), self._stream)
 
     def copy_to_host(self) -> Any:
         """Return a copy of NumPy's."""
