@@ -9,14 +9,6 @@ from fastnorm.settings import check_backend, current
 BY_NUMPY = ("fold_batch_norm",)
 # Mostly products of matrices; a compiled backend that is asked for does the scaling alone.
 BY_BLAS = ("spectral_norm",)
-BY_KERNELS = (
-    "moments", "extrema", "layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm", "switchable_norm",
-    "pixel_norm", "l2_normalize", "lp_normalize", "normalize", "standardize", "min_max_scale", "max_abs_scale",
-    "weight_norm", "weight_standardize", "spectral_norm", "clip_by_norm", "clip_by_global_norm",
-    "layer_norm_backward", "rms_norm_backward", "batch_norm_backward", "instance_norm_backward", "group_norm_backward",
-    "switchable_norm_backward", "pixel_norm_backward", "l2_normalize_backward", "local_response_norm",
-    "local_response_norm_backward", "clip_by_value", "normalize_image",
-)  # fmt: skip
 
 
 def preference(elements: int) -> tuning.Preference:

@@ -3,51 +3,65 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnorm import tuning
 from fastnorm.backends import registry
-from fastnorm.dispatch import BY_BLAS, BY_KERNELS, BY_NUMPY, choose, preference
+from fastnorm.dispatch import BY_BLAS, BY_NUMPY, choose, preference
 from fastnorm.dtypes import Storage, find_dtype, storage
 from fastnorm.plan import CHUNK_COLUMNS, plan_reduction, rows_of_unit
 from fastnorm.settings import current
 
-Axes = tuple[int, ...]
 
-# The axes that a function reduces unless told otherwise, of an array with so many.
-_REDUCED: dict[str, Callable[[int], Axes]] = {
-    **dict.fromkeys(("layer_norm", "rms_norm", "l2_normalize", "lp_normalize"), lambda ndim: (ndim - 1,)),
-    **dict.fromkeys(("standardize", "min_max_scale", "max_abs_scale"), lambda ndim: (0,)),
-    **dict.fromkeys(("pixel_norm",), lambda ndim: (min(1, ndim - 1),)),
-    **dict.fromkeys(("batch_norm",), lambda ndim: (0, *range(2, ndim))),
-    **dict.fromkeys(("instance_norm", "group_norm", "switchable_norm"), lambda ndim: tuple(range(2, ndim))),
-    **dict.fromkeys(("weight_norm", "weight_standardize"), lambda ndim: tuple(range(1, ndim))),
-    **dict.fromkeys(("moments", "extrema", "clip_by_norm", "clip_by_global_norm"), lambda ndim: tuple(range(ndim))),
-}
-_SQUARES = (
-    "rms_norm", "l2_normalize", "lp_normalize", "pixel_norm", "weight_norm", "clip_by_norm", "clip_by_global_norm",
+class _Op(NamedTuple):
+    """What there is to say of a function."""
+
+    axes: tuple[slice, ...] = ()  # of all of them, those that are reduced unless a call says otherwise
+    measure: Literal["variance", "squares", "extrema"] = "variance"
+    terms: str = ""  # what its backward pass adds up for dx; "": there is none
+    parameters: Literal["", "position", "channel"] = ""  # what its weights go with, of those with a backward pass
+    dimensions: int = 1  # at least
+
+
+_LAST, _FIRST, _ALL, _SLICES, _POSITIONS = (
+    (slice(-1, None),), (slice(1),), (slice(None),), (slice(1, None),), (slice(2, None),)
 )  # fmt: skip
+_OF_CHANNELS: dict[str, Any] = {"terms": "dy and of dy * (x - mean)", "parameters": "channel", "dimensions": 2}
 _CLIP, _LOCAL, _IMAGE = "clip_by_value", "local_response_norm", "normalize_image"
-_EXTREMA = ("extrema", "min_max_scale", "max_abs_scale")
-_WITHOUT_OUTPUT = ("moments", "extrema")
-_OF_ANY = (*_WITHOUT_OUTPUT, _CLIP, "clip_by_norm", "clip_by_global_norm")  # dimensions, and none
-_SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time
-
-# Backward passes: whose weights belong to the positions of a line, whose to channels, and what each adds up for dx.
-_BY_POSITION = ("layer_norm", "rms_norm")
-_BY_CHANNEL = ("batch_norm", "instance_norm", "group_norm", "switchable_norm")
-_TERMS = {
-    "layer_norm": "g = weight * dy and of g * (x - mean)",
-    "rms_norm": "weight * dy * x",
-    **dict.fromkeys(("pixel_norm", "l2_normalize"), "dy * x"),
-    **dict.fromkeys(_BY_CHANNEL, "dy and of dy * (x - mean)"),
+_OPS = {
+    "layer_norm": _Op(_LAST, terms="g = weight * dy and of g * (x - mean)", parameters="position"),
+    "rms_norm": _Op(_LAST, "squares", terms="weight * dy * x", parameters="position"),
+    "batch_norm": _Op((*_FIRST, *_POSITIONS), **_OF_CHANNELS),
+    "instance_norm": _Op(_POSITIONS, **_OF_CHANNELS),
+    "group_norm": _Op(_POSITIONS, **_OF_CHANNELS),
+    "switchable_norm": _Op(_POSITIONS, **_OF_CHANNELS),
+    "pixel_norm": _Op((slice(1, 2),), "squares", terms="dy * x", dimensions=2),
+    "l2_normalize": _Op(_LAST, "squares", terms="dy * x"),
+    "lp_normalize": _Op(_LAST, "squares"),
+    _LOCAL: _Op(terms="dy * x / d", dimensions=2),
+    "normalize": _Op(),
+    "standardize": _Op(_FIRST),
+    "min_max_scale": _Op(_FIRST, "extrema"),
+    "max_abs_scale": _Op(_FIRST, "extrema"),
+    "weight_norm": _Op(_SLICES, "squares"),
+    "weight_standardize": _Op(_SLICES, dimensions=2),
+    "spectral_norm": _Op(dimensions=2),
+    "fold_batch_norm": _Op(),
+    "moments": _Op(_ALL, dimensions=0),
+    "extrema": _Op(_ALL, "extrema", dimensions=0),
+    _CLIP: _Op(dimensions=0),
+    "clip_by_norm": _Op(_ALL, "squares", dimensions=0),
+    "clip_by_global_norm": _Op(_ALL, "squares", dimensions=0),
+    _IMAGE: _Op(),
 }
+_WITHOUT_OUTPUT = ("moments", "extrema")
+_SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time
 _BLOCK = 4096  # elements of a row that are added up in the type they are computed in
 _LANES_BYTES = 128  # what goes through the kernels at a time: 32 float32 or 16 float64, each with a sum of its own
 # Roundings of a gradient besides those of its sums: statistics and normalised numbers are within 4 units each, as in
@@ -104,14 +118,15 @@ def _algorithm(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -
         return "element by element"
     if forward == _LOCAL:
         squares = "sums of squares over the channels around, in float64"
-        return squares if op == forward else f"{squares}; sums of dy * x / d likewise"
+        return squares if op == forward else f"{squares}; sums of {_OPS[forward].terms} likewise"
     short = 0 if op != forward or op == "group_norm" else _SHORT_BYTES
     statistics = _statistics(forward, shape, itemsize, short, compiled)
     return statistics if op == forward else f"{statistics}; {_sums(forward, shape, itemsize, compiled)}"
 
 
 def _view(op: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    return plan_reduction(shape, _REDUCED[op](len(shape)) if shape else ()).view
+    axes = range(len(shape))
+    return plan_reduction(shape, tuple(axis for part in _OPS[op].axes for axis in axes[part])).view
 
 
 def _statistics(op: str, shape: tuple[int, ...], itemsize: int, short: int, compiled: bool) -> str:
@@ -120,13 +135,13 @@ def _statistics(op: str, shape: tuple[int, ...], itemsize: int, short: int, comp
         return "none: the statistics are given"
     if op == _IMAGE:
         return "none where mean and std are given; else exact sums of each channel of an image"
-    if op in _EXTREMA:
+    if _OPS[op].measure == "extrema":
         return "one pass for the least and the largest"
     if not compiled:
         return "two passes in float64"
     outer, reduce, inner = _view(op, shape)
     lines = "a line for each group" if op == "group_norm" else f"{outer * inner:,} lines of {reduce:,}"
-    squares = op in _SQUARES
+    squares = _OPS[op].measure == "squares"
     if inner > 1:
         return f"columns, {lines}: blocks of 64 rows, read {'once' if squares else 'twice'}, joined in float64"
     how = "the squares in one pass" if squares else "one pass about a shift near the mean, repeated where it is far"
@@ -138,9 +153,9 @@ def _statistics(op: str, shape: tuple[int, ...], itemsize: int, short: int, comp
 
 def _adds_rows(op: str, shape: tuple[int, ...]) -> bool:
     """Whether the lines that a backward pass adds up are contiguous."""
-    if op in _BY_CHANNEL:
+    if _OPS[op].parameters == "channel":
         return prod(shape[2:]) > 1
-    return op in _BY_POSITION or _view(op, shape)[2] == 1
+    return _OPS[op].parameters == "position" or _view(op, shape)[2] == 1
 
 
 def _sums(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -> str:
@@ -151,10 +166,10 @@ def _sums(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -> str
         how = f"blocks of {_BLOCK:,} in {_LANES_BYTES // itemsize} lanes of float{8 * itemsize}, joined in float64"
     else:
         how = f"row after row in float64, chunks of {CHUNK_COLUMNS:,} rows joined in order"
-    text = f"sums of {_TERMS[op]}: {how}"
-    if op in _BY_CHANNEL:
+    text = f"sums of {_OPS[op].terms}: {how}"
+    if _OPS[op].parameters == "channel":
         return f"{text}; dweight and dbias: those of all items, added in float64"
-    if op in _BY_POSITION:
+    if _OPS[op].parameters == "position":
         parameters = "dweight" if op == "rms_norm" else "dweight and dbias"
         units = f", units of {rows_of_unit(*_view(op, shape)[:2])} rows joined in order" if compiled else ""
         return f"{text}; {parameters}: row after row in float64{units}"
@@ -248,10 +263,10 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
     'sums of dy * x: blocks of 4,096 in 32 lanes of float32, joined in float64'
     """
     shape = _sizes(shape)
-    if op not in BY_KERNELS + BY_NUMPY:
+    forward = op.removesuffix("_backward") if isinstance(op, str) else ""
+    if forward not in _OPS or (op != forward and not _OPS[forward].terms):
         raise ValueError(f"explain: op must be the name of a function, such as 'layer_norm', got {op!r}")
-    of_two = (*_BY_CHANNEL, "pixel_norm", _LOCAL, "spectral_norm", "weight_standardize")
-    least = 2 if op.removesuffix("_backward") in of_two else 0 if op in _OF_ANY else 1
+    least = _OPS[forward].dimensions
     if op == _IMAGE and len(shape) not in (3, 4):
         raise ValueError(f"explain: shape must be (H, W, C) or (N, H, W, C) for {op}, got {shape!r}")
     if len(shape) < least:
@@ -273,8 +288,8 @@ def explain(op: str, shape: tuple[int, ...] | int, dtype: npt.DTypeLike = "float
         for name in preferred.backends[: preferred.backends.index(backend.name)]:
             reason += f"; {name} {registry.why_passed_over(name)}"
     compiled = backend.name != "reference"
-    if op.endswith("_backward"):
-        bound = _gradient_bound(op.removesuffix("_backward"), shape, treated, requested.itemsize, compiled)
+    if op != forward:
+        bound = _gradient_bound(forward, shape, treated, requested.itemsize, compiled)
     else:
         bound = _bound(op, elements, requested.itemsize, treated)
     return Explanation(
