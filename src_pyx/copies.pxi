@@ -28,8 +28,7 @@ cdef struct Copy:
     Axis around[cnp.NPY_MAXDIMS]    # the axes but for those of a tile
     Axis near               # along which the source's elements are nearest to one another; of length 1 if that is `last`
     Axis last               # along which the target's are
-    Py_ssize_t near_side    # of a tile
-    Py_ssize_t last_side
+    Py_ssize_t side         # of a tile along the last axis
 
 
 cdef inline void transpose_tile(
@@ -69,12 +68,14 @@ cdef inline void copy_tiles_typed(
     const bits* x, bits* y, const Copy* w, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """The tiles `start` to `stop`, counted over (axes around, near, last)."""
-    cdef Py_ssize_t near_tiles = parts(w.near.length, w.near_side), last_tiles = parts(w.last.length, w.last_side)
+    # A constant of each type: known to the compiler, it makes tiles half as fast again.
+    cdef Py_ssize_t near_side = NEAR_BYTES // <Py_ssize_t> sizeof(bits)
+    cdef Py_ssize_t near_tiles = parts(w.near.length, near_side), last_tiles = parts(w.last.length, w.side)
     cdef Py_ssize_t k, rest, index, row, column, source, target
     cdef int a
     for k in range(start, stop):
-        column, rest = k % last_tiles * w.last_side, k // last_tiles
-        row, rest = rest % near_tiles * w.near_side, rest // near_tiles
+        column, rest = k % last_tiles * w.side, k // last_tiles
+        row, rest = rest % near_tiles * near_side, rest // near_tiles
         source = row * w.near.source_stride + column * w.last.source_stride
         target = row * w.near.target_stride + column * w.last.target_stride
         for a in range(w.ndim - 1, -1, -1):
@@ -82,8 +83,8 @@ cdef inline void copy_tiles_typed(
             source += index * w.around[a].source_stride
             target += index * w.around[a].target_stride
         copy_tile(
-            x + source, y + target, &w.near, &w.last, min(w.near.length - row, w.near_side),
-            min(w.last.length - column, w.last_side)
+            x + source, y + target, &w.near, &w.last, min(w.near.length - row, near_side),
+            min(w.last.length - column, w.side)
         )
 
 
@@ -145,10 +146,10 @@ def copy(cnp.ndarray source, cnp.ndarray target, int threads):
             near = a
     w.source, w.target = <const char*> cnp.PyArray_DATA(source), <char*> cnp.PyArray_DATA(target)
     w.itemsize, w.ndim = cnp.PyArray_ITEMSIZE(source), 0
-    w.last, w.near, w.near_side, w.last_side = axes[ndim - 1], Axis(1, 0, 0), NEAR_BYTES // w.itemsize, RUN_PIECE
+    w.last, w.near, w.side = axes[ndim - 1], Axis(1, 0, 0), RUN_PIECE
     if near != ndim - 1:
-        w.near, w.last_side = axes[near], LAST_SIDE
-    units = parts(w.near.length, w.near_side) * parts(w.last.length, w.last_side)
+        w.near, w.side = axes[near], LAST_SIDE
+    units = parts(w.near.length, NEAR_BYTES // w.itemsize) * parts(w.last.length, w.side)
     for a in range(ndim - 1):
         if a != near:
             w.around[w.ndim] = axes[a]

@@ -33,6 +33,7 @@ def test_a_wrong_variable_of_the_environment_is_a_message(name: str, value: str)
 
 def started(*arguments: str, stdout: int) -> "subprocess.Popen[bytes]":
     environment = os.environ | {"PYTHONPATH": str(Path(fastnorm.__file__).parents[1])}
+    environment.pop("PYTHONUNBUFFERED", None)  # the parser does not heed what goes wrong where it writes
     code = START.format(list(arguments))
     return subprocess.Popen([sys.executable, "-P", "-c", code], env=environment, stdout=stdout, stderr=subprocess.PIPE)
 

@@ -178,10 +178,24 @@ def test_int8_lines_times_their_scale_are_the_result(op: str, backend: str, dtyp
         np.testing.assert_array_equal(total, x)
 
 
-def test_a_line_of_zeros_is_quantised_to_zeros() -> None:
-    lines, scale = fastnorm.layer_norm(np.ones((2, 9), np.float32), quantize="int8")
+def test_a_line_of_zeros_is_quantised_to_zeros(backend: str) -> None:
+    lines, scale = fastnorm.layer_norm(np.ones((2, 9), np.float32), quantize="int8", backend=backend)
     assert not lines.any()
     assert not scale.any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_line_that_has_no_scale_is_quantised_to_zeros(bad: float, backend: str) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
+    expected, scales = fastnorm.layer_norm(x, quantize="int8", backend=backend)
+    x[1, 7] = bad
+    lines, scale = fastnorm.layer_norm(x, quantize="int8", backend=backend)
+    assert not lines[1].any()
+    assert not np.isfinite(scale[1])
+    np.testing.assert_array_equal(lines[::2], expected[::2])
+    np.testing.assert_array_equal(scale[::2], scales[::2])
+    tiny, _ = fastnorm.rms_norm(np.array([[1.0, 0, 2]]), np.full(3, 1e-310), quantize="int8", backend=backend)
+    assert not tiny.any()
 
 
 @pytest.mark.parametrize("name", FORMULAS)

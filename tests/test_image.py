@@ -93,6 +93,16 @@ def test_views_of_images_and_of_outputs(layout: Any, backend: str) -> None:
     np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_output_that_is_not_aligned(layout: Any, dtype: str, backend: str) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (8, 9, 3), np.uint8)
+    expected = fastnorm.normalize_image(image, layout=layout, dtype=dtype, backend=backend)
+    out = np.zeros(expected.nbytes + 1, np.uint8)[1:].view(dtype).reshape(expected.shape)
+    assert fastnorm.normalize_image(image, out=out, layout=layout, dtype=dtype, backend=backend) is out
+    np.testing.assert_array_equal(out, expected)
+
+
 def test_each_image_of_a_batch_has_its_own_statistics(backend: str) -> None:
     images = pixels(3, 70, 80, 3) // np.array([1, 2, 4], np.uint8).reshape(3, 1, 1, 1)
     together = fastnorm.normalize_image(images, backend=backend)

@@ -89,6 +89,16 @@ def test_weights_of_zero_change_nothing(name: Any, data: st.DataObject) -> None:
     assert abs(masked.m2 - alone.m2) <= 1e-13 * scale**2 * length
 
 
+def test_arrays_that_are_not_aligned(backend: str) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
+    unaligned = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    unaligned[...] = x
+    for algorithm in ALGORITHMS:
+        with fastnorm.config(backend=backend):
+            found, expected = (fastnorm.moments(part, axis=1, algorithm=algorithm) for part in (unaligned, x))
+        np.testing.assert_array_equal(found.m2, expected.m2)
+
+
 def test_the_first_element_that_counts_is_the_shift(backend: str) -> None:
     x = np.float32([[np.nan, 10001, 10002, 10003]])
     result = fastnorm.moments(x, axis=1, where=[[False, True, True, True]], algorithm="shifted", backend=backend)

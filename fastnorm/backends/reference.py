@@ -28,12 +28,16 @@ Array = npt.NDArray[Any]
 
 
 def quantize(y: Array, lines: Array, scales: Array) -> None:
-    """Write y, (lines, n), as int8 and a scale for each line, (lines, 1): 127 is the largest magnitude."""
+    """Write y, (lines, n), as int8 and a scale for each line, (lines, 1): 127 is the largest magnitude.
+
+    Lines of zeros, and those that have no such scale, are zeros.
+    """
     with np.errstate(all="ignore"):
         largest = np.abs(y).max(axis=1, keepdims=True)
         factor = np.where(largest > 0, y.dtype.type(127) / largest, y.dtype.type(0))
         np.copyto(scales, largest / y.dtype.type(127), casting="unsafe")
-        np.copyto(lines, np.rint(y * factor), casting="unsafe")
+        usable = (factor > 0) & (factor < np.inf)
+        np.copyto(lines, np.where(usable, np.rint(y * factor), 0), casting="unsafe")
 
 
 def _write(y: Array, values: Array) -> None:

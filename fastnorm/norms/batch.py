@@ -129,6 +129,7 @@ def batch_norm(
         momentum = check_momentum(momentum, function)
     if isinstance(eps, str):
         eps = left_open(eps, rules.eps, function, "eps")
+    return_residual = arguments.flag(return_residual, function, "return_residual")
     plain = residual is None and activation is None and not return_residual
     if training and not plain:
         raise ValueError(f"{function}: residual, return_residual and activation must not be given in training")

@@ -107,7 +107,7 @@ def normalize_image(
     if out is not None:
         calls.check_out(out, shape, result, function)
     serving = choose(array.size, backend, function)
-    usable = out is not None and out.flags.c_contiguous and not np.may_share_memory(out, array)
+    usable = out is not None and calls.usable_as_output(out, None, result, (array,))
     target = np.asarray(out) if usable and out is not None else empty(shape, result)
     if array.size:
         x = np.ascontiguousarray(array).reshape(-1, height * width, channels)

@@ -209,7 +209,7 @@ def moments(
     else:
         lines = _lines(array, axes)
         dtype = FLOAT64 if algorithm == "auto" or lines.dtype.kind != "f" else lines.dtype.newbyteorder("=")
-        lines = np.ascontiguousarray(lines, dtype=dtype)
+        lines = np.ascontiguousarray(calls.as_compute(lines, dtype))  # alone it leaves what is unaligned so
         counted, power = None, np.zeros((), np.int64)
         if weight is not None:
             with np.errstate(all="ignore"):

@@ -192,6 +192,10 @@ static const activation activations_double[] = {EACH_ACTIVATION(DOUBLE_ENTRY)};
         memcpy(&most, &largest, sizeof most);                                                       \
         scalar factor = most > 0 ? 127 / most : 0;                                                  \
         *scale = (float)(most / 127);                                                               \
+        if (!(factor > 0 && factor < (scalar)INFINITY)) { /* not of numbers, all 0, or too small */ \
+            memset(target, 0, n);                                                                   \
+            return;                                                                                 \
+        }                                                                                           \
         for (ptrdiff_t i = 0; i < n; i++) target[i] = (signed char)(int)((y[i] * factor + magic) - magic); \
     }
 
