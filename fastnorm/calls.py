@@ -1,5 +1,6 @@
 """Arrays in and arrays out: what a call takes from its caller, in which dtype it computes, where its result goes."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,9 +87,17 @@ def as_compute(array: Array, dtype: np.dtype[Any], backend: Reference | None = N
         return _converted(array, dtype, backend)
 
 
-def adjacent(array: Array, backend: Reference) -> Array:
-    """Return the array if neighbours along its last axis are neighbours in memory, as kernels take lines; or a copy."""
-    if array.ndim == 0 or array.shape[-1] < 2 or array.strides[-1] == array.itemsize:
+def _is_rows(array: Array) -> bool:
+    """Whether an array is contiguous, or rows that are, all as far from one another as the first two."""
+    if array.flags.c_contiguous:
+        return True
+    *rows, (_, stride) = [(size, stride) for size, stride in zip(array.shape, array.strides, strict=True) if size != 1]
+    return stride == array.itemsize and all(a[1] == b[0] * b[1] for a, b in itertools.pairwise(rows))
+
+
+def as_rows(array: Array, backend: Reference) -> Array:
+    """Return the array if it lies as kernels take lines, or a contiguous copy."""
+    if _is_rows(array):
         return array
     copy = empty(array.shape, array.dtype)
     backend.copy(array, copy)
@@ -188,7 +197,7 @@ def begin(
     chosen = choose(x.size, backend, function)
     if narrow and chosen.narrow and is_narrow(result) and x.dtype == result and result.isnative:
         compute = result
-    source = adjacent(as_compute(x, compute, chosen), chosen)
+    source = as_rows(as_compute(x, compute, chosen), chosen)
     if out is not None and usable_as_output(out, source, compute, others):
         return Call(source, np.asarray(out), result, out, chosen)  # a matrix, for one, has two dimensions in every view
     if source is not x and result == compute and source.flags.c_contiguous:

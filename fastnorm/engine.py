@@ -14,7 +14,7 @@ from fastnorm import tuning
 from fastnorm.activations import Activation
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
-from fastnorm.calls import Call, adjacent, as_compute, parameter, viewed
+from fastnorm.calls import Call, as_compute, as_rows, parameter, viewed
 from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT32, is_narrow
 from fastnorm.lines import Lines
@@ -56,7 +56,7 @@ class Stats(NamedTuple):
 
 def statistics(x: Array, plan: Plan, measure: Measure, backend: Reference) -> Moments:
     """Return the moments of x over the reduced axes of a plan, flat."""
-    stats = backend.moments(viewed(adjacent(x, backend), plan.view, plan.order), measure)
+    stats = backend.moments(viewed(as_rows(x, backend), plan.view, plan.order), measure)
     if plan.pool is not None:
         parts = Moments(*(np.ascontiguousarray(part).reshape(plan.pool) for part in stats))
         stats = backend.merge(parts, plan.view[1], plan.view[1])
@@ -228,7 +228,7 @@ def normalize_axes(call: Call, plan: Plan, rule: Rule, want_stats: bool = False)
 
 def extrema(x: Array, plan: Plan, backend: Reference) -> tuple[Array, Array]:
     """Return the least and the largest element over the reduced axes of a plan, flat."""
-    low, high = backend.extrema(viewed(adjacent(x, backend), plan.view, plan.order))
+    low, high = backend.extrema(viewed(as_rows(x, backend), plan.view, plan.order))
     if plan.pool is not None:
         low, high = low.reshape(plan.pool).min(axis=1), high.reshape(plan.pool).max(axis=1)
     return low.reshape(-1), high.reshape(-1)

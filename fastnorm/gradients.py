@@ -88,7 +88,7 @@ def begin(
     chosen = choose(x.size, backend, function)
     if narrow and chosen.narrow and is_narrow(result) and x.dtype == gradient.dtype == result and result.isnative:
         compute = result
-    source, upstream = (calls.adjacent(calls.as_compute(array, compute, chosen), chosen) for array in (x, gradient))
+    source, upstream = (calls.as_rows(calls.as_compute(array, compute, chosen), chosen) for array in (x, gradient))
     usable = out is not None and calls.usable_as_output(out, None, compute, (source, upstream, *others))
     target = np.asarray(out) if usable and out is not None else empty(x.shape, compute)
     return Call(source, target, result, out, chosen), upstream
@@ -128,7 +128,7 @@ def of_lines(
     if inner == 1:
         return call.backend.normalize_grad(x, upstream, dx, w, parameters, 1, rule, given, parameters)
     x, upstream = (
-        calls.adjacent(array.transpose(0, 2, 1), call.backend).reshape(-1, reduce, 1) for array in (x, upstream)
+        calls.as_rows(array.transpose(0, 2, 1), call.backend).reshape(-1, reduce, 1) for array in (x, upstream)
     )
     rows = empty(x.shape, x.dtype, second=True)
     sums = call.backend.normalize_grad(x, upstream, rows, w, parameters, 1, rule, given, parameters)
