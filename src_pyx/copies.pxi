@@ -1,5 +1,5 @@
-# Copies between arrays whose elements lie in different orders: a transposed view and its contiguous copy. They go tile by
-# tile, so that neither side is read or written one element a cache line.
+# Copies between arrays whose elements lie in different orders: a transposed view and its contiguous copy. They go tile
+# by tile, so that neither side is read or written one element a cache line.
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
@@ -26,8 +26,8 @@ cdef struct Copy:
     Py_ssize_t itemsize
     int ndim
     Axis around[cnp.NPY_MAXDIMS]    # the axes but for those of a tile
-    Axis near               # along which the source's elements are nearest to one another; of length 1 if that is `last`
-    Axis last               # along which the target's are
+    Axis near               # along which the source's elements are nearest to one another; of length 1 if `last` is
+    Axis last               # along which the target's are, or both
     Py_ssize_t side         # of a tile along the last axis
 
 

@@ -221,7 +221,9 @@ def train(
     rule = Rule(VARIANCE, count, eps, False)
     last = spatial == 1 or channels == 1  # a single channel is one line, of all items
     # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
-    composed = narrow or (items > 1 if not last or channels == 1 else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= ONE_PASS_BYTES)
+    composed = narrow or (
+        items > 1 if not last or channels == 1 else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= ONE_PASS_BYTES
+    )
     threads = threads_for(size, size)
     if threads == 0:
         return None
