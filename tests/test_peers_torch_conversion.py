@@ -155,7 +155,7 @@ def test_parameters_that_are_elsewhere_are_refused() -> None:
     torch.nn.utils.parametrize.register_parametrization(module, "weight", torch.nn.ReLU())
     with pytest.raises(TypeError, match="from_torch: module must have parameters of its own"):
         nn.from_torch(module)
-    with pytest.raises(TypeError, match="from_torch: weight must be an array of numbers"):
+    with pytest.raises(TypeError, match="from_torch: weight must be a tensor that NumPy can hold"):
         nn.from_torch(torch.nn.LayerNorm(3, device="meta"))
 
 
@@ -236,3 +236,30 @@ def test_tensors_can_be_saved(tmp_path: Path) -> None:
     nn.save(theirs.state_dict(), tmp_path / "model.npz")
     for name, array in nn.load(tmp_path / "model.npz").items():
         np.testing.assert_array_equal(array, theirs.state_dict()[name].numpy(), strict=True)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(3, device="meta"),
+        torch.ones(3).to(torch.float8_e4m3fn),
+        torch.ones(3).to_sparse(),
+    ],
+    ids=["meta", "float8", "sparse"],
+)
+def test_tensors_that_numpy_cannot_hold_are_named(tensor: torch.Tensor, tmp_path: Path) -> None:
+    layer = nn.RMSNorm(3)
+    for name, call in (
+        ("RMSNorm: weight", lambda: layer.load_state_dict({"weight": tensor})),
+        ("RMSNorm: weight", lambda: setattr(layer, "weight", tensor)),
+        ("save: a", lambda: nn.save({"a": tensor}, tmp_path / "a.npz")),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} must be a tensor that NumPy can hold"):
+            call()
+    np.testing.assert_array_equal(layer.weight, 1)
+
+
+def test_tensors_that_are_negative_by_a_bit() -> None:
+    layer = nn.RMSNorm(3)
+    layer.load_state_dict({"weight": torch._neg_view(torch.ones(3))})
+    np.testing.assert_array_equal(layer.weight, -1)

@@ -71,7 +71,7 @@ def from_torch(module: Any) -> Layer:
     TypeError: from_torch: module must be one of torch.nn.BatchNorm1d, ..., got str
     """
     kind = _kind_of_module(module)
-    state = {name: _array(tensor, "from_torch", name) for name, tensor in module.state_dict().items()}
+    state = {name: tensors.take(tensor, "from_torch", name) for name, tensor in module.state_dict().items()}
     if any("." in name for name in state):
         raise TypeError(f"from_torch: module must have parameters of its own, got {', '.join(state)}")
     if "running_mean" not in state:  # what is left where they were taken away
@@ -138,7 +138,7 @@ def from_state_dict(
         raise TypeError(f"{function}: prefix must be a str, got {type(prefix).__name__}")
     start = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
     found = {key[len(start) :]: key for key in mapping if isinstance(key, str) and key.startswith(start)}
-    state = {name: _array(mapping[key], function, repr(key)) for name, key in found.items() if "." not in name}
+    state = {name: tensors.take(mapping[key], function, repr(key)) for name, key in found.items() if "." not in name}
     if not state:
         raise ValueError(f"{function}: mapping must have keys {start!r} + 'weight' and so on, got none of them")
     chosen = _inferred(state, function) if kind is None else _kind_of_argument(kind, function)
@@ -147,13 +147,6 @@ def from_state_dict(
     layer = chosen(**told | options)
     layer.load_state_dict(state)
     return layer
-
-
-def _array(value: Any, function: str, name: str) -> Array:
-    try:
-        return tensors.take(value, function, name)
-    except NotImplementedError as error:  # a tensor without values
-        raise TypeError(f"{function}: {name} must be an array of numbers: {error}") from None
 
 
 def _listed(names: Iterable[str]) -> str:
