@@ -55,10 +55,12 @@ def _normalize_groups(
     if array.size and counted is not None:
         found = masked.normalize_channels(call, axis, counted, rule, weight, bias, fusion)
         return engine.results(call, found.stats if return_stats else None, return_residual)
-    moments, plan = None, _plan_groups(layout, per_group)
+    moments, count = None, 0
     if array.size:
+        plan = _plan_groups(layout, per_group)
+        count = plan.count
         moments = engine.normalize_channels(call, layout, plan, rule, weight, bias, per_group, return_stats, fusion)
-    stats = engine.stats_of(moments, plan.count, rule, stats_shape, per_group) if return_stats else None
+    stats = engine.stats_of(moments, count, rule, stats_shape, per_group) if return_stats else None
     return engine.results(call, stats, return_residual)
 
 

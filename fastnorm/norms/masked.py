@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
 from fastnorm.calls import Call
-from fastnorm.dtypes import FLOAT32
 from fastnorm.engine import Stats
 from fastnorm.gradients import ChannelSums, Given
 from fastnorm.plan import ChannelLayout, plan_channels
@@ -32,7 +31,7 @@ Array = npt.NDArray[Any]
 # statistics.
 _LONG = 64
 
-# How much of itself a mean may be off: of float64 that are added up, and more than a sum of any length needs.
+# A deviation of so much of the mean may be what the mean was rounded by.
 ROUNDING = 2.0**-44
 
 
@@ -163,10 +162,20 @@ def _statistics(call: Call, counted: Counted, rule: Rule) -> tuple[Moments, Arra
             parts = _pooled(parts, counts, _divisors(totals))
         moments = Moments(*(part.reshape(-1) for part in parts))
         totals = totals.reshape(-1)
-        if call.compute == FLOAT32:  # whose numbers differ by more: what is left there is the rounding of a sum
-            moments.m2[moments.m2 <= totals * (ROUNDING * moments.hi) ** 2] = 0.0
+        doubtful = (moments.m2 > 0.0) & (moments.m2 <= totals * (ROUNDING * moments.hi) ** 2)
+        if doubtful.any():  # of a constant line that is the rounding of its mean
+            moments.m2[doubtful & _are_constant(call.x, counted)] = 0.0
         rstd = np.where(totals == 0, 0.0, reciprocal_root(moments.m2 / _divisors(totals), 1, rule))
     return moments, totals, rstd
+
+
+def _are_constant(x: Array, counted: Counted) -> Array:
+    """Whether all elements that count of each of the items x groups are equal."""
+    view, counts, positions = counted.view(x), counted.weights > 0, 1 if counted.layout.last else 2
+    low = np.where(counts, view, np.inf).min(axis=positions)
+    high = np.where(counts, view, -np.inf).max(axis=positions)
+    constant: Array = counted.joined(low).min(axis=1) == counted.joined(high).max(axis=1)
+    return constant.reshape(-1)
 
 
 def _pooled(parts: Moments, counts: Array, totals: Array) -> Moments:

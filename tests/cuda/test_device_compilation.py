@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,9 @@ pytestmark = pytest.mark.needs_no_device
 # In a process of its own: the simulator, which the others may run in, has no compiler.
 COMPILE = Path(__file__).with_name("compile_kernels.py")
 
-
 SHARED = 48 * 1024  # bytes that every block can have
-# What adds up a few numbers, or one for each line, is not read by vectors.
+# Calls whose rows are no whole vectors, and kernels that read a few numbers, or one for each line.
+ODD = r" 1023 | of 14x14 (float16|bfloat16)"
 SMALL = ("merge_moments", "merge_sums", "merge_columns", "merge_extrema", "spread", "rooted")
 
 
@@ -33,7 +34,7 @@ def test_every_kernel_compiles_for_hardware() -> None:
     found = json.loads(done.stdout)
     assert len(found) >= 200
     for kernel in found:
-        if kernel["kernel"] not in SMALL and " 1023 " not in kernel["call"]:
+        if kernel["kernel"] not in SMALL and not re.search(ODD, kernel["call"]):
             assert kernel["wide loads"] > 0, kernel
         if kernel["kernel"] == "normalize_rows" and kernel["threads side by side"] <= 32:
             assert kernel["barriers"] == 0, kernel  # a warp needs none
