@@ -49,21 +49,13 @@ def test_nobody_need_read_to_the_end() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
-def test_a_full_disk_is_a_message() -> None:
+@pytest.mark.parametrize("argument", ["info", "--help"])
+def test_a_full_disk_is_a_message(argument: str) -> None:
     with open("/dev/full", "wb") as full:
-        process = started("info", stdout=full.fileno())
+        process = started(argument, stdout=full.fileno())
         message = process.communicate(timeout=300)[1]
     assert message.startswith(b"fastnorm: the output could not be written: ")
     assert message.count(b"\n") == 1
-    assert process.returncode == 1
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
-def test_help_on_a_full_disk_is_a_message() -> None:
-    with open("/dev/full", "wb") as full:
-        process = started("--help", stdout=full.fileno())
-        message = process.communicate(timeout=300)[1]
-    assert message.startswith(b"fastnorm: the output could not be written: ")
     assert process.returncode == 1
 
 
