@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 _LONG = 64
 
 # A deviation of so much of the mean may be what the mean was rounded by.
-ROUNDING = 2.0**-44
+_ROUNDING = 2.0**-44
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _statistics(call: Call, counted: Counted, rule: Rule) -> tuple[Moments, Arra
             parts = _pooled(parts, counts, _divisors(totals))
         moments = Moments(*(part.reshape(-1) for part in parts))
         totals = totals.reshape(-1)
-        doubtful = (moments.m2 > 0.0) & (moments.m2 <= totals * (ROUNDING * moments.hi) ** 2)
+        doubtful = (moments.m2 > 0.0) & (moments.m2 <= totals * (_ROUNDING * moments.hi) ** 2)
         if doubtful.any():  # of a constant line that is the rounding of its mean
             moments.m2[doubtful & _are_constant(call.x, counted)] = 0.0
         rstd = np.where(totals == 0, 0.0, reciprocal_root(moments.m2 / _divisors(totals), 1, rule))
