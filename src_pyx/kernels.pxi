@@ -3,6 +3,7 @@
 include "vectors/lanes.pxi"
 include "moments.pxi"
 include "fused/fusion.pxi"
+include "work.pxi"
 include "rows/rows.pxi"
 include "rows/short_rows.pxi"
 include "columns/statistics.pxi"
@@ -20,7 +21,7 @@ from fastnorm import tuning as _tuning
 cnp.import_array()
 choose_prefetching(_tuning.PREFETCH)
 
-include "work.pxi"
+include "run.pxi"
 
 
 cdef inline void* data_of(cnp.ndarray a) noexcept:
@@ -121,9 +122,7 @@ def activate(cnp.ndarray y, object activation, int threads):
     run(&w, threads)
 
 
-def dots(
-    cnp.ndarray x, cnp.ndarray dy, cnp.ndarray mean, cnp.ndarray products, cnp.ndarray sums, int threads
-):
+def dots(cnp.ndarray x, cnp.ndarray dy, cnp.ndarray mean, cnp.ndarray products, cnp.ndarray sums, int threads):
     """Write the sums of dy * (x - mean) and of dy over each chunk of each line, (outer, chunks, inner) float64."""
     cdef Work w = work_on(DOTS, x)
     w.dy, w.mean, w.lines = view_of(dy), <double*> data_of(mean), cnp.PyArray_DIM(mean, 0)

@@ -13,65 +13,6 @@ cdef double SMALLEST_RSTD = 2.0 ** -108
 cdef double LARGEST_RSTD = 2.0 ** 120
 
 
-cdef struct View:
-    # A canonical view, (outer, n, inner); strides in elements.
-    void* data
-    Py_ssize_t outer
-    Py_ssize_t n
-    Py_ssize_t inner
-    Py_ssize_t outer_stride
-    Py_ssize_t stride
-    bint streamed           # written past the caches
-
-
-cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
-    """How many parts of at most `size` make n."""
-    return (n + size - 1) // size
-
-
-cdef struct Place:
-    # Where a loop over the pieces of lines is, kept by counting: three divisions cost as much as a row of 49 elements.
-    Py_ssize_t line
-    Py_ssize_t piece
-    Py_ssize_t number       # of the line's coefficients, which begin anew after `lines`
-
-
-cdef inline Place place_of(Py_ssize_t k, Py_ssize_t pieces, Py_ssize_t lines) noexcept nogil:
-    """The place of unit k, counted over (outer, pieces)."""
-    return Place(k // pieces, k % pieces, k // pieces % lines)
-
-
-cdef inline void advance(Place* place, Py_ssize_t pieces, Py_ssize_t lines) noexcept nogil:
-    """Go on to the next unit."""
-    place.piece += 1
-    if place.piece == pieces:
-        place.piece = 0
-        place.line += 1
-        place.number = following(place.number, lines)
-
-
-cdef inline Py_ssize_t following(Py_ssize_t number, Py_ssize_t count) noexcept nogil:
-    """The number after this one, of 0 to count - 1 in a circle."""
-    return number + 1 if number + 1 < count else 0
-
-
-cdef inline void read_cycle(
-    const lanes* numbers, Py_ssize_t length, Py_ssize_t first, Py_ssize_t count, double* read
-) noexcept nogil:
-    """`count` elements from number `first` on of a vector that begins anew at its end; no division for each."""
-    cdef Py_ssize_t done = 0, p = first % length, i, run
-    if length == 1:
-        for i in range(count):
-            read[i] = element(numbers, 0)
-        return
-    while done < count:
-        run = min(count - done, length - p)
-        for i in range(run):
-            read[done + i] = element(numbers, p + i)
-        done += run
-        p = 0
-
-
 cdef struct Moments:
     double count
     double hi       # the mean is hi + lo; hi is exact in the storage type

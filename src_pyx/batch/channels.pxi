@@ -122,19 +122,19 @@ cdef inline bint roots_fit(bint single, Channels n, Py_ssize_t start, Py_ssize_t
 
 
 cdef inline void unit_moments(
-    const lanes* x, Work* w, View v, Py_ssize_t items, Py_ssize_t start
+    const lanes* x, Work* w, Py_ssize_t items, Py_ssize_t start, Py_ssize_t count
 ) noexcept nogil:
-    """The moments of the rows of channels from `start` on, v being those in one item."""
-    cdef Py_ssize_t b, row, chunks = parts(v.n, CHUNK)
+    """The moments of the rows of `count` channels from `start` on."""
+    cdef Py_ssize_t b, row, chunks = parts(w.x.n, CHUNK)
     cdef const lanes* source
     for b in range(items):
         row = b * w.lines + start
-        source = <const lanes*> at(x, row * v.n)
+        source = at(x, row * w.x.n)
         row *= chunks
-        if v.n <= SHORT * lane_count(x):
-            moments_short_rows(source, v, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, v.outer)
+        if w.x.n <= SHORT * lane_count(x):
+            moments_short_rows(source, w.x, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, count)
         else:
-            moments_rows(source, v, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, v.outer * chunks)
+            moments_rows(source, w.x, VARIANCE, w.mean + row, w.lo + row, w.m2 + row, 0, count * chunks)
 
 
 cdef inline void result_beside_unit(
@@ -152,14 +152,13 @@ cdef inline void result_beside_unit(
     cdef lanes* target
     for j in range(c, c + count):
         place = item * w.lines + j
-        row, target = <const lanes*> at(x, place * n), at(y, place * n)
+        row, target = at(x, place * n), at(y, place * n)
         k = coefficients(x, numbers.mean[j], numbers.lo[j], numbers.scale[j], numbers.shift[j])
         if j + further < w.lines:
-            ahead, line = <const lanes*> at(row, further * n), Moments(0.0, 0.0, 0.0, 0.0)
+            ahead, line = at(row, further * n), Moments(0.0, 0.0, 0.0, 0.0)
             shift = head_mean(ahead, n, VARIANCE, False, 1.0)
             result_beside_next(
-                row, target, n, &k, <const lanes*> NULL, <const lanes*> NULL, w.y.streamed, ahead, VARIANCE, shift,
-                sums
+                row, target, n, &k, <const lanes*> NULL, <const lanes*> NULL, w.y.streamed, ahead, VARIANCE, shift, sums
             )
             absorb_sums(&line, ahead, n, VARIANCE, shift, sums)
             place += further
@@ -168,32 +167,33 @@ cdef inline void result_beside_unit(
             apply_scalar_within(row, target, n, k, w.y.streamed)
 
 
-cdef void train_channels(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void train_channels(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Statistics and result of the units `start` to `stop`; `strange` where the kernels could not apply them."""
-    cdef Py_ssize_t items = w.x.outer // w.lines, unit, b, c, row
+    cdef Py_ssize_t items = w.x.outer // w.lines, chunks = parts(w.x.n, CHUNK), unit, b, c, count, row
     cdef Channels n = w.channels
-    cdef View v = w.x, u = w.y
-    cdef bint paired = v.n > SHORT * lane_count(x) and are_paired(<const lanes*> y, v.n, u, 1, VARIANCE), made = False
+    cdef Work part = w[0]
+    cdef lanes* y = <lanes*> w.y.data
+    cdef bint paired = w.x.n > SHORT * lane_count(x) and are_paired(y, w.x.n, w.y, 1, VARIANCE), made = False
     for unit in range(start, stop):
         c = unit * w.rows
-        v.outer = u.outer = min(w.rows, w.lines - c)
+        count = min(w.rows, w.lines - c)
         if not made:
-            unit_moments(x, w, v, items, c)
-        pool_channels(w, items, w.lines, n, c, c + v.outer)
+            unit_moments(x, w, items, c, count)
+        pool_channels(w, items, w.lines, n, c, c + count)
         made = False
-        if not fold_channels(&w.rule, w.storage != DOUBLE, n, c, c + v.outer):
+        if not fold_channels(&w.rule, w.storage != DOUBLE, n, c, c + count):
             w.strange = True
             continue
         made = paired and unit + 1 < stop
+        part.lines = count
+        part.coefficients = [n.mean + c, n.lo + c, n.scale + c, n.shift + c]
         for b in range(items):
-            row = (b * w.lines + c) * v.n
             if made:
-                result_beside_unit(x, y, w, b, c, v.outer, w.rows)
+                result_beside_unit(x, y, w, b, c, count, w.rows)
                 continue
-            affine_rows(
-                <const lanes*> at(x, row), at(y, row), v, u, n.mean + c, n.lo + c, n.scale + c, n.shift + c, v.outer,
-                <const lanes*> NULL, <const lanes*> NULL, 0, v.outer * parts(v.n, CHUNK)
-            )
+            row = (b * w.lines + c) * w.x.n
+            part.y.data = at(y, row)
+            affine_rows(at(x, row), &part, 0, count * chunks)
 
 
 cdef inline void slope_beside_unit(
@@ -211,10 +211,10 @@ cdef inline void slope_beside_unit(
     cdef const lanes* ahead_dy
     for j in range(c, c + count):
         place, next = item * w.lines + j, item * w.lines + j + further
-        row, upstream = <const lanes*> at(x, place * n), <const lanes*> at(dy, place * n)
+        row, upstream = at(x, place * n), at(dy, place * n)
         k = slope_of(x, numbers.mean[j], numbers.scale[j], numbers.slope[j], numbers.shift[j], True)
         if j + further < w.lines:
-            ahead, ahead_dy = <const lanes*> at(x, next * n), <const lanes*> at(dy, next * n)
+            ahead, ahead_dy = at(x, next * n), at(dy, next * n)
             slope_beside_dots_of(
                 row, upstream, at(dx, place * n), n, &k, <const lanes*> NULL, w.y.streamed, ahead, ahead_dy,
                 rounded(x, numbers.mean[j + further]), found
@@ -225,51 +225,45 @@ cdef inline void slope_beside_unit(
             slope_run(row, upstream, at(dx, place * n), x, False, n, k, w.y.streamed)
 
 
-cdef void train_channels_backward(
-    const lanes* x, const lanes* dy, lanes* dx, Work* w, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void train_channels_backward(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Sums and dx of the units `start` to `stop`; `strange` where float32 could not hold the coefficients."""
-    cdef Py_ssize_t items = w.x.outer // w.lines, chunks = parts(w.x.n, CHUNK), unit, b, c, row
+    cdef Py_ssize_t items = w.x.outer // w.lines, chunks = parts(w.x.n, CHUNK), unit, b, c, count, row
     cdef Channels n = w.channels
-    cdef View v = w.x, u = w.y
-    cdef bint paired = w.given and v.n > SHORT_GRADIENT * lane_count(x) and are_paired(
-        <const lanes*> dx, v.n, u, 1, VARIANCE
-    )
-    cdef bint made = False
+    cdef Work part = w[0]
+    cdef const lanes* dy = <const lanes*> w.dy.data
+    cdef lanes* dx = <lanes*> w.y.data
+    cdef bint short = w.x.n <= SHORT_GRADIENT * lane_count(x), made = False
+    cdef bint paired = w.given and not short and are_paired(dx, w.x.n, w.y, 1, VARIANCE)
     for unit in range(start, stop):
         c = unit * w.rows
-        v.outer = min(w.rows, w.lines - c)
+        count = min(w.rows, w.lines - c)
         if not w.given:
-            unit_moments(x, w, v, items, c)
-            pool_channels(w, items, w.lines, n, c, c + v.outer)
-            centre_channels(&w.rule, n, c, c + v.outer)
-        if not roots_fit(w.storage == SINGLE, n, c, c + v.outer):
+            unit_moments(x, w, items, c, count)
+            pool_channels(w, items, w.lines, n, c, c + count)
+            centre_channels(&w.rule, n, c, c + count)
+        if not roots_fit(w.storage == SINGLE, n, c, c + count):
             w.strange, made = True, False
             continue
+        part.lines, part.mean = count, n.mean + c
         for b in range(0 if made else items):
             row = b * w.lines + c
-            if v.n <= SHORT_GRADIENT * lane_count(x):
-                dots_short_rows(
-                    <const lanes*> at(x, row * v.n), <const lanes*> at(dy, row * v.n), v, v, n.mean + c, v.outer,
-                    w.products + row, w.sums + row, 0, v.outer
-                )
+            part.dy.data = at(dy, row * w.x.n)
+            part.sums, part.products = w.sums + row * chunks, w.products + row * chunks
+            if short:
+                dots_short_rows(at(x, row * w.x.n), &part, 0, count)
             else:
-                dots_rows(
-                    <const lanes*> at(x, row * v.n), <const lanes*> at(dy, row * v.n), v, v, n.mean + c, v.outer,
-                    w.products + row * chunks, w.sums + row * chunks, 0, v.outer * chunks
-                )
-        join_dots(w, items, w.lines, n, c, c + v.outer)
+                dots_rows(at(x, row * w.x.n), &part, 0, count * chunks)
+        join_dots(w, items, w.lines, n, c, c + count)
         made = False
-        if not slope_channels(w.storage == SINGLE, &w.rule, 1, n, c, c + v.outer):
+        if not slope_channels(w.storage == SINGLE, &w.rule, 1, n, c, c + count):
             w.strange = True
             continue
         made = paired and unit + 1 < stop
+        part.coefficients = [n.mean + c, n.scale + c, n.slope + c, n.shift + c]
         for b in range(items):
-            row = (b * w.lines + c) * v.n
             if made:
-                slope_beside_unit(x, dy, dx, w, b, c, v.outer, w.rows)
+                slope_beside_unit(x, dy, dx, w, b, c, count, w.rows)
                 continue
-            affine_grad_rows(
-                <const lanes*> at(x, row), <const lanes*> at(dy, row), at(dx, row), v, v, u, n.mean + c, n.scale + c,
-                n.slope + c, n.shift + c, v.outer, 0, v.outer * chunks
-            )
+            row = (b * w.lines + c) * w.x.n
+            part.dy.data, part.y.data = at(dy, row), at(dx, row)
+            affine_grad_rows(at(x, row), &part, 0, count * chunks)

@@ -43,7 +43,7 @@ cdef inline bint fold(
     return strange == 0
 
 
-cdef void infer_columns(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef void infer_columns(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The result of the tiles `start` to `stop`, (n, tile); `strange` where the kernels cannot apply them."""
     cdef double hi[32 * WIDE]
     cdef double lo[32 * WIDE]
@@ -59,25 +59,22 @@ cdef void infer_columns(const lanes* x, lanes* y, Work* w, Py_ssize_t start, Py_
             continue
         set_lines(&tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE], width, hi, lo, scale, shift)
         apply_columns_inline(
-            <const lanes*> at(x, c), at(y, c), w.x.n, width, w.x.stride, w.y.stride, &tile[0], &tile[WIDE],
+            at(x, c), at(<const lanes*> w.y.data, c), w.x.n, width, w.x.stride, w.y.stride, &tile[0], &tile[WIDE],
             &tile[2 * WIDE], &tile[3 * WIDE], <const lanes*> NULL, <const lanes*> NULL, w.y.streamed
         )
 
 
-cdef void infer_rows_backward(
-    const lanes* x, const lanes* dy, lanes* dx, Work* w, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void infer_rows_backward(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The sums of the rows `start` to `stop` and dx = scale * dy, which is still in L1."""
     cdef Py_ssize_t chunks = parts(w.x.n, CHUNK), o, last
     cdef bint short = w.x.n <= SHORT_GRADIENT * lane_count(x)
     cdef Py_ssize_t together = ROWS if short else 1
+    cdef Work gradient = w[0]
+    gradient.x = w.dy
     for o from start <= o < stop by together:
         last = min(o + together, stop)
         if short:
-            dots_short_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, o, last)
+            dots_short_rows(x, w, o, last)
         else:
-            dots_rows(x, dy, w.x, w.dy, w.mean, w.lines, w.products, w.sums, o * chunks, last * chunks)
-        affine_rows(
-            dy, dx, w.dy, w.y, w.coefficients[0], w.coefficients[1], w.coefficients[2], w.coefficients[3], w.lines,
-            <const lanes*> NULL, <const lanes*> NULL, o * chunks, last * chunks
-        )
+            dots_rows(x, w, o * chunks, last * chunks)
+        affine_rows(<const lanes*> w.dy.data, &gradient, o * chunks, last * chunks)

@@ -34,7 +34,7 @@ cdef inline void set_lines(
     clear_rest(scale_rest, width)
     clear_rest(addend, width)
     for j in range(width):
-        c = coefficients(<const lanes*> centre, hi[j], lo[j], factor[j], shift[j])
+        c = coefficients(centre, hi[j], lo[j], factor[j], shift[j])
         set_element(centre, j, c.centre)
         set_element(scale, j, c.scale)
         set_element(scale_rest, j, c.scale_rest)
@@ -43,7 +43,7 @@ cdef inline void set_lines(
 
 cdef inline bint aligned_rows(const lanes* y, Py_ssize_t stride) noexcept nogil:
     """Whether every row begins where `stream` may write."""
-    return before_aligned(y) == 0 and before_aligned(<const lanes*> at(y, stride)) == 0
+    return before_aligned(y) == 0 and before_aligned(at(y, stride)) == 0
 
 
 cdef void apply_columns(
@@ -115,7 +115,7 @@ cdef void apply_few_columns(
         &tile[3 * TILE], <const lanes*> NULL, <const lanes*> NULL, streamed
     )
     apply_columns(
-        <const lanes*> at(x, done * width), at(y, done * width), n - done, width, width, width, centre, scale,
+        at(x, done * width), at(y, done * width), n - done, width, width, width, centre, scale,
         scale_rest, addend, <const lanes*> NULL, <const lanes*> NULL, False
     )
 
@@ -133,119 +133,112 @@ cdef inline void inverses(const Rule* rule, const double* m2, double* rstd, Py_s
         rstd[j] = 1.0 / (root if root != 0.0 else 1.0)
 
 
-cdef void normalize_columns(
-    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, const Rule* rule, double* mean, double* m2, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void normalize_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Statistics and result of the tiles `start` to `stop`, counted over (outer, tiles), each while it is in cache.
 
-    Weight and bias go with the position, or with the line: line (o, c) then has number (o * inner + c) % parameters.
+    Where weight and bias go with the line, line (o, c) has number (o * inner + c) % parameters.
     """
-    cdef Py_ssize_t o, i, c, j, k, p, width, joined, lines = TILE * lane_count(x), tiles = parts(v.inner, lines)
+    cdef Py_ssize_t o, i, c, j, k, p, width, joined, n = w.x.n, stride = w.x.stride
+    cdef Py_ssize_t lines = TILE * lane_count(x), tiles = parts(w.x.inner, lines), strange
     cdef Columns all_chunks, chunk
     cdef double rstd[MAX_LINES]
     cdef double factor[MAX_LINES]
     cdef double shift[MAX_LINES]
     cdef lanes tile[4 * TILE]
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef const lanes* bias = <const lanes*> w.bias
     cdef const lanes* source
     cdef lanes* target
-    cdef Py_ssize_t strange
-    for j in range(MAX_LINES):
-        shift[j] = 0.0
+    memset(shift, 0, sizeof(shift))
     for k in range(start, stop):
         o, c = k // tiles, k % tiles * lines
-        width = min(v.inner - c, lines)
-        source = <const lanes*> at(x, o * v.outer_stride + c)
-        target = at(y, o * u.outer_stride + c)
+        p, width = o * w.x.inner + c, min(w.x.inner - c, lines)
+        source, target = at(x, o * w.x.outer_stride + c), at(<const lanes*> w.y.data, o * w.y.outer_stride + c)
         all_chunks.count = 0.0
-        for i from 0 <= i < v.n by CHUNK_COLUMNS:
+        for i from 0 <= i < n by CHUNK_COLUMNS:
             column_chunk(
-                &chunk, <const lanes*> at(source, i * v.stride), v.stride, min(v.n - i, CHUNK_COLUMNS), width,
-                rule.measure, CHUNK_COLUMNS * v.stride if i + CHUNK_COLUMNS < v.n else lines - i * v.stride
+                &chunk, at(source, i * stride), stride, min(n - i, CHUNK_COLUMNS), width, w.rule.measure,
+                CHUNK_COLUMNS * stride if i + CHUNK_COLUMNS < n else lines - i * stride
             )
             absorb_columns(&all_chunks, width, chunk.count, chunk.hi, chunk.lo, chunk.m2)
-        inverses(rule, all_chunks.m2, rstd, width)
+        inverses(&w.rule, all_chunks.m2, rstd, width)
         memcpy(factor, rstd, width * sizeof(double))
-        if not per_position:
-            read_cycle(weight, parameters, o * v.inner + c, width, factor)
-            read_cycle(bias, parameters, o * v.inner + c, width, shift)
+        if not w.per_position:
+            read_cycle(weight, w.parameters, p, width, factor)
+            read_cycle(bias, w.parameters, p, width, shift)
             for j in range(width):
                 factor[j] = rstd[j] * factor[j]
         strange = 0
         for j in range(width):
             strange += is_wide(x, rstd[j], factor[j])
-        if mean:
-            p = o * v.inner + c
+        if w.mean:
             for j in range(width):
-                mean[p + j], m2[p + j] = all_chunks.hi[j] + all_chunks.lo[j], all_chunks.m2[j]
+                w.mean[p + j], w.m2[p + j] = all_chunks.hi[j] + all_chunks.lo[j], all_chunks.m2[j]
         if strange:
-            normalize_strange_columns(
-                source, target, v, u, width, &all_chunks, rstd, factor, shift, weight if per_position else NULL, bias
-            )
+            normalize_strange_columns(source, target, w, width, &all_chunks, rstd, factor, shift)
             continue
         set_lines(
-            &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], width, all_chunks.hi, all_chunks.lo, factor,
-            shift
+            &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], width, all_chunks.hi, all_chunks.lo, factor, shift
         )
-        joined = v.n // together(lines, width)
-        if not per_position and v.stride == width and u.stride == width and LEAST_JOINED <= joined < v.n:
+        joined = n // together(lines, width)
+        if not w.per_position and stride == width and w.y.stride == width and LEAST_JOINED <= joined < n:
             apply_few_columns(
-                source, target, v.n, width, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], u.streamed
+                source, target, n, width, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], w.y.streamed
             )
             continue
         apply_columns(
-            source, target, v.n, width, v.stride, u.stride, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE],
-            weight if per_position else NULL, bias, u.streamed
+            source, target, n, width, stride, w.y.stride, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE],
+            weight if w.per_position else NULL, bias, w.y.streamed
         )
 
 
 cdef void normalize_strange_columns(
-    const lanes* x, lanes* y, View v, View u, Py_ssize_t width, const Columns* lines, const double* rstd,
-    const double* factor, const double* shift, const lanes* weight, const lanes* bias
+    const lanes* x, lanes* y, const Work* w, Py_ssize_t width, const Columns* lines, const double* rstd,
+    const double* factor, const double* shift
 ) noexcept nogil:
     """The result of a tile in which the storage type would leave its range, element by element."""
+    cdef const lanes* weight = <const lanes*> w.weight if w.per_position else NULL
+    cdef const lanes* bias = <const lanes*> w.bias
     cdef Py_ssize_t i, j
     cdef double value
     cdef Exact e
     for j in range(width):
         e = Exact(lines.hi[j], lines.lo[j], factor[j], shift[j], is_wide(x, rstd[j], factor[j]))
-        for i in range(v.n):
-            value = applied(x, element(x, i * v.stride + j), &e)
+        for i in range(w.x.n):
+            value = applied(x, element(x, i * w.x.stride + j), &e)
             if weight and e.wide:
                 value = value * element(weight, i) + element(bias, i)
             elif weight:
                 value = fused_scalar(x, value, element(weight, i), element(bias, i))
-            set_element(y, i * u.stride + j, value)
+            set_element(y, i * w.y.stride + j, value)
 
 
-cdef void affine_columns(
-    const lanes* x, lanes* y, View v, View u, const double* hi, const double* lo, const double* scale,
-    const double* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t piece,
-    Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void affine_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """`affine_rows` for lines side by side: the pieces `start` to `stop`, counted over (outer, pieces).
 
     The coefficients are (lines, inner); block o of x has row o % lines.
     """
-    cdef Py_ssize_t o, i, c, k, p, width, most = WIDE * lane_count(x), pieces = parts(v.n, piece)
+    cdef Py_ssize_t o, i, c, k, p, width, most = WIDE * lane_count(x), pieces = parts(w.x.n, w.piece)
     cdef double nothing[32 * WIDE]
     cdef lanes tile[4 * WIDE]
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef const lanes* bias = <const lanes*> w.bias
     cdef const double* addends
     memset(nothing, 0, sizeof(nothing))
     for k in range(start, stop):
-        o, i = k // pieces, k % pieces * piece
-        for c from 0 <= c < v.inner by most:
-            width, p = min(v.inner - c, most), (o % lines) * v.inner + c
-            addends = shift + p
+        o, i = k // pieces, k % pieces * w.piece
+        for c from 0 <= c < w.x.inner by most:
+            width, p = min(w.x.inner - c, most), (o % w.lines) * w.x.inner + c
+            addends = w.coefficients[3] + p
             if weight:
                 addends = nothing
             set_lines(
-                &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE], width, hi + p, lo + p, scale + p, addends
+                &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE], width, w.coefficients[0] + p,
+                w.coefficients[1] + p, w.coefficients[2] + p, addends
             )
             apply_columns(
-                <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
-                at(y, o * u.outer_stride + i * u.stride + c), min(v.n - i, piece), width, v.stride, u.stride,
-                &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE],
-                <const lanes*> at(weight, i) if weight else NULL, <const lanes*> at(bias, i) if weight else NULL,
-                u.streamed
+                at(x, o * w.x.outer_stride + i * w.x.stride + c),
+                at(<const lanes*> w.y.data, o * w.y.outer_stride + i * w.y.stride + c), min(w.x.n - i, w.piece), width,
+                w.x.stride, w.y.stride, &tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE],
+                at(weight, i) if weight else NULL, at(bias, i) if weight else NULL, w.y.streamed
             )

@@ -27,43 +27,38 @@ cdef void extend_abreast(
     lay_blocks_abreast(x, stride, blocks, width, desk)
     for b in range(parts(all_columns, step)):
         c = b * step
-        lows[b] = load_columns(<const lanes*> desk, c, all_columns - c, 0.0)
+        lows[b] = load_columns(desk, c, all_columns - c, 0.0)
         highs[b] = lows[b]
-        extend(<const lanes*> at(desk, c), all_columns, BLOCK_COLUMNS, all_columns - c, &lows[b], &highs[b])
+        extend(at(desk, c), all_columns, BLOCK_COLUMNS, all_columns - c, &lows[b], &highs[b])
     for b in range(blocks):
-        low[0] = minimum(low[0], load_partial(<const lanes*> lows, b * width, width, 0.0))
+        low[0] = minimum(low[0], load_partial(lows, b * width, width, 0.0))
         high[0] = maximum(high[0], load_partial(<const lanes*> highs, b * width, width, 0.0))
 
 
-cdef void extrema_columns(
-    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t unit_lines, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void extrema_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The least and the largest element of units as those of `moments_columns`."""
     cdef Py_ssize_t o, i, j, b, c, k, p, n, done, blocks, width, step = lane_count(x)
-    cdef Py_ssize_t units = parts(v.inner, unit_lines), chunks = parts(v.n, CHUNK_COLUMNS)
+    cdef Py_ssize_t units = parts(w.x.inner, w.tile), chunks = parts(w.x.n, CHUNK_COLUMNS)
     cdef const lanes* source
     cdef lanes low[ROW_TILES * TILE]
     cdef lanes high[ROW_TILES * TILE]
     for k in range(start, stop):
-        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * unit_lines
-        source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
-        p, width, n = k // units * v.inner + c, min(v.inner - c, unit_lines), min(v.n - i, CHUNK_COLUMNS)
+        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * w.tile
+        source = at(x, o * w.x.outer_stride + i * w.x.stride + c)
+        p, width, n = k // units * w.x.inner + c, min(w.x.inner - c, w.tile), min(w.x.n - i, CHUNK_COLUMNS)
         for b in range(parts(width, step)):
             low[b] = load_columns(source, b * step, width - b * step, 0.0)
             high[b] = low[b]
         done, blocks = 0, blocks_abreast(x, n, width, EXTREMA_ABREAST)
         while blocks:
-            extend_abreast(<const lanes*> at(source, done * v.stride), v.stride, blocks, width, &low[0], &high[0])
+            extend_abreast(at(source, done * w.x.stride), w.x.stride, blocks, width, &low[0], &high[0])
             done += blocks * BLOCK_COLUMNS
             blocks = blocks_abreast(x, n - done, width, EXTREMA_ABREAST)
         for i from done <= i < n by EXTENDED:
             for b in range(parts(width, step)):
                 j = b * step
-                extend(
-                    <const lanes*> at(source, i * v.stride + j), v.stride, min(n - i, EXTENDED), width - j, &low[b],
-                    &high[b]
-                )
+                extend(at(source, i * w.x.stride + j), w.x.stride, min(n - i, EXTENDED), width - j, &low[b], &high[b])
         for b in range(parts(width, step)):
             j = b * step
-            store_columns(lows, p + j, width - j, low[b])
-            store_columns(highs, p + j, width - j, high[b])
+            store_columns(<lanes*> w.lows, p + j, width - j, low[b])
+            store_columns(<lanes*> w.highs, p + j, width - j, high[b])

@@ -89,7 +89,7 @@ cdef inline void column_means(
     for i from 0 <= i < whole by GROUP:
         k = 0
         for c from 0 <= c < width by step:
-            row = <const lanes*> at(x, i * stride + c)
+            row = at(x, i * stride + c)
             if width - c >= step:
                 means[k] = add(means[k], group_sum(row, stride, step))
             else:
@@ -128,7 +128,7 @@ cdef inline void column_sums(
     for i from 0 <= i < n - n % GROUP by GROUP:
         k = 0
         for c from 0 <= c < width by step:
-            row = <const lanes*> at(x, i * stride + c)
+            row = at(x, i * stride + c)
             for r in range(GROUP):
                 prefetch(x, next + (i + r) * stride + c)
             if not rescaled and width - c >= step:
@@ -236,15 +236,14 @@ cdef inline void read_block(
             s, e, q = element(shift, j), element(sums_e, j), element(sums_q, j)
             if (measure == VARIANCE and is_far(e, q, count)) or out_of_range(x, q, measure):
                 c = j - j % step
-                mend_column(<const lanes*> at(x, c), stride, n, width - c, j - c, measure, &s, &e, &q)
+                mend_column(at(x, c), stride, n, width - c, j - c, measure, &s, &e, &q)
                 if measure != VARIANCE:
                     e = 0.0
                 block.hi[j], block.lo[j], block.m2[j] = s, e / count, q - e * (e / count)
 
 
 cdef inline void absorb_column_block(
-    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
-    Py_ssize_t next
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, Py_ssize_t next
 ) noexcept nogil:
     cdef Columns block
     read_block(&block, x, stride, n, width, measure, next)
@@ -262,68 +261,61 @@ cdef void absorb_blocks_abreast(
     cdef Columns block
     cdef Py_ssize_t b
     lay_blocks_abreast(x, stride, blocks, width, desk)
-    read_block(&block, <const lanes*> desk, blocks * width, BLOCK_COLUMNS, blocks * width, measure, 0)
+    read_block(&block, desk, blocks * width, BLOCK_COLUMNS, blocks * width, measure, 0)
     for b in range(blocks):
-        absorb_columns(
-            lines, width, BLOCK_COLUMNS, &block.hi[b * width], &block.lo[b * width], &block.m2[b * width]
-        )
+        absorb_columns(lines, width, BLOCK_COLUMNS, &block.hi[b * width], &block.lo[b * width], &block.m2[b * width])
 
 
 cdef void absorb_column_blocks(
-    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
-    Py_ssize_t next
+    Columns* lines, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, Py_ssize_t next
 ) noexcept nogil:
     """The moments of n positions join those of a tile; `next` is how many elements further those begin that follow."""
     cdef Py_ssize_t i = 0, blocks = blocks_abreast(x, n, width, MOMENTS_ABREAST)
     while blocks:
-        absorb_blocks_abreast(lines, <const lanes*> at(x, i * stride), stride, blocks, width, measure)
+        absorb_blocks_abreast(lines, at(x, i * stride), stride, blocks, width, measure)
         i += blocks * BLOCK_COLUMNS
         blocks = blocks_abreast(x, n - i, width, MOMENTS_ABREAST)
     for i from i <= i < n by BLOCK_COLUMNS:
         absorb_column_block(
-            lines, <const lanes*> at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, measure,
+            lines, at(x, i * stride), stride, min(n - i, BLOCK_COLUMNS), width, measure,
             BLOCK_COLUMNS * stride if i + BLOCK_COLUMNS < n else next - i * stride
         )
 
 
 cdef inline void column_chunk(
-    Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure,
-    Py_ssize_t next
+    Columns* chunk, const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Measure measure, Py_ssize_t next
 ) noexcept nogil:
     """The moments of a chunk, from nothing."""
     chunk.count = 0.0
     absorb_column_blocks(chunk, x, stride, n, width, measure, next)
 
 
-cdef void moments_columns(
-    const lanes* x, View v, Measure measure, double* hi, double* lo, double* m2, Py_ssize_t unit_lines,
-    Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
-    """The moments of the units `start` to `stop`, counted over (outer, chunks, parts of `unit_lines` lines).
+cdef void moments_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The moments of the units `start` to `stop`, counted over (outer, chunks, parts of `tile` lines).
 
     Rows are read as a whole, so the tiles of a unit take turns, block by block.
     """
     cdef Py_ssize_t o, i, b, c, k, p, t, n, rows, width, all_lines, next, tile = TILE * lane_count(x)
-    cdef Py_ssize_t units = parts(v.inner, unit_lines), chunks = parts(v.n, CHUNK_COLUMNS), tiles
+    cdef Py_ssize_t units = parts(w.x.inner, w.tile), chunks = parts(w.x.n, CHUNK_COLUMNS), tiles
     cdef Columns chunk[ROW_TILES]
     cdef const lanes* source
     for k in range(start, stop):
-        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * unit_lines
-        source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
-        p, all_lines, n = k // units * v.inner + c, min(v.inner - c, unit_lines), min(v.n - i, CHUNK_COLUMNS)
+        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * w.tile
+        source = at(x, o * w.x.outer_stride + i * w.x.stride + c)
+        p, all_lines, n = k // units * w.x.inner + c, min(w.x.inner - c, w.tile), min(w.x.n - i, CHUNK_COLUMNS)
         tiles = parts(all_lines, tile)
         for t in range(tiles):
             chunk[t].count = 0.0
         rows = n if tiles == 1 else BLOCK_COLUMNS
         for b from 0 <= b < n by rows:
             for t in range(tiles):
-                next = tile if t + 1 < tiles else rows * v.stride - t * tile
+                next = tile if t + 1 < tiles else rows * w.x.stride - t * tile
                 absorb_column_blocks(
-                    &chunk[t], <const lanes*> at(source, b * v.stride + t * tile), v.stride, min(n - b, rows),
-                    min(all_lines - t * tile, tile), measure, next
+                    &chunk[t], at(source, b * w.x.stride + t * tile), w.x.stride, min(n - b, rows),
+                    min(all_lines - t * tile, tile), w.rule.measure, next
                 )
         for t in range(tiles):
             width = min(all_lines - t * tile, tile)
-            memcpy(hi + p + t * tile, chunk[t].hi, width * sizeof(double))
-            memcpy(lo + p + t * tile, chunk[t].lo, width * sizeof(double))
-            memcpy(m2 + p + t * tile, chunk[t].m2, width * sizeof(double))
+            memcpy(w.mean + p + t * tile, chunk[t].hi, width * sizeof(double))
+            memcpy(w.lo + p + t * tile, chunk[t].lo, width * sizeof(double))
+            memcpy(w.m2 + p + t * tile, chunk[t].m2, width * sizeof(double))

@@ -122,7 +122,7 @@ cdef inline void block_sums(
     add_counted(x, s, centre, totals, sums, squares)
     if s.folded:
         rest = rest_of(s)
-        add_counted(<const lanes*> at(x, s.rows * s.columns), &rest, centre, totals, sums, squares)
+        add_counted(at(x, s.rows * s.columns), &rest, centre, totals, sums, squares)
         added(sums)
         added(others)
 
@@ -140,18 +140,15 @@ cdef inline void strip_moments(const lanes* x, const Strip* s, double* hi, doubl
     for i from 0 <= i < max(s.rows, 1) by COUNTED_ROWS:
         block = block_of(s, i)
         memset(centre, 0, sizeof(centre))
-        block_sums(<const lanes*> at(x, i * s.stride), &block, centre, totals, sums, NULL)
+        block_sums(at(x, i * s.stride), &block, centre, totals, sums, NULL)
         for j in range(lines):
             centre[j] = sums[j] / totals[j] if totals[j] != 0.0 else 0.0
         for j in range(s.columns if s.folded else 0):
             centre[j] = centre[0]
-        block_sums(<const lanes*> at(x, i * s.stride), &block, centre, totals, sums, squares)
+        block_sums(at(x, i * s.stride), &block, centre, totals, sums, squares)
         for j in range(lines):
             if totals[j] != 0.0:
-                absorb(
-                    &found[j], totals[j], centre[j], sums[j] / totals[j],
-                    squares[j] - sums[j] / totals[j] * sums[j]
-                )
+                absorb(&found[j], totals[j], centre[j], sums[j] / totals[j], squares[j] - sums[j] / totals[j] * sums[j])
     for j in range(lines):
         hi[j], lo[j], m2[j] = found[j].hi, found[j].lo, found[j].m2
 
@@ -181,14 +178,10 @@ cdef inline void strip_dots(
     for i from 0 <= i < max(s.rows, 1) by COUNTED_ROWS:
         block, first = block_of(s, i), i * s.stride
         memset(part, 0, sizeof(part))
-        add_counted_dots(
-            <const lanes*> at(x, first), <const lanes*> at(dy, first), &block, mean, part[0], part[1]
-        )
+        add_counted_dots(at(x, first), at(dy, first), &block, mean, part[0], part[1])
         if s.folded:
             rest, first = rest_of(&block), first + block.rows * s.columns
-            add_counted_dots(
-                <const lanes*> at(x, first), <const lanes*> at(dy, first), &rest, mean, part[0], part[1]
-            )
+            add_counted_dots(at(x, first), at(dy, first), &rest, mean, part[0], part[1])
         for j in range(s.columns):
             sums[j] += part[0][j]
             products[j] += part[1][j]
@@ -235,7 +228,7 @@ cdef inline void run_counted_typed(
             first = k * w.spatial
             s = Strip(w.spatial // FOLDED, FOLDED, w.spatial % FOLDED, FOLDED, NULL, FOLDED, False, True)
         s.weights = w.weights + item * w.item_stride + channel * w.channel_stride
-        x, dy = <const lanes*> at(<const lanes*> w.x, first), <const lanes*> at(<const lanes*> w.dy, first)
+        x, dy = at(<const lanes*> w.x, first), at(<const lanes*> w.dy, first)
         dx = at(<const lanes*> w.dx, first)
         line = item * w.channels + channel
         for n in range(COUNTED_NUMBERS):
@@ -251,9 +244,7 @@ cdef inline void run_counted_typed(
             if s.folded:
                 s = rest_of(&s)
                 whole = w.spatial - s.columns
-                counted_slope(
-                    <const lanes*> at(x, whole), <const lanes*> at(dy, whole), at(dx, whole), &s, given
-                )
+                counted_slope(at(x, whole), at(dy, whole), at(dx, whole), &s, given)
         for n in range(3):
             if w.made[n]:
                 memcpy(w.made[n] + line, made[n], lines * sizeof(double))

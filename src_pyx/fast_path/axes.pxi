@@ -217,8 +217,7 @@ def scaled(object x, object axis, object feature_range, bint magnitudes, object 
 
 
 cdef inline bint range_coefficients(
-    const lanes* lows, const lanes* highs, Py_ssize_t lines, bint magnitudes, double low, double high,
-    double* numbers
+    const lanes* lows, const lanes* highs, Py_ssize_t lines, bint magnitudes, double low, double high, double* numbers
 ) noexcept nogil:
     """Write hi, lo, scale and shift of each line; return whether all of them are far from the ends of the ranges."""
     cdef Py_ssize_t i, strange = 0

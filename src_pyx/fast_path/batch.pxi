@@ -131,9 +131,7 @@ cdef object with_statistics(
     return y
 
 
-def given(
-    object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out
-):
+def given(object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out):
     """batch_norm in inference, `normalize`: with given statistics; or None."""
     if not (is_served(x) or is_bytes(x)):
         return None
@@ -250,9 +248,7 @@ def train(
             read_numbers(bias, 0.0, n.shift, channels)
             # Where a channel cannot be served, the general path needs everything as it was.
             if not last and not narrow and (out is None or (known and not overlaps(<cnp.ndarray> x, out))):
-                w.rows = channels_together(
-                    spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 1, channels, threads
-                )
+                w.rows = channels_together(spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 1, channels, threads)
             if w.rows == 0:
                 pooled_moments(w, threads, items, channels)
                 if not fold_channels(&rule, w.storage != DOUBLE, n, 0, channels):

@@ -158,9 +158,7 @@ def lines_backward(
         PyMem_Free(sums)
 
 
-def pixels_backward(
-    object dy, object x, object mean, object rstd, object channel_axis, object eps, object out
-):
+def pixels_backward(object dy, object x, object mean, object rstd, object channel_axis, object eps, object out):
     """The backward pass of `pixels`, or None."""
     if not PyLong_CheckExact(channel_axis):
         return None
@@ -372,9 +370,7 @@ def batch_backward(
         weight = widened(weight)
         read_numbers(weight, 1.0, n.scale, channels)
         if training and not last and is_plain(x):
-            w.rows = channels_together(
-                spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 2, channels, threads
-            )
+            w.rows = channels_together(spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 2, channels, threads)
         dx = output_like(x, out, dy, weight)
         if dx is None:
             return None
@@ -438,9 +434,7 @@ cdef bint inference_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t 
     return True
 
 
-cdef bint channels_backward(
-    Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t per_group
-) noexcept:
+cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t per_group) noexcept:
     """The gradients of all channels, of which `per_group` share statistics, one pass over x and dy after the other.
 
     False where float32 cannot serve one.

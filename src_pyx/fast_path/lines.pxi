@@ -142,9 +142,7 @@ def lines(
     rule = Rule(measure, 1.0 if summed else n, eps, floor)
     if not rule.eps >= 0.0 or size == 0 or not weights_fit(x, weight, bias, axes):
         return None
-    return normalized(
-        x, out, size // n, n, weight, bias, True, 1, &rule, None, None, None, None, None, stride
-    )
+    return normalized(x, out, size // n, n, weight, bias, True, 1, &rule, None, None, None, None, None, stride)
 
 
 def slices(object v, object g, object axis, object out):
@@ -184,9 +182,7 @@ cdef inline object total_like(object x, bint wanted):
             cnp.PyArray_DESCR(<cnp.ndarray> x), cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_DIMS(<cnp.ndarray> x),
             NULL, 0
         )
-    return recycled(
-        cnp.PyArray_DESCR(<cnp.ndarray> x), <cnp.ndarray> x, cnp.PyArray_NBYTES(<cnp.ndarray> x)
-    )
+    return recycled(cnp.PyArray_DESCR(<cnp.ndarray> x), <cnp.ndarray> x, cnp.PyArray_NBYTES(<cnp.ndarray> x))
 
 
 cdef inline object code_of_activation(object activation, object code_of, object x):
@@ -199,9 +195,7 @@ cdef inline object code_of_activation(object activation, object code_of, object 
     return code_of(activation, x) if code is None else code
 
 
-cdef inline bint are_options(
-    object residual, object activation, object return_residual, object return_stats
-) noexcept:
+cdef inline bint are_options(object residual, object activation, object return_residual, object return_stats) noexcept:
     """Whether there is an option, and what is asked for is True or False."""
     if (return_residual is not True and return_residual is not False) or (
         return_stats is not True and return_stats is not False
@@ -359,9 +353,7 @@ cdef object groups_of(
     return y
 
 
-def groups(
-    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out
-):
+def groups(object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out):
     """group_norm of (N, C, ...), or None."""
     if not is_served(x) or not PyLong_CheckExact(num_groups):
         return None

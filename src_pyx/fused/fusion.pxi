@@ -36,8 +36,7 @@ cdef void before_part(const lanes* x, const Fusion* fusion, Py_ssize_t offset, P
     """The n elements of x from `offset` on, if they are a sum."""
     if fusion.residual:
         add_arrays(
-            <const lanes*> at(<const lanes*> fusion.addend, offset),
-            <const lanes*> at(<const lanes*> fusion.residual, offset), at(x, offset), n
+            at(<const lanes*> fusion.addend, offset), at(<const lanes*> fusion.residual, offset), at(x, offset), n
         )
 
 

@@ -1,29 +1,26 @@
 # Backward passes down columns: the sums of lines side by side, and dx from them.
 
-cdef void dots_columns(
-    const lanes* x, const lanes* dy, View v, View w, const double* mean, Py_ssize_t lines, double* products,
-    double* sums, Py_ssize_t tile, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void dots_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The same down columns: the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
     cdef Py_ssize_t o, i, c, j, k, p, width, n
-    cdef Py_ssize_t tiles = parts(v.inner, tile), chunks = parts(v.n, CHUNK_COLUMNS)
+    cdef Py_ssize_t tiles = parts(w.x.inner, w.tile), chunks = parts(w.x.n, CHUNK_COLUMNS)
     cdef const lanes* source
     cdef const lanes* upstream
     for k in range(start, stop):
-        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * tile
-        p, width, n = k // tiles * v.inner + c, min(v.inner - c, tile), min(v.n - i, CHUNK_COLUMNS)
-        source = <const lanes*> at(x, o * v.outer_stride + i * v.stride + c)
-        upstream = <const lanes*> at(dy, o * w.outer_stride + i * w.stride + c)
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * w.tile
+        p, width, n = k // tiles * w.x.inner + c, min(w.x.inner - c, w.tile), min(w.x.n - i, CHUNK_COLUMNS)
+        source = at(x, o * w.x.outer_stride + i * w.x.stride + c)
+        upstream = at(<const lanes*> w.dy.data, o * w.dy.outer_stride + i * w.dy.stride + c)
         for j in range(p, p + width):
-            sums[j] = products[j] = 0.0
-        c += o % lines * v.inner
+            w.sums[j] = w.products[j] = 0.0
+        c += o % w.lines * w.x.inner
         if lanes is lanes32:
             lanes32_column_dots(
-                source, v.stride, upstream, w.stride, n, width, mean + c, products + p, sums + p
+                source, w.x.stride, upstream, w.dy.stride, n, width, w.mean + c, w.products + p, w.sums + p
             )
         else:
             lanes64_column_dots(
-                source, v.stride, upstream, w.stride, n, width, mean + c, products + p, sums + p
+                source, w.x.stride, upstream, w.dy.stride, n, width, w.mean + c, w.products + p, w.sums + p
             )
 
 
@@ -36,7 +33,7 @@ cdef inline void set_slopes(
     for j in range(4):
         clear_rest(&tile[j * WIDE], width)
     for j in range(width):
-        centre = rounded(<const lanes*> tile, mean[j])
+        centre = rounded(tile, mean[j])
         set_element(&tile[0], j, centre)
         set_element(&tile[WIDE], j, scale[j])
         set_element(&tile[2 * WIDE], j, slope[j])
@@ -67,22 +64,20 @@ cdef inline void slope_columns(
             q += 1
 
 
-cdef void affine_grad_columns(
-    const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const double* mean, const double* scale,
-    const double* slope, const double* shift, Py_ssize_t lines, Py_ssize_t piece,
-    Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void affine_grad_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The same down columns: the pieces `start` to `stop`, counted over (outer, pieces)."""
-    cdef Py_ssize_t o, i, c, k, p, width, wide = WIDE * lane_count(x), pieces = parts(v.n, piece)
+    cdef Py_ssize_t o, i, c, k, p, width, wide = WIDE * lane_count(x), pieces = parts(w.x.n, w.piece)
     cdef lanes tile[4 * WIDE]
     for k in range(start, stop):
-        o, i = k // pieces, k % pieces * piece
-        for c from 0 <= c < v.inner by wide:
-            width, p = min(wide, v.inner - c), o % lines * v.inner + c
-            set_slopes(tile, width, mean + p, scale + p, slope + p, shift + p)
+        o, i = k // pieces, k % pieces * w.piece
+        for c from 0 <= c < w.x.inner by wide:
+            width, p = min(wide, w.x.inner - c), o % w.lines * w.x.inner + c
+            set_slopes(
+                tile, width, w.coefficients[0] + p, w.coefficients[1] + p, w.coefficients[2] + p, w.coefficients[3] + p
+            )
             slope_columns(
-                <const lanes*> at(x, o * v.outer_stride + i * v.stride + c),
-                <const lanes*> at(dy, o * w.outer_stride + i * w.stride + c),
-                at(dx, o * u.outer_stride + i * u.stride + c), min(v.n - i, piece), width, v.stride, w.stride,
-                u.stride, tile, u.streamed
+                at(x, o * w.x.outer_stride + i * w.x.stride + c),
+                at(<const lanes*> w.dy.data, o * w.dy.outer_stride + i * w.dy.stride + c),
+                at(<const lanes*> w.y.data, o * w.y.outer_stride + i * w.y.stride + c), min(w.x.n - i, w.piece), width,
+                w.x.stride, w.dy.stride, w.y.stride, tile, w.y.streamed
             )

@@ -57,9 +57,7 @@ cdef inline bint is_sloped(const lanes* like, double scale, double slope) noexce
 
 cdef inline bint is_coefficient(double value) noexcept nogil:
     cdef double size = fabs(value)
-    return (size == 0.0) | (
-        (size >= SMALLEST_SLOPED * SMALLEST_SLOPED) & (size <= LARGEST_SLOPED * LARGEST_SLOPED)
-    )
+    return (size == 0.0) | ((size >= SMALLEST_SLOPED * SMALLEST_SLOPED) & (size <= LARGEST_SLOPED * LARGEST_SLOPED))
 
 
 cdef inline void lane_dots(
@@ -124,12 +122,9 @@ cdef inline void line_dots(
     if narrow_range:
         for i from 0 <= i < n by BLOCK:
             if weight:
-                block_dots(
-                    <const lanes*> at(x, i), <const lanes*> at(dy, i), <const lanes*> at(weight, i), True,
-                    min(n - i, BLOCK), centre, sums
-                )
+                block_dots(at(x, i), at(dy, i), at(weight, i), True, min(n - i, BLOCK), centre, sums)
             else:
-                block_dots(<const lanes*> at(x, i), <const lanes*> at(dy, i), x, False, min(n - i, BLOCK), centre, sums)
+                block_dots(at(x, i), at(dy, i), x, False, min(n - i, BLOCK), centre, sums)
         finish_dots(x, dy, weight, n, mean, sums)
     else:
         wide_dots(x, dy, weight, n, mean, sums)
@@ -145,25 +140,20 @@ cdef inline void finish_dots(
 
 
 cdef inline void slope_run(
-    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, bint weighted, Py_ssize_t n, Slope c,
-    bint streamed
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, bint weighted, Py_ssize_t n, Slope c, bint streamed
 ) noexcept nogil:
     """dx of a run whose coefficients the storage type can hold; without `weighted`, weight is not read."""
     cdef Py_ssize_t before
     if streams(dx, n, streamed):
         before = before_aligned(dx)
         slope_part(x, dy, dx, weight, weighted, before, c, False)
-        slope_part(
-            <const lanes*> at(x, before), <const lanes*> at(dy, before), at(dx, before),
-            <const lanes*> at(weight, before), weighted, n - before, c, True
-        )
+        slope_part(at(x, before), at(dy, before), at(dx, before), at(weight, before), weighted, n - before, c, True)
     else:
         slope_part(x, dy, dx, weight, weighted, n, c, False)
 
 
 cdef inline void slope_part(
-    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, bint weighted, Py_ssize_t n, Slope c,
-    bint streamed
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, bint weighted, Py_ssize_t n, Slope c, bint streamed
 ) noexcept nogil:
     cdef Py_ssize_t i, step = lane_count(x), whole = n - n % step, rest = n - whole
     cdef lanes centre = splat(x, c.centre), scale = splat(x, c.scale)

@@ -72,78 +72,73 @@ cdef void slope_beside_dots_of(
 
 
 cdef inline void statistics_of_row(
-    const lanes* x, View v, const Rule* rule, const double* mean, const double* rstd, Py_ssize_t row, double* centre,
-    double* inverse_root
+    const lanes* x, const Work* w, Py_ssize_t row, double* mean, double* rstd
 ) noexcept nogil:
     """Mean and rstd of a row as they are given, the mean 0 if it is missing, or made."""
     cdef Moments line
-    if rstd:
-        centre[0], inverse_root[0] = mean[row] if mean else 0.0, rstd[row]
+    if w.rstd:
+        mean[0], rstd[0] = w.mean[row] if w.mean else 0.0, w.rstd[row]
     else:
-        line = line_moments(<const lanes*> at(x, row * v.outer_stride), v.n, rule.measure)
-        centre[0], inverse_root[0] = line.hi + line.lo, inverse(rule, line.m2)
+        line = line_moments(at(x, row * w.x.outer_stride), w.x.n, w.rule.measure)
+        mean[0], rstd[0] = line.hi + line.lo, inverse(&w.rule, line.m2)
 
 
-cdef void normalize_grad_row_pairs(
-    const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const lanes* weight, Py_ssize_t parameters,
-    bint per_position, const Rule* rule, const double* mean, const double* rstd, double* products, double* sums,
-    Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void normalize_grad_row_pairs(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """`normalize_grad_rows` of rows that are paired."""
-    cdef Py_ssize_t o, r, p, first = start * rows, last = min(stop * rows, v.outer), together, count
-    cdef double centre[TOGETHER]        # of the rows whose sums of positions are made together
-    cdef double inverse_root[TOGETHER]
+    cdef Py_ssize_t n = w.x.n, first = start * w.rows, last = min(stop * w.rows, w.x.outer), o, r, p, count
+    cdef Py_ssize_t together = min(max(1, min(w.rows, GRADIENT_CACHE // n)), TOGETHER)
+    cdef double mean[TOGETHER]          # of the rows whose sums of positions are made together
+    cdef double rstd[TOGETHER]
     cdef double found[2]
     cdef double next_found[2]
-    cdef double next_centre, next_root, slope, shift, scale, factor
+    cdef double next_mean, next_rstd, slope, shift, scale, factor
     cdef bint narrow_range
     cdef Slope c
-    cdef const lanes* run_weight = weight if per_position else NULL
+    cdef const lanes* dy = <const lanes*> w.dy.data
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef const lanes* run_weight = weight if w.per_position else NULL
     cdef const lanes* row
     cdef const lanes* upstream
-    cdef const lanes* ahead = <const lanes*> at(x, first * v.outer_stride)
-    cdef const lanes* ahead_dy = <const lanes*> at(dy, first * w.outer_stride)
+    cdef const lanes* ahead = at(x, first * w.x.outer_stride)
+    cdef const lanes* ahead_dy = at(dy, first * w.dy.outer_stride)
     cdef lanes* target
-    together = min(max(1, min(rows, GRADIENT_CACHE // v.n)), TOGETHER)
-    p = 0 if per_position else first % parameters
-    statistics_of_row(x, v, rule, mean, rstd, first, &next_centre, &next_root)
-    line_dots(ahead, ahead_dy, run_weight, v.n, next_centre, has_range(x, next_root), next_found)
+    p = 0 if w.per_position else first % w.parameters
+    statistics_of_row(x, w, first, &next_mean, &next_rstd)
+    line_dots(ahead, ahead_dy, run_weight, n, next_mean, has_range(x, next_rstd), next_found)
     for o in range(first, last):
-        r, count = o - first, min(min(together, rows - first % rows), last - first)
-        centre[r], inverse_root[r] = next_centre, next_root
-        found[0], found[1] = next_found[0], next_found[1] * next_root
-        row, upstream, target = ahead, ahead_dy, at(dx, o * u.outer_stride)
+        r, count = o - first, min(min(together, w.rows - first % w.rows), last - first)
+        mean[r], rstd[r] = next_mean, next_rstd
+        found[0], found[1] = next_found[0], next_found[1] * next_rstd
+        row, upstream, target = ahead, ahead_dy, at(<const lanes*> w.y.data, o * w.y.outer_stride)
         factor = 1.0
-        if not per_position:
+        if not w.per_position:
             factor = element(weight, p)
-            p = following(p, parameters)
-            if sums:
-                sums[o], products[o] = found[0], found[1]
+            p = following(p, w.parameters)
+            if w.sums:
+                w.sums[o], w.products[o] = found[0], found[1]
             found[0], found[1] = 0.0 + factor * found[0], 0.0 + factor * found[1]
-        line_terms(rule, found[0], found[1], v.n, inverse_root[r], &slope, &shift)
-        scale = inverse_root[r] * factor
+        line_terms(&w.rule, found[0], found[1], n, rstd[r], &slope, &shift)
+        scale = rstd[r] * factor
         narrow_range = is_sloped(x, scale, slope)
-        c = slope_of(x, centre[r], scale, slope, shift, narrow_range)
+        c = slope_of(x, mean[r], scale, slope, shift, narrow_range)
         if o + 1 < last:
-            ahead, ahead_dy = <const lanes*> at(row, v.outer_stride), <const lanes*> at(upstream, w.outer_stride)
-            statistics_of_row(x, v, rule, mean, rstd, o + 1, &next_centre, &next_root)
-        if o + 1 < last and narrow_range and has_range(x, next_root):
+            ahead, ahead_dy = at(row, w.x.outer_stride), at(upstream, w.dy.outer_stride)
+            statistics_of_row(x, w, o + 1, &next_mean, &next_rstd)
+        if o + 1 < last and narrow_range and has_range(x, next_rstd):
             slope_beside_dots_of(
-                row, upstream, target, v.n, &c, run_weight, u.streamed, ahead, ahead_dy, rounded(x, next_centre),
+                row, upstream, target, n, &c, run_weight, w.y.streamed, ahead, ahead_dy, rounded(x, next_mean),
                 next_found
             )
-            finish_dots(ahead, ahead_dy, run_weight, v.n, next_centre, next_found)
+            finish_dots(ahead, ahead_dy, run_weight, n, next_mean, next_found)
         else:
-            apply_slope(row, upstream, target, run_weight, v.n, c, narrow_range, u.streamed)
+            apply_slope(row, upstream, target, run_weight, n, c, narrow_range, w.y.streamed)
             if o + 1 < last:
-                line_dots(
-                    ahead, ahead_dy, run_weight, v.n, next_centre, has_range(x, next_root), next_found
-                )
+                line_dots(ahead, ahead_dy, run_weight, n, next_mean, has_range(x, next_rstd), next_found)
         if r + 1 == count:
-            if per_position and sums:
+            if w.per_position and w.sums:
                 position_sums(
-                    <const lanes*> at(x, first * v.outer_stride), v.outer_stride,
-                    <const lanes*> at(dy, first * w.outer_stride), w.outer_stride, count, v.n, centre, inverse_root,
-                    products + first // rows * v.n, sums + first // rows * v.n
+                    at(x, first * w.x.outer_stride), w.x.outer_stride, at(dy, first * w.dy.outer_stride),
+                    w.dy.outer_stride, count, n, mean, rstd, w.products + first // w.rows * n,
+                    w.sums + first // w.rows * n
                 )
             first = o + 1

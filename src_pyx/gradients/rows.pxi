@@ -5,39 +5,39 @@ cdef enum:
     TOGETHER = 256              # rows whose statistics are kept for that
 
 
-cdef void dots_rows(
-    const lanes* x, const lanes* dy, View v, View w, const double* mean, Py_ssize_t lines, double* products,
-    double* sums, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void dots_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The sums of dy and of dy * (x - mean) over the chunks `start` to `stop`, counted over (outer, chunks)."""
-    cdef Py_ssize_t o, i, k, chunks = parts(v.n, CHUNK)
-    cdef Place place = place_of(start, chunks, lines)
+    cdef Py_ssize_t o, i, k, chunks = parts(w.x.n, CHUNK)
+    cdef Place place = place_of(start, chunks, w.lines)
+    cdef View v = w.x, u = w.dy
+    cdef const lanes* dy = <const lanes*> u.data
     cdef double found[2]
     for k in range(start, stop):
         o, i = place.line, place.piece * CHUNK
         line_dots(
-            <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
-            <const lanes*> NULL, min(v.n - i, CHUNK), mean[place.number], True, found
+            at(x, o * v.outer_stride + i), at(dy, o * u.outer_stride + i), <const lanes*> NULL, min(v.n - i, CHUNK),
+            w.mean[place.number], True, found
         )
-        sums[k], products[k] = found[0], found[1]
-        advance(&place, chunks, lines)
+        w.sums[k], w.products[k] = found[0], found[1]
+        advance(&place, chunks, w.lines)
 
 
-cdef void affine_grad_rows(
-    const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const double* mean, const double* scale,
-    const double* slope, const double* shift, Py_ssize_t lines, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void affine_grad_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """dx = scale * dy + slope * (x - mean) + shift for the pieces `start` to `stop`, counted over (outer, chunks)."""
-    cdef Py_ssize_t o, i, k, p, pieces = parts(v.n, CHUNK)
-    cdef Place place = place_of(start, pieces, lines)
+    cdef Py_ssize_t o, i, k, p, pieces = parts(w.x.n, CHUNK)
+    cdef Place place = place_of(start, pieces, w.lines)
+    cdef View v = w.x, u = w.dy, y = w.y
+    cdef const lanes* dy = <const lanes*> u.data
+    cdef lanes* dx = <lanes*> y.data
+    cdef Slope c
     for k in range(start, stop):
         o, i, p = place.line, place.piece * CHUNK, place.number
+        c = slope_of(x, w.coefficients[0][p], w.coefficients[1][p], w.coefficients[2][p], w.coefficients[3][p], True)
         slope_run(
-            <const lanes*> at(x, o * v.outer_stride + i), <const lanes*> at(dy, o * w.outer_stride + i),
-            at(dx, o * u.outer_stride + i), x, False, min(v.n - i, CHUNK),
-            slope_of(x, mean[p], scale[p], slope[p], shift[p], True), u.streamed
+            at(x, o * v.outer_stride + i), at(dy, o * u.outer_stride + i), at(dx, o * y.outer_stride + i), x, False,
+            min(v.n - i, CHUNK), c, y.streamed
         )
-        advance(&place, pieces, lines)
+        advance(&place, pieces, w.lines)
 
 
 cdef inline void position_sums(
@@ -65,98 +65,83 @@ cdef inline void line_terms(
 include "gradients/row_pairs.pxi"
 
 
-cdef void normalize_grad_rows(
-    const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const lanes* weight, Py_ssize_t parameters,
-    bint per_position, Py_ssize_t segments, const Rule* rule, const double* mean, const double* rstd,
-    double* products, double* sums, Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void normalize_grad_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """dx of rows and the sums for their parameters, in units of `rows` rows, each row while it is in cache.
 
     Statistics that are not given are made on the way; a mean that is not given is 0 if rstd is. Sums of
     positions are one row of n for each unit.
     """
-    cdef Py_ssize_t o, j, r, unit, count, first, together = max(1, min(rows, GRADIENT_CACHE // v.n))
-    cdef double centre[TOGETHER]
-    cdef double inverse_root[TOGETHER]
-    if are_paired(<const lanes*> dx, v.n, u, 1 if per_position else segments, rule.measure):
-        normalize_grad_row_pairs(
-            x, dy, dx, v, w, u, weight, parameters, per_position, rule, mean, rstd, products, sums, rows, start, stop
-        )
+    cdef Py_ssize_t r, unit, last, count, first, n = w.x.n
+    cdef Py_ssize_t together = min(max(1, min(w.rows, GRADIENT_CACHE // n)), TOGETHER)
+    cdef const lanes* dy = <const lanes*> w.dy.data
+    cdef double mean[TOGETHER]
+    cdef double rstd[TOGETHER]
+    if are_paired(<const lanes*> w.y.data, n, w.y, 1 if w.per_position else w.segments, w.rule.measure):
+        normalize_grad_row_pairs(x, w, start, stop)
         return
-    together = min(together, TOGETHER)
     for unit in range(start, stop):
-        for first from unit * rows <= first < min((unit + 1) * rows, v.outer) by together:
-            count = min(together, min((unit + 1) * rows, v.outer) - first)
+        last = min((unit + 1) * w.rows, w.x.outer)
+        for first from unit * w.rows <= first < last by together:
+            count = min(together, last - first)
             for r in range(count):
-                o = first + r
-                statistics_of_row(x, v, rule, mean, rstd, o, &centre[r], &inverse_root[r])
-                if per_position:
-                    position_row(
-                        <const lanes*> at(x, o * v.outer_stride), <const lanes*> at(dy, o * w.outer_stride),
-                        at(dx, o * u.outer_stride), weight, v.n, rule, centre[r], inverse_root[r],
-                        u.streamed
-                    )
+                statistics_of_row(x, w, first + r, &mean[r], &rstd[r])
+                if w.per_position:
+                    position_row(x, w, first + r, mean[r], rstd[r])
                 else:
-                    segmented_row(
-                        <const lanes*> at(x, o * v.outer_stride), <const lanes*> at(dy, o * w.outer_stride),
-                        at(dx, o * u.outer_stride), weight, o * segments, parameters, segments, v.n, rule, centre[r],
-                        inverse_root[r], products, sums, u.streamed
-                    )
-            if per_position and sums:
-                j = unit * v.n
+                    segmented_row(x, w, first + r, mean[r], rstd[r])
+            if w.per_position and w.sums:
                 position_sums(
-                    <const lanes*> at(x, first * v.outer_stride), v.outer_stride,
-                    <const lanes*> at(dy, first * w.outer_stride), w.outer_stride, count, v.n, centre, inverse_root,
-                    products + j, sums + j
+                    at(x, first * w.x.outer_stride), w.x.outer_stride, at(dy, first * w.dy.outer_stride),
+                    w.dy.outer_stride, count, n, mean, rstd, w.products + unit * n, w.sums + unit * n
                 )
 
 
-cdef inline void position_row(
-    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, const Rule* rule, double mean,
-    double rstd, bint streamed
-) noexcept nogil:
+cdef inline void position_row(const lanes* x, const Work* w, Py_ssize_t row, double mean, double rstd) noexcept nogil:
     """dx of a row with a weight for each position."""
+    cdef const lanes* source = at(x, row * w.x.outer_stride)
+    cdef const lanes* upstream = at(<const lanes*> w.dy.data, row * w.dy.outer_stride)
+    cdef lanes* target = at(<const lanes*> w.y.data, row * w.y.outer_stride)
+    cdef const lanes* weight = <const lanes*> w.weight
     cdef double found[2]
     cdef double slope, shift
     cdef bint narrow_range = has_range(x, rstd)
-    line_dots(x, dy, weight, n, mean, narrow_range, found)
-    line_terms(rule, found[0], found[1] * rstd, n, rstd, &slope, &shift)
+    line_dots(source, upstream, weight, w.x.n, mean, narrow_range, found)
+    line_terms(&w.rule, found[0], found[1] * rstd, w.x.n, rstd, &slope, &shift)
     narrow_range = is_sloped(x, rstd, slope)
     apply_slope(
-        x, dy, dx, weight, n, slope_of(x, mean, rstd, slope, shift, narrow_range), narrow_range, streamed
+        source, upstream, target, weight, w.x.n, slope_of(x, mean, rstd, slope, shift, narrow_range), narrow_range,
+        w.y.streamed
     )
 
 
-cdef inline void segmented_row(
-    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t number, Py_ssize_t parameters,
-    Py_ssize_t segments, Py_ssize_t n, const Rule* rule, double mean, double rstd, double* products, double* sums,
-    bint streamed
-) noexcept nogil:
-    """dx of a row whose run j has the weight (number + j) % parameters, and the run's sums as number + j."""
-    cdef Py_ssize_t j, i, p = number % parameters, length = n // segments
+cdef inline void segmented_row(const lanes* x, const Work* w, Py_ssize_t row, double mean, double rstd) noexcept nogil:
+    """dx of a row whose runs have a weight each, and the sums of the runs."""
+    cdef const lanes* source = at(x, row * w.x.outer_stride)
+    cdef const lanes* upstream = at(<const lanes*> w.dy.data, row * w.dy.outer_stride)
+    cdef lanes* target = at(<const lanes*> w.y.data, row * w.y.outer_stride)
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef Py_ssize_t number = row * w.segments, p = number % w.parameters, length = w.x.n // w.segments, j, i
     cdef double found[2]
     cdef double slope, shift, scale, sum_g = 0.0, sum_gx = 0.0
     cdef bint narrow_range = has_range(x, rstd)
-    for j in range(segments):
+    for j in range(w.segments):
         i = j * length
-        line_dots(
-            <const lanes*> at(x, i), <const lanes*> at(dy, i), <const lanes*> NULL, length, mean, narrow_range, found
-        )
+        line_dots(at(source, i), at(upstream, i), <const lanes*> NULL, length, mean, narrow_range, found)
         found[1] = found[1] * rstd
         scale = element(weight, p)
-        p = following(p, parameters)
+        p = following(p, w.parameters)
         sum_g += scale * found[0]
         sum_gx += scale * found[1]
-        if sums:
-            sums[number + j], products[number + j] = found[0], found[1]
-    line_terms(rule, sum_g, sum_gx, n, rstd, &slope, &shift)
-    p = number % parameters
-    for j in range(segments):
+        if w.sums:
+            w.sums[number + j], w.products[number + j] = found[0], found[1]
+    line_terms(&w.rule, sum_g, sum_gx, w.x.n, rstd, &slope, &shift)
+    p = number % w.parameters
+    for j in range(w.segments):
         i = j * length
         scale = rstd * element(weight, p)
-        p = following(p, parameters)
+        p = following(p, w.parameters)
         narrow_range = is_sloped(x, scale, slope)
         apply_slope(
-            <const lanes*> at(x, i), <const lanes*> at(dy, i), at(dx, i), <const lanes*> NULL, length,
-            slope_of(x, mean, scale, slope, shift, narrow_range), narrow_range, streamed
+            at(source, i), at(upstream, i), at(target, i), <const lanes*> NULL, length,
+            slope_of(x, mean, scale, slope, shift, narrow_range), narrow_range, w.y.streamed
         )

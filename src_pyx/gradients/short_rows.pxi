@@ -41,7 +41,7 @@ cdef inline void held_dots(
         memset(held_s, 0, sizeof(held_s))
         memset(held_p, 0, sizeof(held_p))
     for k in range(count):
-        row, upstream = <const lanes*> at(x, k * x_stride), <const lanes*> at(dy, k * dy_stride)
+        row, upstream = at(x, k * x_stride), at(dy, k * dy_stride)
         middle = splat(x, rounded(x, mean[k]))
         s, p = splat(x, 0.0), splat(x, 0.0)
         for j from 0 <= j < whole by step:
@@ -68,24 +68,18 @@ cdef inline void held_dots(
         strange += not is_finite(sums[k] - products[k])
     for k in range(count if strange else 0):
         if not is_finite(sums[k]) or not is_finite(products[k]):
-            wide_dots(
-                <const lanes*> at(x, k * x_stride), <const lanes*> at(dy, k * dy_stride), weight if weighted else NULL,
-                n, mean[k], found
-            )
+            wide_dots(at(x, k * x_stride), at(dy, k * dy_stride), weight if weighted else NULL, n, mean[k], found)
             sums[k], products[k] = found[0], found[1]
 
 
-cdef void dots_short_rows(
-    const lanes* x, const lanes* dy, View v, View w, const double* mean, Py_ssize_t lines, double* products,
-    double* sums, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void dots_short_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """`dots_rows` of the lines `start` to `stop`, each of a single chunk."""
     cdef Py_ssize_t o = start, count
     while o < stop:
-        count = min(ROWS, min(stop - o, lines - o % lines))
+        count = min(ROWS, min(stop - o, w.lines - o % w.lines))
         held_dots(
-            <const lanes*> at(x, o * v.outer_stride), v.outer_stride, <const lanes*> at(dy, o * w.outer_stride),
-            w.outer_stride, x, False, count, v.n, mean + o % lines, products + o, sums + o
+            at(x, o * w.x.outer_stride), w.x.outer_stride, at(<const lanes*> w.dy.data, o * w.dy.outer_stride),
+            w.dy.outer_stride, x, False, count, w.x.n, w.mean + o % w.lines, w.products + o, w.sums + o
         )
         o += count
 
@@ -103,41 +97,38 @@ cdef inline void read_statistics(
 
 
 cdef inline void flight_statistics(
-    const lanes* x, View v, const Rule* rule, const double* mean, const double* rstd, Py_ssize_t first,
-    Py_ssize_t count, GradientFlight* f
+    const lanes* x, const Work* w, Py_ssize_t first, Py_ssize_t count, GradientFlight* f
 ) noexcept nogil:
     """The statistics of the rows in flight, number `first` and on, given or made."""
     cdef Py_ssize_t k
     cdef double lo[ROWS]
     cdef double m2[ROWS]
-    if rstd:
-        read_statistics(mean, first, count, f.mean)
-        read_statistics(rstd, first, count, f.rstd)
+    if w.rstd:
+        read_statistics(w.mean, first, count, f.mean)
+        read_statistics(w.rstd, first, count, f.rstd)
     else:
-        moments_short_rows(x, v, rule.measure, f.mean, lo, m2, 0, count)
+        moments_short_rows(at(x, first * w.x.outer_stride), w.x, w.rule.measure, f.mean, lo, m2, 0, count)
         for k in range(count):
             f.mean[k] += lo[k]
-        inverses(rule, m2, f.rstd, count)
+        inverses(&w.rule, m2, f.rstd, count)
 
 
 cdef inline void flight_sums(
-    const lanes* x, const lanes* dy, View v, View w, const lanes* weight, Py_ssize_t count, GradientFlight* f
+    const lanes* x, const lanes* dy, const Work* w, Py_ssize_t count, GradientFlight* f
 ) noexcept nogil:
-    """The sums of the rows in flight, of positions that have a weight or, if that is NULL, none."""
+    """The sums of the rows in flight, the first at x, of positions that may have a weight."""
+    cdef const lanes* weight = <const lanes*> w.weight if w.per_position else NULL
     cdef Py_ssize_t k, strange = 0
     cdef double found[2]
     if weight:
-        held_dots(x, v.outer_stride, dy, w.outer_stride, weight, True, count, v.n, f.mean, f.products, f.sums)
+        held_dots(x, w.x.outer_stride, dy, w.dy.outer_stride, weight, True, count, w.x.n, f.mean, f.products, f.sums)
     else:
-        held_dots(x, v.outer_stride, dy, w.outer_stride, x, False, count, v.n, f.mean, f.products, f.sums)
+        held_dots(x, w.x.outer_stride, dy, w.dy.outer_stride, x, False, count, w.x.n, f.mean, f.products, f.sums)
     for k in range(count):
         strange += not has_range(x, f.rstd[k])
     for k in range(count if strange else 0):
         if not has_range(x, f.rstd[k]):
-            wide_dots(
-                <const lanes*> at(x, k * v.outer_stride), <const lanes*> at(dy, k * w.outer_stride), weight, v.n,
-                f.mean[k], found
-            )
+            wide_dots(at(x, k * w.x.outer_stride), at(dy, k * w.dy.outer_stride), weight, w.x.n, f.mean[k], found)
             f.sums[k], f.products[k] = found[0], found[1]
     for k in range(count):
         f.products[k] = f.products[k] * f.rstd[k]
@@ -173,54 +164,49 @@ cdef inline bint flight_slopes(
     return strange == 0
 
 
-cdef void normalize_grad_short_rows(
-    const lanes* x, const lanes* dy, lanes* dx, View v, View w, View u, const lanes* weight, Py_ssize_t parameters,
-    bint per_position, const Rule* rule, const double* mean, const double* rstd, double* products, double* sums,
-    Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void normalize_grad_short_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """As normalize_grad_rows with one segment."""
-    cdef Py_ssize_t o = start * rows, last = min(stop * rows, v.outer), j, k, unit, count
+    cdef Py_ssize_t n = w.x.n, o = start * w.rows, last = min(stop * w.rows, w.x.outer), j, k, unit, count
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef const lanes* run_weight = weight if w.per_position else NULL
     cdef const lanes* source
     cdef const lanes* upstream
     cdef lanes* target
-    cdef bint ordinary, far = v.outer * v.n >= FAR
+    cdef bint narrow_range, ordinary, far = w.x.outer * n >= FAR
+    cdef Slope c
     cdef GradientFlight f
     while o < last:
-        unit, count = o // rows, min(ROWS, last - o)
-        source, upstream = <const lanes*> at(x, o * v.outer_stride), <const lanes*> at(dy, o * w.outer_stride)
-        target = at(dx, o * u.outer_stride)
-        if per_position and sums:
-            count = min(count, (unit + 1) * rows - o)
-        flight_statistics(source, v, rule, mean, rstd, o, count, &f)
-        if not per_position:
-            read_cycle(weight, parameters, o, count, f.factor)
-        flight_sums(source, upstream, v, w, weight if per_position else NULL, count, &f)
-        ordinary = flight_slopes(x, v.n, per_position, rule, count, &f)
+        unit, count = o // w.rows, min(ROWS, last - o)
+        source, upstream = at(x, o * w.x.outer_stride), at(<const lanes*> w.dy.data, o * w.dy.outer_stride)
+        if w.per_position and w.sums:
+            count = min(count, (unit + 1) * w.rows - o)
+        flight_statistics(x, w, o, count, &f)
+        if not w.per_position:
+            read_cycle(weight, w.parameters, o, count, f.factor)
+        flight_sums(source, upstream, w, count, &f)
+        ordinary = flight_slopes(x, n, w.per_position, &w.rule, count, &f)
         for k in range(count):
-            for j from 0 <= j < (v.n if far else 0) by lane_count(x):  # the row that comes in this one's place
-                prefetch(source, (count + k) * v.outer_stride + j)
-                prefetch(upstream, (count + k) * w.outer_stride + j)
-            if ordinary or is_sloped(x, f.wide_scale[k], f.wide_slope[k]):
-                apply_slope(
-                    <const lanes*> at(source, k * v.outer_stride), <const lanes*> at(upstream, k * w.outer_stride),
-                    at(target, k * u.outer_stride), weight if per_position else NULL, v.n,
-                    Slope(
-                        element(<const lanes*> f.centre, k), element(<const lanes*> f.scale, k),
-                        element(<const lanes*> f.slope, k), element(<const lanes*> f.shift, k)
-                    ),
-                    True, u.streamed
+            for j from 0 <= j < (n if far else 0) by lane_count(x):  # the row that comes in this one's place
+                prefetch(source, (count + k) * w.x.outer_stride + j)
+                prefetch(upstream, (count + k) * w.dy.outer_stride + j)
+            narrow_range = ordinary or is_sloped(x, f.wide_scale[k], f.wide_slope[k])
+            if narrow_range:
+                c = Slope(
+                    element(<const lanes*> f.centre, k), element(<const lanes*> f.scale, k),
+                    element(<const lanes*> f.slope, k), element(<const lanes*> f.shift, k)
                 )
             else:
-                apply_slope(
-                    <const lanes*> at(source, k * v.outer_stride), <const lanes*> at(upstream, k * w.outer_stride),
-                    at(target, k * u.outer_stride), weight if per_position else NULL, v.n,
-                    Slope(f.mean[k], f.wide_scale[k], f.wide_slope[k], f.wide_shift[k]), False, u.streamed
-                )
-            if sums and not per_position:
-                sums[o + k], products[o + k] = f.sums[k], f.products[k]
-        if per_position and sums:
+                c = Slope(f.mean[k], f.wide_scale[k], f.wide_slope[k], f.wide_shift[k])
+            target = at(<const lanes*> w.y.data, (o + k) * w.y.outer_stride)
+            apply_slope(
+                at(source, k * w.x.outer_stride), at(upstream, k * w.dy.outer_stride), target, run_weight, n, c,
+                narrow_range, w.y.streamed
+            )
+            if w.sums and not w.per_position:
+                w.sums[o + k], w.products[o + k] = f.sums[k], f.products[k]
+        if w.per_position and w.sums:
             position_sums(
-                source, v.outer_stride, upstream, w.outer_stride, count, v.n, f.mean, f.rstd, products + unit * v.n,
-                sums + unit * v.n
+                source, w.x.outer_stride, upstream, w.dy.outer_stride, count, n, f.mean, f.rstd, w.products + unit * n,
+                w.sums + unit * n
             )
         o += count

@@ -22,10 +22,7 @@ cdef extern from "images/images.h" nogil:
         const unsigned char* x, float* y, Py_ssize_t n, Py_ssize_t repeated, const float* centre, const float* scale,
         const float* shift
     )
-    void image_sums(
-        const unsigned char* x, Py_ssize_t pixels, Py_ssize_t channels, uint64_t* sums,
-        uint64_t* squares
-    )
+    void image_sums(const unsigned char* x, Py_ssize_t pixels, Py_ssize_t channels, uint64_t* sums, uint64_t* squares)
 
 cdef enum:
     BAND = 4096             # pixels of a unit of work: with their floats at home in L2
@@ -47,9 +44,7 @@ cdef struct Images:
     uint64_t* squares
 
 
-cdef inline void put_floats(
-    const Images* w, const float* source, Py_ssize_t place, Py_ssize_t n
-) noexcept nogil:
+cdef inline void put_floats(const Images* w, const float* source, Py_ssize_t place, Py_ssize_t n) noexcept nogil:
     """Round n numbers to float16, at element `place` of the output."""
     floats_to_half(source, <bits16*> w.y + place, n)
 

@@ -62,8 +62,8 @@ cdef inline void run_response_typed(
         p.channels, p.positions, p.first = w.channels, w.positions, unit % pieces * w.width
         p.width = min(w.width, w.positions - p.first)
         item = unit // pieces * w.channels * w.positions
-        x, y = <const lanes*> at(<const lanes*> w.x, item), at(<const lanes*> w.y, item)
-        dy = <const lanes*> at(<const lanes*> w.dy, item)
+        x, y = at(<const lanes*> w.x, item), at(<const lanes*> w.y, item)
+        dy = at(<const lanes*> w.dy, item)
         rstd = w.rstd + item if w.rstd else NULL
         if lanes is lanes32:
             if w.dy:

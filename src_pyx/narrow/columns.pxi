@@ -6,10 +6,10 @@ cdef void narrow_column_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) 
     cdef float* desk = desk_of_thread()
     cdef float weight[MAX_LINES]
     cdef float bias[MAX_LINES]
-    cdef const lanes32* factors = <const lanes32*> w.weight if w.per_position else <const lanes32*> weight
-    cdef const lanes32* addends = <const lanes32*> w.bias if w.per_position else <const lanes32*> bias
     cdef Py_ssize_t tiles = parts(w.x.inner, MAX_LINES), k, o, c, j, p, width
-    cdef View v
+    cdef Work tile = w[0]
+    if not w.per_position:
+        tile.weight, tile.bias = weight, bias
     for k in range(start, stop):
         o, c = k // tiles, k % tiles * MAX_LINES
         p, width = o * w.x.inner + c, min(w.x.inner - c, MAX_LINES)
@@ -17,13 +17,13 @@ cdef void narrow_column_lines(const Work* w, Py_ssize_t start, Py_ssize_t stop) 
             for j in range(width):
                 weight[j] = (<const float*> w.weight)[(p + j) % w.parameters]
                 bias[j] = (<const float*> w.bias)[(p + j) % w.parameters]
-        v = on_desk(desk, w.x.n, width, True)
+        tile.x = tile.y = on_desk(desk, w.x.n, width, True)
+        tile.parameters = width
+        if w.mean:
+            tile.mean, tile.m2 = w.mean + p, w.m2 + p
         gather(w.storage, &w.x, o * w.x.outer_stride + c, w.x.n, width, w.x.stride, desk)
         # Not by way of `run_typed`: a tile of one column would pass for a row there, whose sums have another order.
-        normalize_columns(
-            <const lanes32*> desk, <lanes32*> desk, v, v, factors, addends, width, w.per_position, &w.rule,
-            w.mean + p if w.mean else NULL, w.m2 + p if w.mean else NULL, 0, 1
-        )
+        normalize_columns(<const lanes32*> desk, &tile, 0, 1)
         scatter(w.storage, desk, &w.y, o * w.y.outer_stride + c, w.x.n, width, w.y.stride)
 
 

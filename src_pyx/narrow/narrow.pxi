@@ -82,16 +82,18 @@ cdef inline View on_desk(float* desk, Py_ssize_t rows, Py_ssize_t width, bint co
     return View(desk, rows, width, 1, width, 1, False)
 
 
-cdef inline void extrema_block(const lanes32* x, View v, bint fresh, float* lows, float* highs) noexcept nogil:
+cdef inline void extrema_block(const lanes32* x, View block, bint fresh, float* lows, float* highs) noexcept nogil:
     """The extremes of a block on the desk join those of its chunk, of each line: NaN, once met, stays."""
     cdef float least_of[MAX_LINES]
     cdef float largest_of[MAX_LINES]
+    cdef Work part
     cdef Py_ssize_t j
-    if v.inner == 1:
-        extrema_rows(x, v, <lanes32*> least_of, <lanes32*> largest_of, 0, 1)
+    part.x, part.lows, part.highs, part.tile = block, least_of, largest_of, MAX_LINES
+    if block.inner == 1:
+        extrema_rows(x, &part, 0, 1)
     else:
-        extrema_columns(x, v, <lanes32*> least_of, <lanes32*> largest_of, MAX_LINES, 0, 1)
-    for j in range(v.inner):
+        extrema_columns(x, &part, 0, 1)
+    for j in range(block.inner):
         if fresh or least_of[j] < lows[j] or least_of[j] != least_of[j]:
             lows[j] = least_of[j]
         if fresh or largest_of[j] > highs[j] or largest_of[j] != largest_of[j]:

@@ -12,7 +12,8 @@ cdef void run_bytes(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept n
     cdef Py_ssize_t i, k, p, length, place, n = w.x.n, inner = w.x.inner
     cdef Py_ssize_t most = CHUNK if inner == 1 else w.piece, pieces = parts(n, most)
     cdef Coefficients c
-    cdef View v = w.x, u
+    cdef Work part = w[0]
+    part.x.outer = part.lines = 1
     for k in range(start, stop):
         p, place = k // pieces % w.lines, k // pieces * w.x.outer_stride + k % pieces * most * inner
         length = min(n - k % pieces * most, most)
@@ -27,17 +28,11 @@ cdef void run_bytes(const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept n
                     <const lanes32*> desk, <lanes32*> (target + place + i), min(PIECE, length - i), c, w.y.streamed
                 )
             continue
-        v.outer = 1
         for i from 0 <= i < length by PIECE // inner:
-            v.n = min(PIECE // inner, length - i)
-            u = v
-            u.streamed = w.y.streamed
-            bytes_to_floats(source + place + i * inner, desk, v.n * inner)
-            affine_columns(
-                <const lanes32*> desk, <lanes32*> (target + place + i * inner), v, u, w.coefficients[0],
-                w.coefficients[1], w.coefficients[2], w.coefficients[3], 1, <const lanes32*> NULL,
-                <const lanes32*> NULL, v.n, 0, 1
-            )
+            part.x.n = part.piece = min(PIECE // inner, length - i)
+            part.y.data = target + place + i * inner
+            bytes_to_floats(source + place + i * inner, desk, part.x.n * inner)
+            affine_columns(<const lanes32*> desk, &part, 0, 1)
 
 
 cdef inline void affine_run(

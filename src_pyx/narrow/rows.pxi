@@ -75,7 +75,7 @@ cdef inline void apply_rounding(
 ) noexcept nogil:
     """`apply_positions` of a run on the desk, or without a weight `apply_scalar`, rounded into y."""
     cdef lanes32* x = <lanes32*> desk
-    cdef Coefficients c = coefficients(<const lanes32*> x, e.hi, e.lo, e.scale, e.shift)
+    cdef Coefficients c = coefficients(x, e.hi, e.lo, e.scale, e.shift)
     cdef lanes32 centre = splat(x, c.centre), scale = splat(x, c.scale)
     cdef lanes32 scale_rest = splat(x, c.scale_rest), shift = splat(x, c.shift), v, b = splat(x, 0.0)
     cdef Py_ssize_t i, whole = n - n % 32, rest = n - whole
@@ -88,12 +88,12 @@ cdef inline void apply_rounding(
         return
     for i from 0 <= i < whole by 32:
         prefetch_line(y + i + WRITE_AHEAD * 32)
-        v = apply(load(<const lanes32*> x, i), centre, scale, scale_rest, shift)
+        v = apply(load(x, i), centre, scale, scale_rest, shift)
         if weight:
             v = fused(v, load(<const lanes32*> weight, i), load(<const lanes32*> bias, i) if bias else b)
         put_narrow(storage, y + i, 32, v)
     if rest:
-        v = apply(load_partial(<const lanes32*> x, whole, rest, 0.0), centre, scale, scale_rest, shift)
+        v = apply(load_partial(x, whole, rest, 0.0), centre, scale, scale_rest, shift)
         if weight:
             if bias:
                 b = load_partial(<const lanes32*> bias, whole, rest, 0.0)
@@ -289,9 +289,7 @@ cdef void narrow_row_chunks(const Work* w, Py_ssize_t start, Py_ssize_t stop) no
             if w.primitive == MOMENTS:
                 absorb_block(&chunk, x, length, w.rule.measure)
             else:
-                extrema_block(
-                    x, on_desk(desk, 1, length, False), i == first, <float*> w.lows + k, <float*> w.highs + k
-                )
+                extrema_block(x, on_desk(desk, 1, length, False), i == first, <float*> w.lows + k, <float*> w.highs + k)
         if w.primitive == MOMENTS:
             w.mean[k], w.lo[k], w.m2[k] = chunk.hi, chunk.lo, chunk.m2
         elif w.primitive == DOTS:

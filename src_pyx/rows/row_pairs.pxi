@@ -95,56 +95,54 @@ cdef inline bint are_paired(const lanes* y, Py_ssize_t n, View u, Py_ssize_t seg
     return aligned_rows(y, u.outer_stride) if u.streamed else n <= PAIRED * lane_count(y)
 
 
-cdef void normalize_row_pairs(
-    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, const Rule* rule, double* mean, double* m2, const Fusion* fusion, Py_ssize_t start,
-    Py_ssize_t stop
-) noexcept nogil:
+cdef void normalize_row_pairs(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """`normalize_rows` of rows that are paired, some and as many of the next, whose algebra then overlaps."""
-    cdef Py_ssize_t o, k, row, p = 0 if per_position else start % parameters, together = ROWS_BESIDE
+    cdef Py_ssize_t o, k, row, n = w.x.n, p = 0 if w.per_position else start % w.parameters, together = ROWS_BESIDE
     cdef double scale, shift, rstd
     cdef double head[ROWS_BESIDE]
     cdef double sums[2 * ROWS_BESIDE]
     cdef Moments line[ROWS_BESIDE]
     cdef Exact e[ROWS_BESIDE]
     cdef Coefficients c[ROWS_BESIDE]
+    cdef const lanes* y = <const lanes*> w.y.data
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef const lanes* bias = <const lanes*> w.bias
+    cdef const Fusion* fusion = steps_of(w)
     cdef const lanes* ahead
     cdef const lanes* source
     cdef lanes* target
     for o from start - together <= o < stop by together:
         for k in range(together):  # the result of row o + k, and the sums of one that is as many further
             row = o + k
-            source = <const lanes*> at(x, max(row, start) * v.outer_stride)
-            target = at(y, max(row, start) * u.outer_stride)
-            ahead = <const lanes*> at(x, (row + together) * v.outer_stride)
+            source = at(x, max(row, start) * w.x.outer_stride)
+            target = at(y, max(row, start) * w.y.outer_stride)
+            ahead = at(x, (row + together) * w.x.outer_stride)
             if row + together < stop:
                 if fusion:
-                    before_part(x, fusion, (row + together) * v.n, v.n)
-                head[k] = head_mean(ahead, v.n, rule.measure, False, 1.0)
+                    before_part(x, fusion, (row + together) * n, n)
+                head[k] = head_mean(ahead, n, w.rule.measure, False, 1.0)
             if start <= row < stop - together and not e[k].wide:
                 result_beside_next(
-                    source, target, v.n, &c[k], weight if per_position else NULL, bias, u.streamed, ahead,
-                    rule.measure, head[k], &sums[2 * k]
+                    source, target, n, &c[k], weight if w.per_position else NULL, bias, w.y.streamed, ahead,
+                    w.rule.measure, head[k], &sums[2 * k]
                 )
             else:
-                if start <= row < stop and per_position:
-                    apply_positions(source, target, v.n, &e[k], weight, bias, u.streamed)
+                if start <= row < stop and w.per_position:
+                    apply_positions(source, target, n, &e[k], weight, bias, w.y.streamed)
                 elif start <= row < stop:
-                    apply_scalar(source, target, v.n, &e[k], u.streamed)
+                    apply_scalar(source, target, n, &e[k], w.y.streamed)
                 if row + together < stop:
-                    sums_of(ahead, v.n, rule.measure, head[k], &sums[2 * k])
+                    sums_of(ahead, n, w.rule.measure, head[k], &sums[2 * k])
             if start <= row < stop and fusion:
-                after_lines(<const lanes*> y, fusion, row, 1, v.n)
+                after_lines(y, fusion, row, 1, n)
         for k in range(min(together, stop - together - o)):
             row = o + together + k
             line[k].count = 0.0
-            absorb_sums(
-                &line[k], <const lanes*> at(x, row * v.outer_stride), v.n, rule.measure, head[k], &sums[2 * k]
-            )
-            rstd = inverse(rule, line[k].m2)
-            scale, shift = (rstd, 0.0) if per_position else (rstd * element(weight, p), element(bias, p))
-            p = following(p, parameters)
+            absorb_sums(&line[k], at(x, row * w.x.outer_stride), n, w.rule.measure, head[k], &sums[2 * k])
+            rstd = inverse(&w.rule, line[k].m2)
+            scale, shift = (rstd, 0.0) if w.per_position else (rstd * element(weight, p), element(bias, p))
+            p = following(p, w.parameters)
             e[k] = Exact(line[k].hi, line[k].lo, scale, shift, is_wide(x, rstd, scale))
             c[k] = coefficients(x, e[k].hi, e[k].lo, scale, shift)
-            if mean:
-                mean[row], m2[row] = line[k].hi + line[k].lo, line[k].m2
+            if w.mean:
+                w.mean[row], w.m2[row] = line[k].hi + line[k].lo, line[k].m2

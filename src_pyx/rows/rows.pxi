@@ -72,9 +72,7 @@ cdef inline lanes head(const lanes* x, Py_ssize_t n, bint rescaled, double befor
     return add(a, b)
 
 
-cdef inline void sums_of(
-    const lanes* x, Py_ssize_t n, Measure measure, double shift, double* sums
-) noexcept nogil:
+cdef inline void sums_of(const lanes* x, Py_ssize_t n, Measure measure, double shift, double* sums) noexcept nogil:
     """The sums of an ordinary block: once for each measure, so that the loop need not ask."""
     if measure == VARIANCE:
         deviation_sums(x, n, VARIANCE, shift, False, 1.0, 1.0, &sums[0], &sums[1])
@@ -93,9 +91,7 @@ cdef double corrected(
     return shift
 
 
-cdef double rescaled_sums(
-    const lanes* x, Py_ssize_t n, Measure measure, double shift, double* sums
-) noexcept nogil:
+cdef double rescaled_sums(const lanes* x, Py_ssize_t n, Measure measure, double shift, double* sums) noexcept nogil:
     """The sums again in a range where squares neither overflow nor lose digits; return the shift that was taken."""
     cdef double before = 1.0, after = 1.0
     if sums[1] < SMALLEST_SQUARES:
@@ -140,7 +136,7 @@ cdef inline Moments chunk_moments(const lanes* x, Py_ssize_t n, Measure measure)
     cdef Moments chunk = Moments(0.0, 0.0, 0.0, 0.0)
     cdef Py_ssize_t i
     for i from 0 <= i < n by BLOCK:
-        absorb_block(&chunk, <const lanes*> at(x, i), min(n - i, BLOCK), measure)
+        absorb_block(&chunk, at(x, i), min(n - i, BLOCK), measure)
     return chunk
 
 
@@ -149,14 +145,12 @@ cdef inline Moments line_moments(const lanes* x, Py_ssize_t n, Measure measure) 
     cdef Moments chunk
     cdef Py_ssize_t i
     for i from 0 <= i < n by CHUNK:
-        chunk = chunk_moments(<const lanes*> at(x, i), min(n - i, CHUNK), measure)
+        chunk = chunk_moments(at(x, i), min(n - i, CHUNK), measure)
         absorb(&line, chunk.count, chunk.hi, chunk.lo, chunk.m2)
     return line
 
 
-cdef inline void apply_scalar(
-    const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, bint streamed
-) noexcept nogil:
+cdef inline void apply_scalar(const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, bint streamed) noexcept nogil:
     """y = (x - centre) * scale + shift with one scale and one shift for the whole run."""
     cdef Py_ssize_t i
     if e.wide:
@@ -181,7 +175,7 @@ cdef inline void apply_scalar_within(
     elif streams(y, n, streamed):
         before = before_aligned(y)
         apply_one(x, y, before, c, False)
-        apply_one(<const lanes*> at(x, before), at(y, before), n - before, c, True)
+        apply_one(at(x, before), at(y, before), n - before, c, True)
     else:
         apply_one(x, y, n, c, False)
 
@@ -212,23 +206,19 @@ cdef inline void apply_one(const lanes* x, lanes* y, Py_ssize_t n, Coefficients 
 
 
 cdef inline void apply_positions(
-    const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, const lanes* weight, const lanes* bias,
-    bint streamed
+    const lanes* x, lanes* y, Py_ssize_t n, const Exact* e, const lanes* weight, const lanes* bias, bint streamed
 ) noexcept nogil:
     """y = (x - centre) * scale * weight + bias with a weight and a bias (NULL: 0) for each position of the run."""
     cdef Py_ssize_t i
     if e.wide:
         for i in range(n):
-            set_element(
-                y, i, applied(x, element(x, i), e) * element(weight, i) + (element(bias, i) if bias else 0.0)
-            )
+            set_element(y, i, applied(x, element(x, i), e) * element(weight, i) + (element(bias, i) if bias else 0.0))
     else:
         apply_positions_within(x, y, n, coefficients(x, e.hi, e.lo, e.scale, e.shift), weight, bias, streamed)
 
 
 cdef inline void apply_positions_within(
-    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias,
-    bint streamed
+    const lanes* x, lanes* y, Py_ssize_t n, Coefficients c, const lanes* weight, const lanes* bias, bint streamed
 ) noexcept nogil:
     """The same in the storage type."""
     cdef Py_ssize_t before
@@ -236,11 +226,8 @@ cdef inline void apply_positions_within(
         before = before_aligned(y)
         apply_both(x, y, before, c, weight, bias, bias != NULL, False)
         if bias:
-            bias = <const lanes*> at(bias, before)
-        apply_both(
-            <const lanes*> at(x, before), at(y, before), n - before, c, <const lanes*> at(weight, before), bias,
-            bias != NULL, True
-        )
+            bias = at(bias, before)
+        apply_both(at(x, before), at(y, before), n - before, c, at(weight, before), bias, bias != NULL, True)
     elif bias:
         apply_both(x, y, n, c, weight, bias, True, False)
     else:
@@ -274,7 +261,7 @@ cdef void moments_rows(
     cdef Moments chunk
     for k in range(start, stop):
         i = place.piece * CHUNK
-        chunk = chunk_moments(<const lanes*> at(x, place.line * v.outer_stride + i), min(v.n - i, CHUNK), measure)
+        chunk = chunk_moments(at(x, place.line * v.outer_stride + i), min(v.n - i, CHUNK), measure)
         hi[k], lo[k], m2[k] = chunk.hi, chunk.lo, chunk.m2
         advance(&place, chunks, 1)
 
@@ -282,101 +269,92 @@ cdef void moments_rows(
 include "rows/row_pairs.pxi"
 
 
-cdef void normalize_rows(
-    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, Py_ssize_t segments, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
-    Py_ssize_t start, Py_ssize_t stop
+cdef inline void finish_row(
+    const lanes* x, const Work* w, Py_ssize_t row, const Moments* line, double rstd
 ) noexcept nogil:
-    """Statistics and result of the lines `start` to `stop`, each while it is in cache, with what is fused, if not NULL.
+    """The result of a row from its moments, which are written where they are wanted."""
+    cdef const lanes* source = at(x, row * w.x.outer_stride)
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef const lanes* bias = <const lanes*> w.bias
+    cdef lanes* target = at(<const lanes*> w.y.data, row * w.y.outer_stride)
+    cdef Py_ssize_t j, p, length
+    cdef Exact e = Exact(line.hi, line.lo, rstd, 0.0, is_wide(x, rstd, rstd))
+    if w.per_position:
+        apply_positions(source, target, w.x.n, &e, weight, bias, w.y.streamed)
+    else:
+        p, length = row * w.segments % w.parameters, w.x.n // w.segments
+        for j in range(w.segments):
+            e.scale, e.shift = rstd * element(weight, p), element(bias, p)
+            e.wide = is_wide(x, rstd, e.scale)
+            apply_scalar(at(source, j * length), at(target, j * length), length, &e, w.y.streamed)
+            p = following(p, w.parameters)
+    if w.mean:
+        w.mean[row], w.m2[row] = line.hi + line.lo, line.m2
 
-    Per position, weight and bias have n elements. Otherwise a line is `segments` runs of n // segments elements, and
-    run j of line o has the weight and the bias (o * segments + j) % parameters.
-    """
-    cdef Py_ssize_t o, j, p, row, length = v.n // segments
-    cdef bint lag = v.n <= OVERLAPPED * lane_count(x) and (stop - start) * v.n <= RESIDENT
+
+cdef void normalize_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Statistics and result of the lines `start` to `stop`, each while it is in cache, with what is fused."""
+    cdef Py_ssize_t o, n = w.x.n
+    cdef bint lag = n <= OVERLAPPED * lane_count(x) and (stop - start) * n <= RESIDENT
+    cdef const lanes* y = <const lanes*> w.y.data
+    cdef const Fusion* fusion = steps_of(w)
     cdef double rstd, next_rstd = 0.0
     cdef Moments line, next_line = Moments(0.0, 0.0, 0.0, 0.0)
-    cdef Exact e
-    cdef const lanes* source
-    cdef lanes* target
-    if are_paired(<const lanes*> y, v.n, u, segments, rule.measure):
-        normalize_row_pairs(
-            x, y, v, u, weight, bias, parameters, per_position, rule, mean, m2, fusion, start, stop
-        )
+    if are_paired(y, n, w.y, w.segments, w.rule.measure):
+        normalize_row_pairs(x, w, start, stop)
         return
     for o in range(start, stop + lag):
         # A short row's result waits for divisions and a root: the next row's sums are made meanwhile.
-        line, rstd, row = next_line, next_rstd, o - lag
+        line, rstd = next_line, next_rstd
         if o < stop:
             if fusion:
-                before_part(x, fusion, o * v.n, v.n)
-            next_line = line_moments(<const lanes*> at(x, o * v.outer_stride), v.n, rule.measure)
-            next_rstd = inverse(rule, next_line.m2)
-        if row < start:
-            continue
+                before_part(x, fusion, o * n, n)
+            next_line = line_moments(at(x, o * w.x.outer_stride), n, w.rule.measure)
+            next_rstd = inverse(&w.rule, next_line.m2)
         if not lag:
             line, rstd = next_line, next_rstd
-        source = <const lanes*> at(x, row * v.outer_stride)
-        target = at(y, row * u.outer_stride)
-        e = Exact(line.hi, line.lo, rstd, 0.0, is_wide(x, rstd, rstd))
-        if per_position:
-            apply_positions(source, target, v.n, &e, weight, bias, u.streamed)
-        else:
-            p = row * segments % parameters
-            for j in range(segments):
-                e.scale, e.shift = rstd * element(weight, p), element(bias, p)
-                e.wide = is_wide(x, rstd, e.scale)
-                apply_scalar(
-                    <const lanes*> at(source, j * length), at(target, j * length), length, &e, u.streamed
-                )
-                p = following(p, parameters)
-        if fusion:
-            after_lines(<const lanes*> y, fusion, row, 1, v.n)
-        if mean:
-            mean[row], m2[row] = line.hi + line.lo, line.m2
+        if o - lag >= start:
+            finish_row(x, w, o - lag, &line, rstd)
+            if fusion:
+                after_lines(y, fusion, o - lag, 1, n)
 
 
-cdef void affine_rows(
-    const lanes* x, lanes* y, View v, View u, const double* hi, const double* lo, const double* scale,
-    const double* shift, Py_ssize_t lines, const lanes* weight, const lanes* bias, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void affine_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """y = (x - centre) * scale + shift for the pieces `start` to `stop`, counted over (outer, chunks).
 
-    Line o has the coefficients o % lines. With weight and bias, which go with the position: times it, plus that, and
-    no shift.
+    With weight and bias, which go with the position: times it, plus that, and no shift.
     """
-    cdef Py_ssize_t i, k, p, length, pieces = parts(v.n, CHUNK)
-    cdef Place place = place_of(start, pieces, lines)
+    cdef Py_ssize_t i, k, p, length, pieces = parts(w.x.n, CHUNK)
+    cdef Place place = place_of(start, pieces, w.lines)
     cdef Exact e
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef const lanes* bias = <const lanes*> w.bias
     cdef const lanes* source
     cdef lanes* target
     for k in range(start, stop):
         i, p = place.piece * CHUNK, place.number
-        length = min(v.n - i, CHUNK)
-        source, target = <const lanes*> at(x, place.line * v.outer_stride + i), at(y, place.line * u.outer_stride + i)
-        e = Exact(hi[p], lo[p], scale[p], 0.0 if weight else shift[p], False)
+        length = min(w.x.n - i, CHUNK)
+        source = at(x, place.line * w.x.outer_stride + i)
+        target = at(<const lanes*> w.y.data, place.line * w.y.outer_stride + i)
+        e = Exact(w.coefficients[0][p], w.coefficients[1][p], w.coefficients[2][p], 0.0, False)
         if weight:
-            apply_positions(
-                source, target, length, &e, <const lanes*> at(weight, i),
-                <const lanes*> at(bias, i) if bias else NULL, u.streamed
-            )
+            apply_positions(source, target, length, &e, at(weight, i), at(bias, i) if bias else NULL, w.y.streamed)
         else:
-            apply_scalar(source, target, length, &e, u.streamed)
-        advance(&place, pieces, lines)
+            e.shift = w.coefficients[3][p]
+            apply_scalar(source, target, length, &e, w.y.streamed)
+        advance(&place, pieces, w.lines)
 
 
-cdef void extrema_rows(
-    const lanes* x, View v, lanes* lows, lanes* highs, Py_ssize_t start, Py_ssize_t stop
-) noexcept nogil:
+cdef void extrema_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The least and the largest element of the chunks `start` to `stop`, counted over (outer, chunks)."""
-    cdef Py_ssize_t i, j, k, length, rest, step = lane_count(x), chunks = parts(v.n, CHUNK)
+    cdef Py_ssize_t i, j, k, length, rest, step = lane_count(x), chunks = parts(w.x.n, CHUNK)
     cdef Place place = place_of(start, chunks, 1)
     cdef const lanes* source
     cdef lanes low, high, values
     for k in range(start, stop):
         i = place.piece * CHUNK
-        source = <const lanes*> at(x, place.line * v.outer_stride + i)
-        length = min(v.n - i, CHUNK)
+        source = at(x, place.line * w.x.outer_stride + i)
+        length = min(w.x.n - i, CHUNK)
         rest = length % step
         low = splat(x, element(source, 0))
         high = low
@@ -387,6 +365,6 @@ cdef void extrema_rows(
         if rest:
             values = load_partial(source, length - rest, rest, element(source, 0))
             low, high = minimum(low, values), maximum(high, values)
-        set_element(lows, k, least(low))
-        set_element(highs, k, largest(high))
+        set_element(<lanes*> w.lows, k, least(low))
+        set_element(<lanes*> w.highs, k, largest(high))
         advance(&place, chunks, 1)

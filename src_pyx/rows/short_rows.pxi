@@ -47,12 +47,12 @@ cdef inline void stage_sums(
     cdef lanes d, e, q, centre
     if measure == VARIANCE:
         for k in range(count):
-            hold(held_e, k, head(<const lanes*> at(x, (start + k) * v.outer_stride), v.n, False, 1.0))
+            hold(held_e, k, head(at(x, (start + k) * v.outer_stride), v.n, False, 1.0))
         totals(held_e, count, f.e)
         for k in range(count):
             set_element(<lanes*> f.shift, k, f.e[k] / first)
     for k in range(count):
-        source = <const lanes*> at(x, (start + k) * v.outer_stride)
+        source = at(x, (start + k) * v.outer_stride)
         centre = splat(x, element(<const lanes*> f.shift, k))
         for j from 0 <= j < v.n by step:  # the row that comes in this one's place
             prefetch(x, (start + count + k) * v.outer_stride + j)
@@ -108,9 +108,7 @@ cdef inline bint algebra(
     return strange == 0
 
 
-cdef inline bint is_near(
-    const lanes* like, const Flight* f, Py_ssize_t k, double n, Measure measure
-) noexcept nogil:
+cdef inline bint is_near(const lanes* like, const Flight* f, Py_ssize_t k, double n, Measure measure) noexcept nogil:
     """Whether the sums of the row need neither a second pass nor more than the storage type's range."""
     cdef bint near = measure != VARIANCE or not is_far(f.e[k], f.q[k], n)
     cdef bint single = (measure == VARIANCE) & (n == 1.0) & (f.q[k] == 0.0)  # 0 is right there, not an underflow
@@ -125,20 +123,24 @@ cdef inline bint is_ordinary(
 
 
 cdef inline void fly(
-    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, Measure measure, bint tiny, const Rule* rule, double* mean, double* m2, const Fusion* fusion,
-    Py_ssize_t start, Py_ssize_t stop
+    const lanes* x, const Work* w, Measure measure, bint tiny, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    cdef Py_ssize_t o, j, k, count, rows = lane_count(x) if tiny else ROWS
-    cdef bint ordinary
+    cdef Py_ssize_t o, j, k, count, n = w.x.n, rows = lane_count(x) if tiny else ROWS
+    cdef View v = w.x, u = w.y  # copies: for all the compiler knows, what is written may lie in *w
+    cdef bint ordinary, per_position = w.per_position
+    cdef Moments line
     cdef Coefficients c
     cdef Flight f
     cdef lanes tile[TILE_ROOM]
+    cdef const lanes* y = <const lanes*> w.y.data
+    cdef const lanes* weight = <const lanes*> w.weight
+    cdef const lanes* bias = <const lanes*> w.bias
+    cdef const Fusion* fusion = steps_of(w)
     cdef const lanes* source
     cdef lanes* target
     if tiny:
         memset(&f, 0, sizeof(f))
-        memset(tile, 0, v.n * sizeof(lanes))
+        memset(tile, 0, n * sizeof(lanes))
     else:
         empty(&f, stop - start)
     for k in range(MOST_ROWS):
@@ -146,69 +148,62 @@ cdef inline void fly(
     for o from start <= o < stop by rows:
         count = min(rows, stop - o)
         if fusion:
-            before_part(x, fusion, o * v.n, count * v.n)
+            before_part(x, fusion, o * n, count * n)
         if tiny:
-            transpose(<const lanes*> at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
-            stage_tile(tile, v.n, measure, &f)
+            transpose(at(x, o * v.outer_stride), v.outer_stride, count, n, tile, lane_count(x))
+            stage_tile(tile, n, measure, &f)
         else:
             stage_sums(x, v, measure, o, count, &f)
         if not per_position:
-            read_cycle(weight, parameters, o, count, f.weight)
-            read_cycle(bias, parameters, o, count, f.bias)
-        ordinary = algebra(x, &f, count, v.n, measure, rule)
+            read_cycle(weight, w.parameters, o, count, f.weight)
+            read_cycle(bias, w.parameters, o, count, f.bias)
+        ordinary = algebra(x, &f, count, n, measure, &w.rule)
         if tiny:
-            apply_tile(tile, v.n, weight if per_position else NULL, bias, &f)
+            apply_tile(tile, n, weight if per_position else NULL, bias, &f)
         if tiny and ordinary:
-            transpose(tile, lane_count(x), v.n, count, at(y, o * u.outer_stride), u.outer_stride)
+            transpose(tile, lane_count(x), n, count, at(y, o * u.outer_stride), u.outer_stride)
         for k in range(0 if tiny and ordinary else count):
-            source, target = <const lanes*> at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
-            if not ordinary and not is_ordinary(x, &f, k, v.n, measure):
-                normalize_rows(
-                    x, y, v, u, weight, bias, parameters, per_position, 1, rule, mean, m2, NULL, o + k, o + k + 1
-                )
+            source, target = at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
+            if not ordinary and not is_ordinary(x, &f, k, n, measure):
+                line = line_moments(source, n, measure)
+                finish_row(x, w, o + k, &line, inverse(&w.rule, line.m2))
                 continue
             c = Coefficients(
                 element(<const lanes*> f.centre, k), element(<const lanes*> f.scale, k),
                 element(<const lanes*> f.scale_rest, k), element(<const lanes*> f.addend, k)
             )
             if tiny:
-                for j in range(v.n):
+                for j in range(n):
                     set_element(target, j, element(tile, j * lane_count(x) + k))
             elif per_position:
-                apply_positions_within(source, target, v.n, c, weight, bias, u.streamed)
+                apply_positions_within(source, target, n, c, weight, bias, u.streamed)
             else:
-                apply_scalar_within(source, target, v.n, c, u.streamed)
-        for k in range(count if mean else 0):
-            if ordinary or is_ordinary(x, &f, k, v.n, measure):
-                mean[o + k], m2[o + k] = element(<const lanes*> f.shift, k) + f.lo[k], f.m2[k]
+                apply_scalar_within(source, target, n, c, u.streamed)
+        for k in range(count if w.mean else 0):
+            if ordinary or is_ordinary(x, &f, k, n, measure):
+                w.mean[o + k], w.m2[o + k] = element(<const lanes*> f.shift, k) + f.lo[k], f.m2[k]
         if fusion:
-            after_lines(<const lanes*> y, fusion, o, count, v.n)
+            after_lines(y, fusion, o, count, n)
 
 
-cdef void normalize_short_rows(
-    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, const Rule* rule, double* mean, double* m2, const Fusion* fusion, Py_ssize_t start,
-    Py_ssize_t stop
-) noexcept nogil:
+cdef void normalize_short_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Statistics and result of the lines `start` to `stop`; as normalize_rows with one segment."""
     # Once for each measure, and for tiles, so that loops need not ask.
-    if v.n < lane_count(x):
-        fly_by_measure(x, y, v, u, weight, bias, parameters, per_position, True, rule, mean, m2, fusion, start, stop)
+    if w.x.n < lane_count(x):
+        fly_by_measure(x, w, True, start, stop)
     else:
-        fly_by_measure(x, y, v, u, weight, bias, parameters, per_position, False, rule, mean, m2, fusion, start, stop)
+        fly_by_measure(x, w, False, start, stop)
 
 
 cdef inline void fly_by_measure(
-    const lanes* x, lanes* y, View v, View u, const lanes* weight, const lanes* bias, Py_ssize_t parameters,
-    bint per_position, bint tiny, const Rule* rule, double* mean, double* m2, const Fusion* fusion, Py_ssize_t start,
-    Py_ssize_t stop
+    const lanes* x, const Work* w, bint tiny, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    if rule.measure == VARIANCE:
-        fly(x, y, v, u, weight, bias, parameters, per_position, VARIANCE, tiny, rule, mean, m2, fusion, start, stop)
-    elif rule.measure == SQUARES:
-        fly(x, y, v, u, weight, bias, parameters, per_position, SQUARES, tiny, rule, mean, m2, fusion, start, stop)
+    if w.rule.measure == VARIANCE:
+        fly(x, w, VARIANCE, tiny, start, stop)
+    elif w.rule.measure == SQUARES:
+        fly(x, w, SQUARES, tiny, start, stop)
     else:
-        fly(x, y, v, u, weight, bias, parameters, per_position, MAGNITUDES, tiny, rule, mean, m2, fusion, start, stop)
+        fly(x, w, MAGNITUDES, tiny, start, stop)
 
 
 cdef inline void fly_moments(
@@ -225,7 +220,7 @@ cdef inline void fly_moments(
     for o from start <= o < stop by rows:
         count = min(rows, stop - o)
         if tiny:
-            transpose(<const lanes*> at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
+            transpose(at(x, o * v.outer_stride), v.outer_stride, count, v.n, tile, lane_count(x))
             stage_tile(tile, v.n, measure, &f)
         else:
             stage_sums(x, v, measure, o, count, &f)

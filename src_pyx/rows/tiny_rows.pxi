@@ -82,6 +82,4 @@ cdef inline void apply_tile(
     for j in range(n):
         tile[j] = apply(tile[j], centre, scale, rest, addend)
         if weight:
-            tile[j] = fused(
-                tile[j], splat(tile, element(weight, j)), splat(tile, element(bias, j) if bias else 0.0)
-            )
+            tile[j] = fused(tile[j], splat(tile, element(weight, j)), splat(tile, element(bias, j) if bias else 0.0))
