@@ -25,13 +25,10 @@ from fastnorm.dtypes import FLOAT32, is_narrow, result_dtype, storage
 from fastnorm.lines import Lines
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
-from fastnorm.recipe import Affine, Moments, Rule, line_terms, reciprocal_root
+from fastnorm.ranges import LARGEST_SLOPED, SMALLEST_SLOPED
+from fastnorm.recipe import Affine, Measure, Moments, Rule, line_terms, reciprocal_root
 
 Array = npt.NDArray[Any]
-
-# Beyond these rstd, and beyond their squares float32 coefficients, sums of products would leave their range.
-SMALLEST_SLOPED = 2.0**-50
-LARGEST_SLOPED = 2.0**50
 
 # Weighted lines side by side, of so few elements in all, are copied to rows: the other way has more steps.
 TRANSPOSED = 2**16
@@ -273,6 +270,8 @@ def of_channels(
     mean, rstd = (np.repeat(part, per_group).reshape(-1, channels) for part in (mean, rstd))
     found_sums = channel_dots(call, dy, layout, mean, rstd)
     a, b = group_means(found_sums, w, per_group, plan.count)
+    if rule.measure != Measure.VARIANCE:
+        a = np.zeros_like(a)
     apply_channels(call, dy, layout, mean, rstd * w, -rstd * rstd * b, -rstd * a)
     return found_sums
 

@@ -12,15 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm.activations import Activation
+from fastnorm.ranges import LARGEST_CENTRE, LARGEST_RSTD, SMALLEST_RSTD
 
 Array = npt.NDArray[Any]
-
-# Beyond these a float32 rstd or scale comes near the ends of the range, or a deviation of such a line: one of a line of
-# n is at most sqrt(n) / rstd.
-SMALLEST_RSTD = 2.0**-108
-LARGEST_RSTD = 2.0**120
-# From a centre that was given, and is larger, x may be further than float32 holds.
-LARGEST_CENTRE = 2.0**102
 
 
 class Measure(IntEnum):

@@ -100,6 +100,11 @@ def set_num_threads(num_threads: int) -> None:
 def get_num_threads() -> int:
     """Return how many threads one call may use here.
 
+    Returns
+    -------
+    int
+        Of this thread or asyncio task: a `config` block may say another number than its surroundings.
+
     Examples
     --------
     >>> import fastnorm

@@ -104,13 +104,11 @@ cdef inline Py_ssize_t distance(Py_ssize_t stride) noexcept:
 
 cdef int sorted_axes(cnp.ndarray source, cnp.ndarray target, Axis* axes):
     """Write the axes by how near to one another their elements are in the target, those that are one joined."""
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(source)
+    cdef Py_ssize_t size = itemsize_of(source)
     cdef int a, b, count = 0
     cdef Axis axis
-    for a in range(cnp.PyArray_NDIM(source)):
-        axis = Axis(
-            cnp.PyArray_DIM(source, a), cnp.PyArray_STRIDE(source, a) // size, cnp.PyArray_STRIDE(target, a) // size
-        )
+    for a in range(ndim_of(source)):
+        axis = Axis(shape_of(source)[a], strides_of(source)[a] // size, strides_of(target)[a] // size)
         if axis.length == 1:
             continue
         b = count
@@ -144,8 +142,8 @@ def copy(cnp.ndarray source, cnp.ndarray target, int threads):
     for a in range(ndim - 1):
         if distance(axes[a].source_stride) < distance(axes[near].source_stride):
             near = a
-    w.source, w.target = <const char*> cnp.PyArray_DATA(source), <char*> cnp.PyArray_DATA(target)
-    w.itemsize, w.ndim = cnp.PyArray_ITEMSIZE(source), 0
+    w.source, w.target = <const char*> data_of(source), <char*> data_of(target)
+    w.itemsize, w.ndim = itemsize_of(source), 0
     w.last, w.near, w.side = axes[ndim - 1], Axis(1, 0, 0), RUN_PIECE
     if near != ndim - 1:
         w.near, w.side = axes[near], LAST_SIDE

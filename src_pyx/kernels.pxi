@@ -4,6 +4,7 @@ include "vectors/lanes.pxi"
 include "moments.pxi"
 include "fused/fusion.pxi"
 include "work.pxi"
+include "arrays.pxi"
 include "rows/rows.pxi"
 include "rows/short_rows.pxi"
 include "columns/statistics.pxi"
@@ -14,35 +15,11 @@ include "gradients/rows.pxi"
 include "gradients/columns.pxi"
 include "gradients/short_rows.pxi"
 
-cimport numpy as cnp
-
 from fastnorm import tuning as _tuning
 
-cnp.import_array()
 choose_prefetching(_tuning.PREFETCH)
 
 include "run.pxi"
-
-
-cdef inline void* data_of(cnp.ndarray a) noexcept:
-    return cnp.PyArray_DATA(a) if a is not None else NULL
-
-
-cdef inline View view_of(cnp.ndarray a) noexcept:
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
-    return View(
-        cnp.PyArray_DATA(a), cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1), cnp.PyArray_DIM(a, 2),
-        cnp.PyArray_STRIDE(a, 0) // size, cnp.PyArray_STRIDE(a, 1) // size, False
-    )
-
-
-cdef inline Work work_on(Primitive primitive, cnp.ndarray x) noexcept:
-    cdef Work w
-    memset(&w, 0, sizeof(Work))
-    w.primitive = primitive
-    w.storage = storage_of(x)
-    w.x = view_of(x)
-    return w
 
 
 def moments(cnp.ndarray x, Measure measure, cnp.ndarray hi, cnp.ndarray lo, cnp.ndarray m2, int threads):
@@ -74,7 +51,7 @@ def normalize(
     cdef Work w = work_on(NORMALIZE, x)
     w.y = view_of(y)
     w.rule = Rule(measure, divisor, eps, floor)
-    w.weight, w.bias, w.parameters = data_of(weight), data_of(bias), cnp.PyArray_SIZE(weight)
+    w.weight, w.bias, w.parameters = data_of(weight), data_of(bias), size_of(weight)
     w.per_position, w.segments = per_position, segments
     w.mean, w.m2 = <double*> data_of(mean), <double*> data_of(m2)
     fuse(&w, addend, residual, activation, lines, scales)
@@ -94,7 +71,7 @@ def affine(
     w.y = view_of(y)
     w.coefficients[0], w.coefficients[1] = <double*> data_of(hi), <double*> data_of(lo)
     w.coefficients[2], w.coefficients[3] = <double*> data_of(scale), <double*> data_of(shift)
-    w.lines, w.weight, w.bias = cnp.PyArray_DIM(hi, 0), data_of(weight), data_of(bias)
+    w.lines, w.weight, w.bias = shape_of(hi)[0], data_of(weight), data_of(bias)
     fuse(&w, addend, residual, activation, lines, scales)
     run(&w, threads)
 
@@ -102,11 +79,8 @@ def affine(
 def clip(cnp.ndarray x, cnp.ndarray y, double low, double high, int threads):
     """y = x within low..high, (n,)."""
     cdef Work w
-    memset(&w, 0, sizeof(Work))
-    w.primitive, w.storage = CLIP, storage_of(x)
-    w.x = View(cnp.PyArray_DATA(x), 1, cnp.PyArray_DIM(x, 0), 1, cnp.PyArray_DIM(x, 0), 1, False)
-    w.y = w.x
-    w.y.data = cnp.PyArray_DATA(y)
+    begin_work(&w, CLIP, x, 1, size_of(x), 1)
+    write_to(&w, y)
     w.coefficients[0], w.coefficients[1] = &low, &high
     run(&w, threads)
 
@@ -114,10 +88,8 @@ def clip(cnp.ndarray x, cnp.ndarray y, double low, double high, int threads):
 def activate(cnp.ndarray y, object activation, int threads):
     """Apply an activation, as in `normalize`, to y, (n,), in place."""
     cdef Work w
-    memset(&w, 0, sizeof(Work))
-    w.primitive, w.storage = ACTIVATE, SINGLE if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT32 else DOUBLE
-    w.x = View(cnp.PyArray_DATA(y), 1, cnp.PyArray_DIM(y, 0), 1, cnp.PyArray_DIM(y, 0), 1, False)
-    w.y = w.x
+    begin_work(&w, ACTIVATE, y, 1, size_of(y), 1)
+    write_to(&w, y)
     fuse(&w, None, None, activation, None, None)
     run(&w, threads)
 
@@ -125,7 +97,7 @@ def activate(cnp.ndarray y, object activation, int threads):
 def dots(cnp.ndarray x, cnp.ndarray dy, cnp.ndarray mean, cnp.ndarray products, cnp.ndarray sums, int threads):
     """Write the sums of dy * (x - mean) and of dy over each chunk of each line, (outer, chunks, inner) float64."""
     cdef Work w = work_on(DOTS, x)
-    w.dy, w.mean, w.lines = view_of(dy), <double*> data_of(mean), cnp.PyArray_DIM(mean, 0)
+    w.dy, w.mean, w.lines = view_of(dy), <double*> data_of(mean), shape_of(mean)[0]
     w.products, w.sums = <double*> data_of(products), <double*> data_of(sums)
     run(&w, threads)
 
@@ -139,7 +111,7 @@ def affine_grad(
     w.dy, w.y = view_of(dy), view_of(dx)
     w.coefficients[0], w.coefficients[1] = <double*> data_of(mean), <double*> data_of(scale)
     w.coefficients[2], w.coefficients[3] = <double*> data_of(slope), <double*> data_of(shift)
-    w.lines = cnp.PyArray_DIM(mean, 0)
+    w.lines = shape_of(mean)[0]
     run(&w, threads)
 
 
@@ -155,7 +127,7 @@ def normalize_grad(
     cdef Work w = work_on(NORMALIZE_GRAD, x)
     w.dy, w.y = view_of(dy), view_of(dx)
     w.rule = Rule(measure, divisor, eps, floor)
-    w.weight, w.parameters = data_of(weight), cnp.PyArray_SIZE(weight)
+    w.weight, w.parameters = data_of(weight), size_of(weight)
     w.per_position, w.segments, w.rows = per_position, segments, rows
     w.mean, w.rstd = <double*> data_of(mean), <double*> data_of(rstd)
     w.products, w.sums = <double*> data_of(products), <double*> data_of(sums)

@@ -3,14 +3,13 @@
 from libc.math cimport INFINITY, fabs, sqrt
 from libc.string cimport memcpy, memset
 
-# Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
-cdef double SMALLEST_SQUARES = 2.0 ** -90
-cdef double LARGEST_SQUARES = 3.4028234663852886e38
-cdef double RESCALE = 2.0 ** 100
-# Beyond these a float32 rstd or scale comes near the ends of the range, or a deviation of such a line: one of a line of
-# n is at most sqrt(n) / rstd.
-cdef double SMALLEST_RSTD = 2.0 ** -108
-cdef double LARGEST_RSTD = 2.0 ** 120
+from fastnorm import ranges as _ranges
+
+cdef double SMALLEST_SQUARES = _ranges.SMALLEST_SQUARES
+cdef double LARGEST_SQUARES = _ranges.LARGEST_SQUARES
+cdef double RESCALE = _ranges.RESCALE
+cdef double SMALLEST_RSTD = _ranges.SMALLEST_RSTD
+cdef double LARGEST_RSTD = _ranges.LARGEST_RSTD
 
 
 cdef struct Moments:

@@ -101,7 +101,7 @@ static inline void pool_report(unsigned number) {
     if (atomic_load_explicit(&place->cpu, memory_order_relaxed) != cpu) atomic_store(&place->cpu, cpu);
 }
 
-/* Have it go where nobody is, if there is room beside `moved` others; return whether it goes. */
+/* Move a worker to an idle processor, if one is left beside those of `moved` others; return whether it moves. */
 static int pool_move(pool_place *place, const cpu_set_t *taken, int moved) {
     cpu_set_t others;
     long long now = pool_nanoseconds();
@@ -118,8 +118,8 @@ static int pool_move(pool_place *place, const cpu_set_t *taken, int moved) {
     return 1;
 }
 
-/* Part the workers from the caller, and from each other. */
-static void pool_part(int workers) {
+/* Separate the workers from the caller, and from each other. */
+static void pool_separate(int workers) {
     cpu_set_t met, taken;
     int cpu = sched_getcpu(), moved = 0;
     if (!pool_moves) return;
@@ -149,7 +149,7 @@ static void pool_arrive(unsigned number) {
 }
 #else
 static inline void pool_report(unsigned number) { (void)number; }
-static inline void pool_part(int workers) { (void)workers; }
+static inline void pool_separate(int workers) { (void)workers; }
 static inline void pool_expect(unsigned number) { (void)number; }
 static inline void pool_arrive(unsigned number) { (void)number; }
 #endif
@@ -247,7 +247,7 @@ static void pool_run(pool_task task, void *work, ptrdiff_t units, int threads) {
         atomic_store(&pool.shares[k].next, taken);
         pool.shares[k].end = taken = units * (k + 1) / pool.sharing;
     }
-    pool_part(seats);
+    pool_separate(seats);
     pthread_mutex_lock(&pool.sleepers);
     atomic_store(&pool.call, number * SEATS + (unsigned)seats);
     pthread_cond_broadcast(&pool.wake);

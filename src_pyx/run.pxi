@@ -100,7 +100,7 @@ cdef inline bint may_stream(const Work* w) noexcept:
     """Whether y is written once, and by this primitive past the caches if it is large."""
     if w.storage == HALF or w.storage == BFLOAT or has_steps(&w.fusion):
         return False
-    return w.primitive not in (MOMENTS, EXTREMA, DOTS, ACTIVATE)
+    return w.primitive not in (MOMENTS, EXTREMA, DOTS)
 
 
 include "columns/joined.pxi"
@@ -110,33 +110,38 @@ cdef inline Py_ssize_t chunk_of(const View* view) noexcept:
     return CHUNK if view.inner == 1 else CHUNK_COLUMNS
 
 
+cdef inline Py_ssize_t cut(Work* w, int threads) noexcept:
+    """Cut a call into units, writing down how large one is where that is a choice; return how many there are."""
+    cdef Py_ssize_t bundle = 16 if w.storage == DOUBLE else 32, tile = TILE * bundle, chunks
+    cdef bint narrow = w.storage != SINGLE and w.storage != DOUBLE
+    if w.primitive == NORMALIZE:
+        return w.x.outer * (parts(w.x.inner, tile) if w.x.inner > 1 else 1)
+    if w.primitive == NORMALIZE_GRAD:
+        return parts(w.x.outer, w.rows)
+    if w.primitive == TRAIN or w.primitive == TRAIN_GRAD:
+        return parts(w.lines, w.rows)
+    if w.primitive == INFER_GRAD:
+        return w.x.outer
+    if w.primitive == INFER:
+        w.tile = min(parts(parts(w.x.inner, threads), bundle), WIDE) * bundle
+        return parts(w.x.inner, w.tile)
+    if w.x.inner == 1:
+        return w.x.outer * parts(w.x.n, CHUNK)
+    if w.primitive == AFFINE or w.primitive == AFFINE_GRAD:
+        w.piece = min(max(parts(w.x.outer * w.x.n, 4 * <Py_ssize_t> threads), LEAST_PIECE), CHUNK_COLUMNS)
+        return w.x.outer * parts(w.x.n, w.piece)
+    chunks, w.tile = w.x.outer * parts(w.x.n, CHUNK_COLUMNS), ROW_TILES * tile  # rows had better be read as a whole
+    if narrow or chunks * parts(w.x.inner, w.tile) < 2 * <Py_ssize_t> threads:
+        w.tile = tile
+    return chunks * parts(w.x.inner, w.tile)
+
+
 cdef void run(Work* w, int threads) noexcept:
     """All units of a call; with several threads, or much work, without the GIL."""
-    cdef Py_ssize_t tile = TILE * (16 if w.storage == DOUBLE else 32)
-    cdef Py_ssize_t units = w.x.outer, elements = w.x.outer * w.x.n * w.x.inner, tiled
+    cdef Py_ssize_t units, elements = w.x.outer * w.x.n * w.x.inner
     if (w.primitive == AFFINE or w.primitive == AFFINE_GRAD) and w.x.inner > 1 and run_joined(w, threads):
         return
-    if w.primitive == NORMALIZE_GRAD:
-        units = parts(units, w.rows)
-    elif w.primitive == TRAIN or w.primitive == TRAIN_GRAD:
-        units = parts(w.lines, w.rows)
-    elif w.primitive == INFER:
-        w.tile = min(parts(parts(w.x.inner, threads), tile // TILE) * (tile // TILE), WIDE * (tile // TILE))
-        units = parts(w.x.inner, w.tile)
-    elif w.x.inner > 1 and (w.primitive == AFFINE or w.primitive == AFFINE_GRAD):
-        w.piece = min(max(parts(units * w.x.n, 4 * <Py_ssize_t> threads), LEAST_PIECE), CHUNK_COLUMNS)
-        units *= parts(w.x.n, w.piece)
-    elif w.primitive != NORMALIZE and w.primitive != INFER_GRAD:
-        units *= parts(w.x.n, chunk_of(&w.x))
-    if w.primitive not in (AFFINE, AFFINE_GRAD, INFER) and w.x.inner > 1:
-        units *= parts(w.x.inner, tile)
-    if (w.primitive == DOTS or w.primitive == MOMENTS or w.primitive == EXTREMA) and w.x.inner > 1:
-        w.tile = ROW_TILES * tile  # rows had better be read as a whole
-        tiled = units // parts(w.x.inner, tile) * parts(w.x.inner, w.tile)
-        if tiled >= 2 * <Py_ssize_t> threads and (w.storage == SINGLE or w.storage == DOUBLE):
-            units = tiled
-        else:
-            w.tile = tile
+    units = cut(w, threads)
     if may_stream(w) and elements >= LEAST_STREAMED:
         w.y.streamed = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
     if threads == 1 and elements < RELEASE_GIL:

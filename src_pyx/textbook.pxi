@@ -203,12 +203,12 @@ cdef void textbook_lines(
 
 def textbook(cnp.ndarray x, cnp.ndarray weights, Textbook algorithm, bint half, cnp.ndarray mean, cnp.ndarray m2):
     """Mean and m2, (lines,) float64, of the lines of a contiguous (lines, n) array, by an algorithm's number."""
-    cdef Py_ssize_t lines = cnp.PyArray_DIM(x, 0), n = cnp.PyArray_DIM(x, 1)
+    cdef Py_ssize_t lines = shape_of(x)[0], n = shape_of(x)[1]
     cdef void* source = data_of(x)
     cdef void* weight = data_of(weights)
     cdef double* means = <double*> data_of(mean)
     cdef double* squares = <double*> data_of(m2)
-    cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
+    cdef bint single = type_of(x) == cnp.NPY_FLOAT32
     with nogil:
         if single:
             textbook_lines(<const float*> source, <const float*> weight, lines, n, algorithm, half, means, squares)

@@ -103,6 +103,8 @@ def batch_norm(
         A shape, axis, eps or momentum that does not fit; no running statistics in inference, or where or weights; in
         training fewer values per channel that count than the convention needs, weights that add up to 1 or less for an
         unbiased running variance, or a residual or activation. Nothing is changed then.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -285,6 +287,8 @@ def batch_norm_backward(
     ValueError
         A shape, axis, eps or convention that does not fit; no statistics in inference, or where or weights; in
         training fewer values per channel that count than the convention needs.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

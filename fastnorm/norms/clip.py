@@ -17,15 +17,10 @@ from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.fast_path import plain_calls_by
 from fastnorm.lines import lines_over, replace_lines_over
 from fastnorm.plan import plan_reduction
+from fastnorm.ranges import LARGEST_SUM, SMALLEST_FACTOR, SMALLEST_SUM
 from fastnorm.recipe import Measure
 
 Array = npt.NDArray[Any]
-
-# Between these no square that matters has left the range of float64, and no sum of them.
-SMALLEST_SQUARES = 2.0**-960
-LARGEST_SQUARES = 2.0**1020
-# A scale below has lost digits, or soon has.
-SMALLEST_SCALE = 2.0**-1000
 
 
 @plain_calls_by("clipped_by_value", "x", "low", "high", "out")
@@ -40,6 +35,8 @@ def clip_by_value(
     backend: str | None = None,
 ) -> ArrayOrStats:
     """Limit each element to low..high.
+
+    ``min(max(x, low), high)``, as ``numpy.clip``.
 
     Parameters
     ----------
@@ -108,7 +105,7 @@ def _norm(x: Array, axes: tuple[int, ...], backend: Reference) -> _Numbers:
     squares = engine.statistics(x, plan, Measure.SQUARES, backend).m2.reshape(plan.stats_shape)
     with np.errstate(all="ignore"):
         root = np.asarray(np.sqrt(squares))  # of no dimension NumPy makes a scalar
-    far = (squares < SMALLEST_SQUARES) | (squares > LARGEST_SQUARES)
+    far = (squares < SMALLEST_SUM) | (squares > LARGEST_SUM)
     if x.dtype == FLOAT64 and far.any():
         lines = np.abs(lines_over(axes, x, far).reshape(np.count_nonzero(far), -1))
         power = np.frexp(lines.max(axis=1))[1]
@@ -157,7 +154,7 @@ def _apply(call: Call, axes: tuple[int, ...], scale: _Numbers) -> None:
     if not call.x.size:
         return
     value = scale.value()
-    far = (value < SMALLEST_SCALE) & (scale.mantissa > 0)
+    far = (value < SMALLEST_FACTOR) & (scale.mantissa > 0)
     apart = None
     if call.x.dtype == FLOAT64 and far.any():
         lines = lines_over(axes, call.x, far)  # read first: y may be x
@@ -182,6 +179,9 @@ def clip_by_norm(
 ) -> ArrayOrStats:
     """Scale x down so that its L2 norm is at most `max_norm`.
 
+    ``x * min(1, max_norm / norm)``: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural
+    networks", 2013, algorithm 1.
+
     Parameters
     ----------
     x : array_like
@@ -203,6 +203,8 @@ def clip_by_norm(
         x is not of a real number dtype, or out not of the result's.
     ValueError
         An axis or out that does not fit, or a negative max_norm.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -269,6 +271,8 @@ def clip_by_global_norm(
         dtypes.
     ValueError
         A negative max_norm; an out that does not fit; with `error_if_nonfinite` a norm that is not finite.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

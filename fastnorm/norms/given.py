@@ -68,6 +68,8 @@ def normalize(
         An array is not of a real number dtype, or out not of the result's.
     ValueError
         A shape, axis or eps that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

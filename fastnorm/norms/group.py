@@ -132,9 +132,13 @@ def group_norm(
     Raises
     ------
     TypeError
-        An array is not of a real number dtype, out not of the result's, or where not of bool.
+        An array is not of a real number dtype, out not of the result's, or where not of bool; an activation is neither
+        a name nor compiled, or does not compile for the dtype.
     ValueError
-        num_groups does not divide C, or a shape, axis, eps, where or weights that does not fit.
+        num_groups does not divide C, or a shape, axis, eps, where or weights that does not fit; an activation or a
+        backend that there is not.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -180,7 +184,7 @@ def instance_norm(
     eps : float, default 1e-5
         Added to the variance; at least 0.
     out, dtype, return_stats, backend
-        As in `layer_norm`.
+        As in `layer_norm`; the statistics have a number for each item and channel.
     where, weights : array_like, optional
         What each element counts for mean and variance, as in `group_norm`.
 
@@ -194,6 +198,8 @@ def instance_norm(
         An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
         A shape, axis, eps, where or weights that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -294,6 +300,8 @@ def group_norm_backward(
         An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
         num_groups does not divide C, or a shape, axis, eps, where or weights that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -343,6 +351,8 @@ def instance_norm_backward(
         An array is not of a real number dtype, out not of the result's, or where not of bool.
     ValueError
         A shape, axis, eps, where or weights that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

@@ -12,12 +12,12 @@ from fastnorm.dispatch import choose
 from fastnorm.dtypes import find_dtype
 from fastnorm.fast_path import fast_path
 from fastnorm.memory import empty
+from fastnorm.ranges import LARGEST_MAX, SMALLEST_MAX
 
 Array = npt.NDArray[Any]
 
 LAYOUTS = ("NCHW", "NHWC")
 DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
-SMALLEST_MAX, LARGEST_MAX = 1e-37, 1e38  # what float32 divides by
 
 
 def normalize_image(
@@ -63,6 +63,8 @@ def normalize_image(
         The image is not of uint8, or mean and std not of a real number dtype; another dtype or that of `out`.
     ValueError
         A shape or a layout that does not fit; std or max_value not above 0; mean without std.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

@@ -155,6 +155,8 @@ def layer_norm_backward(
         An array is not of a real number dtype, or out not of the result's.
     ValueError
         A shape, axis or eps that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

@@ -58,6 +58,8 @@ def lp_normalize(
         x is not of a real number dtype, p not a number, or out not of the result's dtype.
     ValueError
         p is not above 0, or an axis or out that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

@@ -52,6 +52,8 @@ def pixel_norm(
         x is not of a real number dtype, or out not of the result's.
     ValueError
         An axis, out or eps that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -78,6 +80,8 @@ def l2_normalize(
 ) -> ArrayOrStats:
     """Scale each line to length 1: ``x / max(sqrt(sum(x^2)), eps)``; a line of zeros stays so.
 
+    ``torch.nn.functional.normalize`` with p = 2; with eps 0 ONNX LpNormalization-22.
+
     Parameters
     ----------
     x : array_like
@@ -99,6 +103,8 @@ def l2_normalize(
         x is not of a real number dtype, or out not of the result's.
     ValueError
         An axis, out or eps that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -127,6 +133,8 @@ def pixel_norm_backward(
 ) -> Array:
     """Return the gradient of x in `pixel_norm`: ``rstd * (dy - xhat * mean(dy * xhat))``, ``xhat = x * rstd``.
 
+    The chain rule, from the formula of `pixel_norm`.
+
     Parameters
     ----------
     dy, x, mean, rstd, out, dtype, backend
@@ -144,6 +152,8 @@ def pixel_norm_backward(
         An array is not of a real number dtype, or out not of the result's.
     ValueError
         A shape, axis or eps that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -175,6 +185,8 @@ def l2_normalize_backward(
 ) -> Array:
     """Return the gradient of x in `l2_normalize`: ``rstd * (dy - xhat * sum(dy * xhat))``, ``xhat = x * rstd``.
 
+    The chain rule, from the formula of `l2_normalize`.
+
     A line that is no longer than eps was divided by a constant: its gradient is ``dy / eps``.
 
     Parameters
@@ -194,6 +206,8 @@ def l2_normalize_backward(
         An array is not of a real number dtype, or out not of the result's.
     ValueError
         A shape, axis or eps that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

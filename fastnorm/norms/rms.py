@@ -105,7 +105,7 @@ def rms_norm_backward(
     """Return the gradients of `rms_norm`.
 
     With ``xhat = x * rstd`` and ``g = weight * dy``: ``dx = rstd * (g - xhat * mean(g * xhat))`` and
-    ``dweight = sum(dy * xhat)`` over all lines.
+    ``dweight = sum(dy * xhat)`` over all lines: the chain rule, from equation 4 of Zhang and Sennrich, 2019.
 
     Parameters
     ----------
@@ -125,6 +125,8 @@ def rms_norm_backward(
         An array is not of a real number dtype, or out not of the result's.
     ValueError
         A shape, axis or eps that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

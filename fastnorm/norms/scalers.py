@@ -37,6 +37,8 @@ def standardize(
 ) -> ArrayOrStats:
     """Shift and scale along an axis to mean 0 and standard deviation 1 (z-scores).
 
+    ``(x - mean) / std``, as scikit-learn's ``StandardScaler``.
+
     Parameters
     ----------
     x : array_like
@@ -59,6 +61,8 @@ def standardize(
         x is not of a real number dtype, or out not of the result's.
     ValueError
         An axis or out that does not fit, or ddof not below the count.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -146,6 +150,8 @@ def min_max_scale(
 ) -> ArrayOrStats:
     """Shift and scale along an axis so that the values span `feature_range`.
 
+    ``low + (x - min) * (high - low) / (max - min)``, as scikit-learn's ``MinMaxScaler``.
+
     Parameters
     ----------
     x : array_like
@@ -168,6 +174,8 @@ def min_max_scale(
         x is not of a real number dtype, or out not of the result's.
     ValueError
         An axis or out that does not fit, or a range whose ends are not finite or not in order.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -201,6 +209,8 @@ def max_abs_scale(
 ) -> ArrayOrStats:
     """Scale along an axis so that the largest magnitude is 1, to within a rounding; zeros stay zeros.
 
+    ``x / max(|x|)``, as scikit-learn's ``MaxAbsScaler``.
+
     Parameters
     ----------
     x : array_like
@@ -220,6 +230,8 @@ def max_abs_scale(
         x is not of a real number dtype, or out not of the result's.
     ValueError
         An axis or out that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

@@ -147,6 +147,8 @@ def switchable_norm(
     ValueError
         A shape, axis, eps or momentum that does not fit; no running statistics in inference; in training one value
         per channel.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -240,6 +242,8 @@ def switchable_norm_backward(
         An array is not of a real number dtype, or out not of the result's.
     ValueError
         A shape, axis or eps that does not fit; no running statistics in inference; in training one value per channel.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

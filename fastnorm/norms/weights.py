@@ -57,6 +57,8 @@ def weight_norm(
         v or g is not of a real number dtype, or out not of the result's.
     ValueError
         An axis, out or g that does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -115,6 +117,8 @@ def weight_standardize(
         w is not of a real number dtype, or out not of the result's.
     ValueError
         w has fewer than two dimensions, or out or eps does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------
@@ -211,6 +215,8 @@ def spectral_norm(
         w or u is not of a real number dtype, or out not of the result's.
     ValueError
         w has fewer than two dimensions or no elements; u, out, eps or the number of iterations does not fit.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

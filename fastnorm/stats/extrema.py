@@ -54,6 +54,8 @@ def extrema(
         x is not of a real number dtype.
     ValueError
         An axis that does not fit, or a line has no elements.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Examples
     --------

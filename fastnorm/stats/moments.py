@@ -154,6 +154,8 @@ def moments(
         x is not of a real number dtype, or where is not of bool.
     ValueError
         An axis, weights or where that does not fit, or an unknown algorithm.
+    RuntimeError
+        The backend that is asked for cannot run here.
 
     Warns
     -----

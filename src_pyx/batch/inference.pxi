@@ -4,7 +4,7 @@
 cdef enum:
     INFER_ROWS = 128        # positions: with more, coefficients that are made once are a small part of the work
 
-cdef double LARGEST_CENTRE = 2.0 ** 102     # given: with a larger one x - centre may leave float32
+cdef double LARGEST_CENTRE = _ranges.LARGEST_CENTRE
 
 
 cdef inline void read_vector(

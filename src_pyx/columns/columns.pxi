@@ -1,7 +1,7 @@
 # The column form applied: results of lines side by side, from given coefficients or with their statistics.
 
-cdef inline Py_ssize_t together(Py_ssize_t most, Py_ssize_t columns) noexcept nogil:
-    """How many rows of few columns make one of at most so many."""
+cdef inline Py_ssize_t joined_rows(Py_ssize_t most, Py_ssize_t columns) noexcept nogil:
+    """How many rows of few columns are joined into one of at most `most`."""
     cdef Py_ssize_t times = max(most // columns, 1)
     return times - times % 8 if times > 8 else times  # a multiple of any vector
 
@@ -105,7 +105,7 @@ cdef void apply_few_columns(
 ) noexcept nogil:
     """`apply_columns` to dense rows of few columns, several rows as one that fills the bundles."""
     cdef lanes tile[4 * TILE]
-    cdef Py_ssize_t times = together(TILE * lane_count(x), width), joined = n // times, done = joined * times
+    cdef Py_ssize_t times = joined_rows(TILE * lane_count(x), width), joined = n // times, done = joined * times
     repeat_lines(centre, width, times, &tile[0])
     repeat_lines(scale, width, times, &tile[TILE])
     repeat_lines(scale_rest, width, times, &tile[2 * TILE])
@@ -180,7 +180,7 @@ cdef void normalize_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_
         set_lines(
             &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], width, all_chunks.hi, all_chunks.lo, factor, shift
         )
-        joined = n // together(lines, width)
+        joined = n // joined_rows(lines, width)
         if not w.per_position and stride == width and w.y.stride == width and LEAST_JOINED <= joined < n:
             apply_few_columns(
                 source, target, n, width, &tile[0], &tile[TILE], &tile[2 * TILE], &tile[3 * TILE], w.y.streamed

@@ -16,7 +16,7 @@ cdef inline bint is_joined(const View* v) noexcept nogil:
     cdef Py_ssize_t times
     if not 1 < v.inner <= FEW or v.stride != v.inner:
         return False
-    times = together(PACKED, v.inner)
+    times = joined_rows(PACKED, v.inner)
     return times > 1 and v.n >= LEAST_JOINED * times
 
 
@@ -29,7 +29,7 @@ cdef bint run_joined(Work* w, int threads) noexcept:
         return False
     if w.primitive == AFFINE_GRAD and w.dy.stride != w.x.stride:
         return False
-    width = together(PACKED, w.x.inner) * w.x.inner
+    width = joined_rows(PACKED, w.x.inner) * w.x.inner
     if lines == w.x.outer:
         lines = min(lines, JOINED_AT_ONCE // width)
     repeated = <double*> malloc(4 * lines * width * sizeof(double))
@@ -52,7 +52,7 @@ cdef void run_positions_joined(
     Work* w, double** coefficients, Py_ssize_t first, double* repeated, int threads
 ) noexcept:
     """The same with the coefficients of `w.lines` lines, from number `first` on."""
-    cdef Py_ssize_t columns = w.x.inner, times = together(PACKED, columns), width = times * columns
+    cdef Py_ssize_t columns = w.x.inner, times = joined_rows(PACKED, columns), width = times * columns
     cdef Py_ssize_t whole = w.x.n // times, c, o, k
     cdef Work part = w[0]
     for c in range(4):

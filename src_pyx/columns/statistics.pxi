@@ -90,7 +90,7 @@ cdef inline void column_means(
         k = 0
         for c from 0 <= c < width by step:
             row = at(x, i * stride + c)
-            if width - c >= step:
+            if width - c >= step:  # a constant, so that no part of a bundle asks how much of it exists
                 means[k] = add(means[k], group_sum(row, stride, step))
             else:
                 means[k] = add(means[k], group_sum(row, stride, width - c))
@@ -164,41 +164,53 @@ cdef inline bint is_always(const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_s
     return True
 
 
+cdef void line_sums(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Py_ssize_t j, Measure measure,
+    const lanes* shift, bint rescaled, double before, double after, double* e, double* q
+) noexcept nogil:
+    """The sums of line j of a bundle."""
+    cdef lanes sums_e, sums_q
+    column_sums(x, stride, n, width, measure, shift, rescaled, before, after, 0, &sums_e, &sums_q)
+    e[0] = element(&sums_e, j) / (before * after)
+    q[0] = unscaled(element(&sums_q, j), measure, before * after)
+
+
+cdef inline void recentre(
+    const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Py_ssize_t j, Measure measure, bint rescaled,
+    double before, double after, double* shift, double* e, double* q
+) noexcept nogil:
+    """The sums once more, about the mean, if the shift was far from it."""
+    cdef lanes mean
+    if measure == VARIANCE and is_far(e[0], q[0], n):
+        shift[0] = rounded(x, shift[0] + e[0] / n)
+        mean = splat(x, shift[0] * before)
+        line_sums(x, stride, n, width, j, measure, &mean, rescaled, before, after, e, q)
+
+
 cdef void mend_column(
     const lanes* x, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width, Py_ssize_t j, Measure measure,
     double* shift, double* e, double* q
 ) noexcept nogil:
     """Line j of a bundle again, from a better shift or with rescaled squares. Seldom needed, so a bundle for a line."""
     cdef double before = 1.0, after = 1.0
-    cdef lanes s = splat(x, shift[0]), sums_e, sums_q
-    cdef Py_ssize_t attempt
-    cdef bint rescaled
+    cdef lanes origin
     if q[0] == 0.0 and is_always(x, stride, n, j, element(x, j) if measure == VARIANCE else 0.0):
         shift[0], e[0] = element(x, j), 0.0
         return
     width = min(width, lane_count(x))
-    for attempt in range(2):
-        rescaled = attempt == 1
-        if rescaled:
-            if not out_of_range(x, q[0], measure):
-                return
-            if q[0] < SMALLEST_SQUARES:
-                after = RESCALE
-            else:
-                before = 1.0 / RESCALE
-                s = splat(x, 0.0)
-                if measure == VARIANCE:
-                    column_means(x, stride, n, width, True, before, &s)
-            column_sums(x, stride, n, width, measure, &s, True, before, after, 0, &sums_e, &sums_q)
-            shift[0] = element(&s, j) / before
-            e[0] = element(&sums_e, j) / (before * after)
-            q[0] = unscaled(element(&sums_q, j), measure, before * after)
-        if measure == VARIANCE and is_far(e[0], q[0], n):
-            shift[0] = rounded(x, shift[0] + e[0] / n)
-            s = splat(x, shift[0] * before)
-            column_sums(x, stride, n, width, measure, &s, rescaled, before, after, 0, &sums_e, &sums_q)
-            e[0] = element(&sums_e, j) / (before * after)
-            q[0] = unscaled(element(&sums_q, j), measure, before * after)
+    recentre(x, stride, n, width, j, measure, False, before, after, shift, e, q)
+    if not out_of_range(x, q[0], measure):
+        return
+    origin = splat(x, shift[0])
+    if q[0] < SMALLEST_SQUARES:
+        after = RESCALE
+    else:
+        before, origin = 1.0 / RESCALE, splat(x, 0.0)
+        if measure == VARIANCE:
+            column_means(x, stride, n, width, True, before, &origin)
+    line_sums(x, stride, n, width, j, measure, &origin, True, before, after, e, q)
+    shift[0] = element(&origin, j) / before
+    recentre(x, stride, n, width, j, measure, True, before, after, shift, e, q)
 
 
 cdef inline void absorb_columns(

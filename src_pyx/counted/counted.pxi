@@ -263,12 +263,12 @@ cdef inline Counting counting_of(CountedStep step, cnp.ndarray x, cnp.ndarray we
     cdef int channel = 2 if last else 1
     memset(&w, 0, sizeof(Counting))
     w.step, w.storage, w.last, w.numbered = step, storage_of(x), last, 1
-    w.items, w.channels, w.spatial = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, channel), cnp.PyArray_DIM(x, 3 - channel)
-    w.x, w.weights = <const char*> cnp.PyArray_DATA(x), <const double*> cnp.PyArray_DATA(weights)
-    w.item_stride = cnp.PyArray_STRIDE(weights, 0) // <Py_ssize_t> sizeof(double)
-    w.position_stride = cnp.PyArray_STRIDE(weights, 3 - channel) // <Py_ssize_t> sizeof(double)
-    if cnp.PyArray_DIM(weights, channel) > 1:
-        w.channel_stride = cnp.PyArray_STRIDE(weights, channel) // <Py_ssize_t> sizeof(double)
+    w.items, w.channels, w.spatial = shape_of(x)[0], shape_of(x)[channel], shape_of(x)[3 - channel]
+    w.x, w.weights = <const char*> data_of(x), <const double*> data_of(weights)
+    w.item_stride = strides_of(weights)[0] // <Py_ssize_t> sizeof(double)
+    w.position_stride = strides_of(weights)[3 - channel] // <Py_ssize_t> sizeof(double)
+    if shape_of(weights)[channel] > 1:
+        w.channel_stride = strides_of(weights)[channel] // <Py_ssize_t> sizeof(double)
     return w
 
 
@@ -296,7 +296,7 @@ def counted_dots(
 ):
     """Write the sums of dy and of dy * (x - mean), as `counted_moments`; mean, (items or 1, C) float64."""
     cdef Counting w = counting_of(COUNTED_DOTS, x, weights, last)
-    w.dy, w.numbered = <const char*> data_of(dy), cnp.PyArray_DIM(mean, 0)
+    w.dy, w.numbered = <const char*> data_of(dy), shape_of(mean)[0]
     w.given[0] = <const double*> data_of(mean)
     w.made[0], w.made[1] = <double*> data_of(sums), <double*> data_of(products)
     count(&w, threads)
@@ -308,7 +308,7 @@ def counted_grad(
 ):
     """dx = rstd * (scale * dy - w * (a + (x - mean) * rstd * b)), coefficients (items or 1, C) float64."""
     cdef Counting w = counting_of(COUNTED_GRAD, x, weights, last)
-    w.dy, w.dx, w.numbered = <const char*> data_of(dy), <char*> data_of(dx), cnp.PyArray_DIM(mean, 0)
+    w.dy, w.dx, w.numbered = <const char*> data_of(dy), <char*> data_of(dx), shape_of(mean)[0]
     w.given[0], w.given[1] = <const double*> data_of(mean), <const double*> data_of(rstd)
     w.given[2] = <const double*> data_of(scale)
     w.given[3], w.given[4] = <const double*> data_of(a), <const double*> data_of(b)

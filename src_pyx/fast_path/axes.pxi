@@ -16,21 +16,21 @@ cdef inline cnp.ndarray without_axis(cnp.ndarray x, int axis, int kind):
     """A new array for a number of each line of `axis`; if that is all dimensions, one without any."""
     cdef cnp.npy_intp shape[cnp.NPY_MAXDIMS]
     cdef int i, kept = 0
-    for i in range(cnp.PyArray_NDIM(x) if axis < cnp.PyArray_NDIM(x) else 0):
+    for i in range(ndim_of(x) if axis < ndim_of(x) else 0):
         if i != axis:
-            shape[kept] = cnp.PyArray_DIM(x, i)
+            shape[kept] = shape_of(x)[i]
             kept += 1
     return cnp.PyArray_SimpleNew(kept, shape, kind)
 
 
 cdef inline object scalar_of(cnp.ndarray a):
     """An array, or its number if it has no dimension."""
-    return a if cnp.PyArray_NDIM(a) else (<object> a)[()]
+    return a if ndim_of(a) else (<object> a)[()]
 
 
 cdef inline bint is_long(cnp.ndarray x, const View* view) noexcept:
     """Whether all of x is lines side by side that had better be read row by row twice than tile by tile."""
-    return view.outer == 1 and view.inner > 1 and cnp.PyArray_NBYTES(x) >= ONE_PASS_BYTES
+    return view.outer == 1 and view.inner > 1 and nbytes_of(x) >= ONE_PASS_BYTES
 
 
 def moments_along(object x, object axis, object ddof, object result_class):
@@ -39,14 +39,13 @@ def moments_along(object x, object axis, object ddof, object result_class):
     cdef View view
     cdef double divisor, zero = 0.0
     cdef double* numbers
-    cdef double* part
     cdef cnp.ndarray mean, m2
     cdef Py_ssize_t chunks, lines, i
     cdef int number, threads
     if not is_served(x) or not is_number(ddof, &divisor):
         return None
     number = axis_of(x, axis, &view)
-    threads = threads_for(cnp.PyArray_SIZE(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x))
+    threads = threads_for(size_of(x))
     if number < 0 or threads == 0:
         return None
     begin_work(&w, MOMENTS, x, view.outer, view.n, view.inner)
@@ -54,19 +53,16 @@ def moments_along(object x, object axis, object ddof, object result_class):
     chunks, lines = parts(view.n, chunk_of(&view)), view.outer * view.inner
     mean = without_axis(x, number, cnp.NPY_FLOAT64)
     m2 = without_axis(x, number, cnp.NPY_FLOAT64)
-    numbers = <double*> PyMem_Malloc((3 * chunks + 1) * lines * sizeof(double))
-    if not numbers:
-        raise MemoryError
-    w.mean, w.lo, w.m2 = <double*> cnp.PyArray_DATA(mean), numbers, <double*> cnp.PyArray_DATA(m2)
+    numbers = room_for((3 * chunks + 1) * lines)
+    w.mean, w.lo, w.m2 = <double*> data_of(mean), numbers, <double*> data_of(m2)
     if chunks > 1:
-        part = numbers + lines
-        w.mean, w.lo, w.m2 = part, part + chunks * lines, part + 2 * chunks * lines
+        write_moments_to(&w, numbers + lines, chunks * lines)
     run(&w, threads)
     if chunks > 1:
-        join_lines(&w, <double*> cnp.PyArray_DATA(mean), numbers, <double*> cnp.PyArray_DATA(m2))
+        join_lines(&w, <double*> data_of(mean), numbers, <double*> data_of(m2))
     for i in range(lines):
-        (<double*> cnp.PyArray_DATA(mean))[i] += numbers[i]
-        zero += 0.0 * (<double*> cnp.PyArray_DATA(mean))[i] + 0.0 * (<double*> cnp.PyArray_DATA(m2))[i]
+        (<double*> data_of(mean))[i] += numbers[i]
+        zero += 0.0 * (<double*> data_of(mean))[i] + 0.0 * (<double*> data_of(m2))[i]
     PyMem_Free(numbers)
     if zero != 0.0:
         return None
@@ -124,15 +120,15 @@ def extrema_along(object x, object axis, object result_class):
     if not is_plain(x):
         return None
     number = axis_of(x, axis, &view)
-    threads = threads_for(cnp.PyArray_SIZE(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x))
+    threads = threads_for(size_of(x))
     if number < 0 or threads == 0:
         return None
     begin_work(&w, EXTREMA, x, view.outer, view.n, view.inner)
-    least = without_axis(x, number, cnp.PyArray_TYPE(<cnp.ndarray> x))
-    largest = without_axis(x, number, cnp.PyArray_TYPE(<cnp.ndarray> x))
+    least = without_axis(x, number, type_of(x))
+    largest = without_axis(x, number, type_of(x))
     find_extrema(&w, threads, &lows, &highs)
-    memcpy(cnp.PyArray_DATA(least), lows, cnp.PyArray_NBYTES(least))
-    memcpy(cnp.PyArray_DATA(largest), highs, cnp.PyArray_NBYTES(largest))
+    memcpy(data_of(least), lows, nbytes_of(least))
+    memcpy(data_of(largest), highs, nbytes_of(largest))
     PyMem_Free(lows)
     return result_class(scalar_of(least), scalar_of(largest))
 
@@ -182,13 +178,11 @@ def scaled(object x, object axis, object feature_range, bint magnitudes, object 
         return None
     if not is_served(x) or axis_of(x, axis, &view) < 0:
         return None
-    threads = threads_for(cnp.PyArray_SIZE(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x))
+    threads = threads_for(size_of(x))
     if threads == 0:
         return None
     lines = view.outer * view.inner
-    numbers = <double*> PyMem_Malloc(4 * lines * sizeof(double))
-    if not numbers:
-        raise MemoryError
+    numbers = room_for(4 * lines)
     try:
         begin_work(&w, EXTREMA, x, view.outer, view.n, view.inner)
         find_extrema(&w, threads, &lows, &highs)
@@ -206,7 +200,7 @@ def scaled(object x, object axis, object feature_range, bint magnitudes, object 
         if y is None:
             return None
         begin_work(&w, AFFINE, x, view.outer, view.n, view.inner)
-        look(&w.y, cnp.PyArray_DATA(<cnp.ndarray> y), view.outer, view.n, view.inner)
+        write_to(&w, y)
         w.lines = view.outer
         for c in range(4):
             w.coefficients[c] = numbers + c * lines

@@ -1,16 +1,10 @@
 # The fast path of batch_norm, with given statistics and in training; what it stands on is in fast_path.pxi.
 
-cdef inline double number_at(cnp.ndarray a, Py_ssize_t i) noexcept:
-    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32:
-        return (<float*> cnp.PyArray_DATA(a))[i]
-    return (<double*> cnp.PyArray_DATA(a))[i]
-
-
 cdef inline Vector vector_of(object a) noexcept:
     """A plain vector, or None, as kernels read it."""
     if a is None:
         return Vector(NULL, False)
-    return Vector(cnp.PyArray_DATA(<cnp.ndarray> a), cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_FLOAT32)
+    return Vector(data_of(a), type_of(a) == cnp.NPY_FLOAT32)
 
 
 cdef inline void read_numbers(object a, double value, double* numbers, Py_ssize_t length) noexcept:
@@ -32,18 +26,11 @@ cdef object from_list(object numbers):
         return numbers
 
 
-cdef inline bint is_bytes(object a) noexcept:
-    return (
-        cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(<cnp.ndarray> a) == cnp.NPY_UINT8
-        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> a)
-    )
-
-
 cdef inline bint overlaps_any(object out, object a, object b, object c) noexcept:
     """Whether `out` holds what is read after other parts of it are written, or again where a channel is refused."""
-    if out is None or not cnp.PyArray_CheckExact(out):
+    if out is None or not is_array(out):
         return False
-    return overlaps(<cnp.ndarray> out, a) or overlaps(<cnp.ndarray> out, b) or overlaps(<cnp.ndarray> out, c)
+    return overlaps(out, a) or overlaps(out, b) or overlaps(out, c)
 
 
 cdef inline int channels_of_batch(cnp.ndarray x, object channel_axis, View* view) noexcept:
@@ -67,7 +54,7 @@ cdef object with_statistics(
         return None
     if channels_of_batch(x, channel_axis, &view) < 0:
         return None
-    size, channels, last = cnp.PyArray_SIZE(<cnp.ndarray> x), view.n, view.inner == 1
+    size, channels, last = size_of(x), view.n, view.inner == 1
     given_mean, given_var, given_weight, given_bias = from_list(mean), from_list(var), weight, bias
     mean, var, weight, bias = widened(given_mean), widened(given_var), widened(weight), widened(bias)
     # Of a vector that was widened it is not known whether `out` holds it.
@@ -86,7 +73,7 @@ cdef object with_statistics(
             return None
     else:
         begin_work(&w, AFFINE, x, view.outer * channels, view.inner, 1)
-    threads = threads_for(size, size)
+    threads = threads_for(size)
     if threads == 0:
         return None
     w.rule.eps = eps
@@ -100,16 +87,12 @@ cdef object with_statistics(
         y = output_like(x, out, weight, bias)
         if y is None:
             return None
-        w.y = w.x
-        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        write_to(&w, y)
         run(&w, threads)
         return None if w.strange else y
-    coefficients = <double*> PyMem_Malloc(4 * channels * sizeof(double))
-    if not coefficients:
-        raise MemoryError
+    coefficients = room_for(4 * channels)
     try:
-        for c in range(4):
-            w.coefficients[c] = coefficients + c * channels
+        take_coefficients(&w, coefficients, channels)
         if not fold(
             w.vectors, 0, channels, w.storage != DOUBLE, eps, w.coefficients[0], w.coefficients[1], w.coefficients[2],
             w.coefficients[3]
@@ -118,11 +101,10 @@ cdef object with_statistics(
         y = output_like(x, out, weight, bias)
         if y is None or not residual_survives(y, residual):
             return None
-        w.y = w.x
-        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        write_to(&w, y)
         w.lines = channels if w.x.inner == 1 else 1
         if residual is not None:
-            w.x.data = w.y.data if total is None else cnp.PyArray_DATA(<cnp.ndarray> total)
+            w.x.data = w.y.data if total is None else data_of(total)
         if fused:
             fuse(&w, x if residual is not None else None, residual, activation, None, None)
         run(&w, threads)
@@ -155,18 +137,25 @@ cdef inline bint is_running(object a, Py_ssize_t length, cnp.ndarray x, object o
     """Whether a running statistic is missing, or can be updated in place while x is read and `out` written."""
     if a is None:
         return True
-    if not is_vector(a, -1, length) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> a) or overlaps(x, a):
+    if not is_vector(a, -1, length) or not is_writeable(a) or overlaps(x, a):
         return False
-    return out is None or (cnp.PyArray_CheckExact(out) and not overlaps(<cnp.ndarray> out, a))
+    return out is None or (is_array(out) and not overlaps(out, a))
 
 
-cdef inline void update(cnp.ndarray running, Py_ssize_t c, double old, double value) noexcept:
-    """Move element c towards a new value, in float64."""
-    cdef double result = number_at(running, c) * old + value * (1.0 - old)
-    if cnp.PyArray_TYPE(running) == cnp.NPY_FLOAT32:
-        (<float*> cnp.PyArray_DATA(running))[c] = <float> result
-    else:
-        (<double*> cnp.PyArray_DATA(running))[c] = result
+cdef inline void update(
+    object running, double old, const double* numbers, double divisor, Py_ssize_t channels
+) noexcept:
+    """Move a running statistic, if there is one, towards numbers / divisor, in float64."""
+    cdef float* singles = <float*> data_of(running)
+    cdef double* doubles = <double*> data_of(running)
+    cdef Py_ssize_t c
+    if running is None:
+        return
+    for c in range(channels):
+        if type_of(running) == cnp.NPY_FLOAT32:
+            singles[c] = <float> (singles[c] * old + numbers[c] / divisor * (1.0 - old))
+        else:
+            doubles[c] = doubles[c] * old + numbers[c] / divisor * (1.0 - old)
 
 
 cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t channels) noexcept:
@@ -219,15 +208,13 @@ def train(
     rule = Rule(VARIANCE, count, eps, False)
     last = spatial == 1 or channels == 1  # a single channel is one line, of all items
     # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
-    composed = narrow or (
-        items > 1 if not last or channels == 1 else cnp.PyArray_NBYTES(<cnp.ndarray> x) >= ONE_PASS_BYTES
-    )
-    threads = threads_for(size, size)
+    composed = narrow or (items > 1 if not last or channels == 1 else nbytes_of(x) >= ONE_PASS_BYTES)
+    threads = threads_for(size)
     if threads == 0:
         return None
     # So are those that are too few for the threads, which share chunks then.
-    c = parts(channels * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), 512) if last else channels
-    composed = composed or (threads > 1 and c < threads * <double> _tuning.LINES_PER_THREAD)
+    c = parts(channels * itemsize_of(x), TILE * BUNDLE_BYTES) if last else channels
+    composed = composed or not are_enough(c, threads)
     if last:
         items = 1
         begin_work(&w, AFFINE if composed else NORMALIZE, x, 1, count, channels)
@@ -236,19 +223,18 @@ def train(
     chunks = 0
     if composed:
         chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
-    numbers = <double*> PyMem_Malloc((3 * chunks + CHANNEL_NUMBERS * channels) * sizeof(double))
-    if not numbers:
-        raise MemoryError
+    numbers = room_for(3 * chunks + CHANNEL_NUMBERS * channels)
     n = w.channels = channels_of(numbers + 3 * chunks, channels)
     try:
         w.lines = 1 if last else channels
         if composed:
-            w.mean, w.lo, w.m2, w.rule = numbers, numbers + chunks, numbers + 2 * chunks, rule
+            write_moments_to(&w, numbers, chunks)
+            w.rule = rule
             read_numbers(weight, 1.0, n.scale, channels)
             read_numbers(bias, 0.0, n.shift, channels)
             # Where a channel cannot be served, the general path needs everything as it was.
-            if not last and not narrow and (out is None or (known and not overlaps(<cnp.ndarray> x, out))):
-                w.rows = channels_together(spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 1, channels, threads)
+            if not last and not narrow and (out is None or (known and not overlaps(x, out))):
+                w.rows = channels_together(spatial * itemsize_of(x), items, 1, channels, threads)
             if w.rows == 0:
                 pooled_moments(w, threads, items, channels)
                 if not fold_channels(&rule, w.storage != DOUBLE, n, 0, channels):
@@ -256,35 +242,26 @@ def train(
         y = output_like(x, out, weight, bias)
         if y is None:
             return None
-        w.y = w.x
-        w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+        write_to(&w, y)
         if w.rows:
             w.primitive = TRAIN
         elif composed:
             w.coefficients[0], w.coefficients[1] = n.mean, n.lo
             w.coefficients[2], w.coefficients[3] = n.scale, n.shift
         else:
-            w.rule, w.segments, w.parameters = rule, 1, 1
-            w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
-            if weight is not None:
-                w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), channels
-                if bias is not None:
-                    w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
-            w.mean, w.m2 = n.mean, n.m2
+            take_parameters(&w, weight, bias, False)
+            w.rule, w.mean, w.m2 = rule, n.mean, n.m2
         run(&w, threads)
         if w.strange:
             return None
-        for c in range(channels):
-            if composed:
-                n.mean[c] += n.lo[c]
-            if running_mean is not None:
-                update(<cnp.ndarray> running_mean, c, old, n.mean[c])
-            if running_var is not None:
-                update(<cnp.ndarray> running_var, c, old, n.m2[c] / (count - unbiased))
+        for c in range(channels if composed else 0):
+            n.mean[c] += n.lo[c]
+        update(running_mean, old, n.mean, 1.0, channels)
+        update(running_var, old, n.m2, count - unbiased, channels)
         if stats_class is not None:
             inverses(&rule, n.m2, n.rstd, channels)
-            mean = copied(n.mean, <cnp.ndarray> x, channel)
-            rstd = copied(n.rstd, <cnp.ndarray> x, channel)
+            mean = copied(n.mean, x, channel)
+            rstd = copied(n.rstd, x, channel)
     finally:
         PyMem_Free(numbers)
     return with_options(y, stats_class, mean, rstd, None)
@@ -292,11 +269,6 @@ def train(
 
 cdef inline cnp.ndarray copied(const double* numbers, cnp.ndarray x, int axis):
     """Numbers of the channels, shaped to broadcast against x."""
-    cdef cnp.npy_intp shape[cnp.NPY_MAXDIMS]
-    cdef cnp.ndarray result
-    cdef int i, ndim = cnp.PyArray_NDIM(x)
-    for i in range(ndim):
-        shape[i] = cnp.PyArray_DIM(x, i) if i == axis else 1
-    result = cnp.PyArray_SimpleNew(ndim, shape, cnp.NPY_FLOAT64)
-    memcpy(cnp.PyArray_DATA(result), numbers, shape[axis] * sizeof(double))
+    cdef cnp.ndarray result = statistic_like(x, axis_bit(axis))
+    memcpy(data_of(result), numbers, size_of(result) * sizeof(double))
     return result

@@ -1,12 +1,10 @@
 # The fast path of clipping: by value, and by norm, one array along any one axis or several together. Bits as in
 # norms/clip.py.
 
-# Between these no square that matters has left the range of float64, and no sum of them.
-cdef double SMALLEST_SUM = 2.0 ** -960
-cdef double LARGEST_SUM = 2.0 ** 1020
-# Sums below the first are lost in the rounding of one that is as large as this.
-cdef double HIDING_SUM = 2.0 ** -800
-cdef double SMALLEST_FACTOR = 2.0 ** -1000      # smaller ones have lost digits, or soon have
+cdef double SMALLEST_SUM = _ranges.SMALLEST_SUM
+cdef double LARGEST_SUM = _ranges.LARGEST_SUM
+cdef double SMALLEST_FACTOR = _ranges.SMALLEST_FACTOR
+cdef double HIDING_SUM = 2.0 ** -800    # in the rounding of a sum as large, those below the smallest are lost
 
 
 def clipped_by_value(object x, object low, object high, object out):
@@ -18,16 +16,15 @@ def clipped_by_value(object x, object low, object high, object out):
     cdef object y
     if not is_plain(x) or not is_number(low, &ends[0]) or not is_number(high, &ends[1]) or ends[0] > ends[1]:
         return None
-    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
-    threads = threads_for(size, size)
+    size = size_of(x)
+    threads = threads_for(size)
     if threads == 0 or size == 0:
         return None
     y = output_like(x, out, None, None)
     if y is None:
         return None
     begin_work(&w, CLIP, x, 1, size, 1)
-    w.y = w.x
-    w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
+    write_to(&w, y)
     w.coefficients[0], w.coefficients[1] = &ends[0], &ends[1]
     run(&w, threads)
     return y
@@ -36,11 +33,9 @@ def clipped_by_value(object x, object low, object high, object out):
 cdef bint square_sums(Work* w, int threads, double* sums) except -1:
     """MOMENTS for the sum of squares of each line."""
     cdef Py_ssize_t chunks = parts(w.x.n, chunk_of(&w.x)), inner = w.x.inner, lines = w.x.outer * inner, a, b, i
-    cdef double* numbers = <double*> PyMem_Malloc(3 * chunks * lines * sizeof(double))
-    if not numbers:
-        raise MemoryError
+    cdef double* numbers = room_for(3 * chunks * lines)
     w.rule.measure = SQUARES
-    w.mean, w.lo, w.m2 = numbers, numbers + chunks * lines, numbers + 2 * chunks * lines
+    write_moments_to(w, numbers, chunks * lines)
     run(w, threads)
     for a in range(w.x.outer):
         memcpy(sums + a * inner, w.m2 + a * chunks * inner, inner * sizeof(double))
@@ -62,18 +57,16 @@ cdef inline bint scale_down(double norm, double limit, bint single, double* scal
 cdef inline void scale_lines(Work* w, int threads, cnp.ndarray y, double* coefficients) noexcept:
     """y = x * scale, coefficients (4, lines) of which the scales are there; nothing is done where nothing changes."""
     cdef Py_ssize_t lines = w.x.outer * w.x.inner, i
-    cdef bint changed = w.x.data != cnp.PyArray_DATA(y)
-    cdef int c
+    cdef bint changed = w.x.data != data_of(y)
     for i in range(lines):
         changed |= coefficients[2 * lines + i] != 1.0
         coefficients[i], coefficients[lines + i] = 0.0, 0.0
         coefficients[3 * lines + i] = -0.0      # so that zeros keep their sign
     if not changed:
         return
-    w.primitive, w.lines, w.y = AFFINE, w.x.outer, w.x
-    w.y.data = cnp.PyArray_DATA(y)
-    for c in range(4):
-        w.coefficients[c] = coefficients + c * lines
+    write_to(w, y)
+    take_coefficients(w, coefficients, lines)
+    w.primitive, w.lines = AFFINE, w.x.outer
     run(w, threads)
 
 
@@ -90,13 +83,11 @@ def clipped(object x, object max_norm, object axis, object out):
     cdef int threads
     if not is_served(x) or not is_number(max_norm, &limit) or not limit >= 0.0 or axis_of(x, axis, &view) < 0:
         return None
-    threads = threads_for(cnp.PyArray_SIZE(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x))
+    threads = threads_for(size_of(x))
     if threads == 0:
         return None
     lines = view.outer * view.inner
-    numbers = <double*> PyMem_Malloc(4 * lines * sizeof(double))
-    if not numbers:
-        raise MemoryError
+    numbers = room_for(4 * lines)
     try:
         begin_work(&w, MOMENTS, x, view.outer, view.n, view.inner)
         scales, single = numbers + 2 * lines, w.storage != DOUBLE
@@ -115,8 +106,8 @@ def clipped(object x, object max_norm, object axis, object out):
 
 cdef inline void extent(object a, uintptr_t* ends) noexcept:
     """Where a contiguous array begins and ends."""
-    ends[0] = <uintptr_t> cnp.PyArray_DATA(<cnp.ndarray> a)
-    ends[1] = ends[0] + cnp.PyArray_NBYTES(<cnp.ndarray> a)
+    ends[0] = <uintptr_t> data_of(a)
+    ends[1] = ends[0] + nbytes_of(a)
 
 
 cdef bint are_apart(tuple arrays, tuple out) except -1:
@@ -165,13 +156,13 @@ def clipped_together(object arrays, object max_norm, object error_if_nonfinite, 
     if out is not None and len(<tuple> out) != len(<tuple> arrays):
         return None
     for x in arrays:
-        if not is_served(x) or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0:
+        if not is_served(x) or size_of(x) == 0:
             return None
     if out is not None and not are_apart(arrays, out):
         return None
     for x in arrays:
-        size = cnp.PyArray_SIZE(<cnp.ndarray> x)
-        threads = threads_for(size, size)
+        size = size_of(x)
+        threads = threads_for(size)
         if threads == 0:
             return None
         begin_work(&w, MOMENTS, x, 1, size, 1)
@@ -191,8 +182,8 @@ def clipped_together(object arrays, object max_norm, object error_if_nonfinite, 
         if y is None:
             return None
     for x, y in zip(arrays, results):
-        size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+        size = size_of(x)
         begin_work(&w, AFFINE, x, 1, size, 1)
         numbers[2] = scale
-        scale_lines(&w, threads_for(size, size), <cnp.ndarray> y, numbers)
+        scale_lines(&w, threads_for(size), y, numbers)
     return result_class(results, norm)

@@ -11,29 +11,25 @@ cdef inline bint are_gradients(object dy, object x, object out, object weight) e
     """Whether dy is as plain as x, and dx would be written over none of the arrays."""
     if not is_served(x) or not is_served(dy):
         return False
-    if cnp.PyArray_TYPE(<cnp.ndarray> dy) != cnp.PyArray_TYPE(<cnp.ndarray> x):
+    if type_of(dy) != type_of(x):
         return False
-    if cnp.PyArray_SIZE(<cnp.ndarray> x) == 0 or not same_shape(<cnp.ndarray> x, <cnp.ndarray> dy):
+    if size_of(x) == 0 or not same_shape(x, dy):
         return False
     return out is None or (
-        is_served(out) and not overlaps(<cnp.ndarray> out, x) and not overlaps(<cnp.ndarray> out, dy)
-        and not (cnp.PyArray_CheckExact(weight) and overlaps(<cnp.ndarray> out, weight))
+        is_served(out) and not overlaps(out, x) and not overlaps(out, dy)
+        and not (is_array(weight) and overlaps(out, weight))
     )
-
-
-cdef inline unsigned long long axis_bit(int axis) noexcept:
-    return <unsigned long long> 1 << axis
 
 
 cdef inline bint is_statistic(object a, cnp.ndarray x, unsigned long long kept) noexcept:
     """Whether this is plain float64 with the lengths of x in the axes that are bits of `kept` and 1 elsewhere."""
     cdef int i
-    if not is_plain(a) or cnp.PyArray_TYPE(<cnp.ndarray> a) != cnp.NPY_FLOAT64:
+    if not is_plain(a) or type_of(a) != cnp.NPY_FLOAT64:
         return False
-    if cnp.PyArray_NDIM(<cnp.ndarray> a) != cnp.PyArray_NDIM(x):
+    if ndim_of(a) != ndim_of(x):
         return False
-    for i in range(cnp.PyArray_NDIM(x)):
-        if cnp.PyArray_DIM(<cnp.ndarray> a, i) != (cnp.PyArray_DIM(x, i) if kept >> i & 1 else 1):
+    for i in range(ndim_of(x)):
+        if shape_of(a)[i] != (shape_of(x)[i] if kept >> i & 1 else 1):
             return False
     return True
 
@@ -63,12 +59,12 @@ cdef object parameter_gradient(cnp.ndarray like, const double* values, Py_ssize_
 
 cdef object gradient_like(cnp.ndarray like, const double* values, int ndim, cnp.npy_intp* dims):
     """The same for any shape."""
-    cdef bint single = cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT32
+    cdef bint single = type_of(like) == cnp.NPY_FLOAT32
     cdef cnp.ndarray result = cnp.PyArray_SimpleNew(ndim, dims, cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64)
-    cdef Py_ssize_t length = cnp.PyArray_SIZE(result)
-    cdef float* singles = <float*> cnp.PyArray_DATA(result)
+    cdef Py_ssize_t length = size_of(result)
+    cdef float* singles = <float*> data_of(result)
     cdef Py_ssize_t i
-    cdef double* doubles = <double*> cnp.PyArray_DATA(result)
+    cdef double* doubles = <double*> data_of(result)
     for i in range(length):  # + 0.0: NumPy's sums have no -0
         if single:
             singles[i] = <float> (values[i] + 0.0)
@@ -76,7 +72,7 @@ cdef object gradient_like(cnp.ndarray like, const double* values, int ndim, cnp.
             doubles[i] = values[i] + 0.0
     if single:
         return result
-    if cnp.PyArray_TYPE(like) == cnp.NPY_FLOAT64:
+    if type_of(like) == cnp.NPY_FLOAT64:
         return result
     with _numpy.errstate(all="ignore"):
         return (<object> result).astype((<object> like).dtype)
@@ -84,9 +80,8 @@ cdef object gradient_like(cnp.ndarray like, const double* values, int ndim, cnp.
 
 cdef inline void take_gradient(Work* w, cnp.ndarray dy, object dx) noexcept:
     """Have a work on x read dy and write dx."""
-    w.y = w.dy = w.x
-    w.dy.data = cnp.PyArray_DATA(dy)
-    w.y.data = cnp.PyArray_DATA(<cnp.ndarray> dx)
+    look(&w.dy, data_of(dy), w.x.outer, w.x.n, w.x.inner)
+    write_to(w, dx)
 
 
 def lines_backward(
@@ -104,7 +99,7 @@ def lines_backward(
     cdef Work w
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
-    ndim = cnp.PyArray_NDIM(<cnp.ndarray> x)
+    ndim = ndim_of(x)
     axes = trailing(axis, ndim)
     if axes == 0:
         number = axis_of(x, axis, &view)
@@ -113,15 +108,15 @@ def lines_backward(
         rule = Rule(measure, 1.0 if summed else view.n, eps, floor)
         return side_by_side(dy, x, &view, &rule, 1, None, mean, rstd, ~axis_bit(number), None, out)
     n = last_elements(x, axes)
-    outer, weight = cnp.PyArray_SIZE(<cnp.ndarray> x) // n, converted(weight, x)
+    outer, weight = size_of(x) // n, converted(weight, x)
     if n == 1 or (3 * n > DESK and not is_plain(x)) or not weights_fit(x, weight, None, axes):
         return None
     if not statistics_fit(mean, rstd, x, axis_bit(ndim - axes) - 1, measure == VARIANCE):
         return None
     if out is not None:  # statistics are read where they are, row after row
-        if overlaps(<cnp.ndarray> out, rstd) or (measure == VARIANCE and overlaps(<cnp.ndarray> out, mean)):
+        if overlaps(out, rstd) or (measure == VARIANCE and overlaps(out, mean)):
             return None
-    threads = threads_for(outer * n, outer * n)
+    threads = threads_for(outer * n)
     if threads == 0:
         return None
     dx = output_like(x, out, dy, weight)
@@ -132,24 +127,22 @@ def lines_backward(
     w.rule = Rule(measure, 1.0 if summed else n, eps, floor)
     w.per_position, w.segments, w.rows = True, 1, _plan.rows_of_unit(outer, n) if parameters else 1
     if weight is not None:
-        w.weight = cnp.PyArray_DATA(<cnp.ndarray> weight)
+        w.weight = data_of(weight)
     if rstd is not None:
-        w.rstd = <double*> cnp.PyArray_DATA(<cnp.ndarray> rstd)
+        w.rstd = <double*> data_of(rstd)
         if measure == VARIANCE:
-            w.mean = <double*> cnp.PyArray_DATA(<cnp.ndarray> mean)
+            w.mean = <double*> data_of(mean)
     if not parameters:
         run(&w, threads)
         return dx
     units = parts(outer, w.rows)
-    sums = <double*> PyMem_Calloc(2 * units * n, sizeof(double))
-    if not sums:
-        raise MemoryError
+    sums = zeros_for(2 * units * n)
     try:
         w.sums, w.products = sums, sums + units * n
         run(&w, threads)
         add_rows(w.sums, units, n)
         add_rows(w.products, units, n)
-        dims = cnp.PyArray_DIMS(<cnp.ndarray> x) + ndim - axes
+        dims = shape_of(x) + ndim - axes
         return result_class(
             dx, gradient_like(like, w.products, axes, dims),
             gradient_like(like, w.sums, axes, dims) if parameters > 1 else None
@@ -195,11 +188,11 @@ cdef object channels_gradients(
     cdef Rule rule
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
-    ndim, size = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    ndim, size = ndim_of(x), size_of(x)
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     if ndim < 3 or not (last or is_int(channel_axis, 1)):
         return None
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
+    items, channels = shape_of(x)[0], shape_of(x)[ndim - 1 if last else 1]
     count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
     if channels == 1 or size == items * channels or overflow or count < 1 or channels % count:
         return None
@@ -222,9 +215,9 @@ cdef object of_groups(
     object rstd, double eps, object result_class, object out
 ):
     """Those of channels that are second; mean and rstd are given for each channel."""
-    cdef Py_ssize_t size = cnp.PyArray_SIZE(x), per_group = channels // count, lines = items * count, i
+    cdef Py_ssize_t size = size_of(x), per_group = channels // count, lines = items * count, i
     cdef Py_ssize_t rows = items * channels
-    cdef int threads = threads_for(size, size)
+    cdef int threads = threads_for(size)
     cdef object dx, like = x if weight is None else weight
     cdef double* numbers
     cdef Work w
@@ -237,19 +230,15 @@ cdef object of_groups(
     begin_work(&w, NORMALIZE_GRAD, x, lines, size // lines, 1)
     take_gradient(&w, dy, dx)
     w.rule = Rule(VARIANCE, size // lines, eps, False)
-    w.segments, w.rows, w.parameters = per_group, 1, 1
-    w.weight = <void*> &one64 if w.storage == DOUBLE else <void*> &one32
-    if weight is not None:
-        w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), channels
-    numbers = <double*> PyMem_Malloc(2 * (rows + lines) * sizeof(double))
-    if not numbers:
-        raise MemoryError
+    take_parameters(&w, weight, None, False)
+    w.segments, w.rows = per_group, 1
+    numbers = room_for(2 * (rows + lines))
     w.sums, w.products = numbers, numbers + rows
     if rstd is not None:
         w.mean, w.rstd = numbers + 2 * rows, numbers + 2 * rows + lines
         for i in range(lines):
-            w.mean[i] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> mean))[i * per_group]
-            w.rstd[i] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> rstd))[i * per_group]
+            w.mean[i] = (<double*> data_of(mean))[i * per_group]
+            w.rstd[i] = (<double*> data_of(rstd))[i * per_group]
     run(&w, threads)
     try:
         add_rows(w.sums, items, channels)
@@ -271,7 +260,7 @@ cdef object side_by_side(
     returned in it.
     """
     cdef Py_ssize_t lines = view.outer * view.inner, chunks = parts(view.n, CHUNK_COLUMNS), c
-    cdef int threads = threads_for(cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(x))
+    cdef int threads = threads_for(size_of(x))
     cdef object dx, like = x if weight is None else weight
     cdef double* numbers
     cdef Channels n
@@ -281,19 +270,17 @@ cdef object side_by_side(
         return None
     if not statistics_fit(mean, rstd, x, kept, rule.measure == VARIANCE):
         return None
-    numbers = <double*> PyMem_Calloc((3 * chunks + CHANNEL_NUMBERS) * lines, sizeof(double))
-    if not numbers:
-        raise MemoryError
+    numbers = zeros_for((3 * chunks + CHANNEL_NUMBERS) * lines)
     try:
         begin_work(&w, AFFINE_GRAD, x, view.outer, view.n, view.inner)
         n = w.channels = channels_of(numbers + 3 * chunks * lines, lines)
-        w.mean, w.lo, w.m2 = numbers, numbers + chunks * lines, numbers + 2 * chunks * lines
+        write_moments_to(&w, numbers, chunks * lines)
         w.sums, w.products = w.mean, w.lo  # the moments of chunks are not needed any more by then
         w.rule, w.given, w.lines = rule[0], rstd is not None, view.outer
         for c in range(lines if w.given else 0):
-            n.rstd[c] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> rstd))[c - c % per_group]
+            n.rstd[c] = (<double*> data_of(rstd))[c - c % per_group]
             if rule.measure == VARIANCE:
-                n.mean[c] = (<double*> cnp.PyArray_DATA(<cnp.ndarray> mean))[c - c % per_group]
+                n.mean[c] = (<double*> data_of(mean))[c - c % per_group]
         for c from 0 <= c < lines by view.inner:
             read_numbers(weight, 1.0, n.scale + c, view.inner)
         dx = output_like(x, out, dy, weight)
@@ -331,7 +318,7 @@ def batch_backward(
     channel = channels_of_batch(x, channel_axis, &view)
     if channel < 0:
         return None
-    size, items, channels, spatial = cnp.PyArray_SIZE(<cnp.ndarray> x), view.outer, view.n, view.inner
+    size, items, channels, spatial = size_of(x), view.outer, view.n, view.inner
     count, last = items * spatial, spatial == 1
     if channels == 1 or count < 2 or (weight is not None and not is_vector(widened(weight), -1, channels)):
         return None
@@ -347,21 +334,19 @@ def batch_backward(
         begin_work(&w, TRAIN_GRAD, x, 1, count, channels)
     else:
         begin_work(&w, TRAIN_GRAD, x, items * channels, spatial, 1)
-    threads = threads_for(size, size)
+    threads = threads_for(size)
     if threads == 0 or (not last and parts(spatial, CHUNK) >= IN_ORDER):
         return None
     chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
-    numbers = <double*> PyMem_Malloc((3 * chunks + CHANNEL_NUMBERS * channels) * sizeof(double))
-    if not numbers:
-        raise MemoryError
+    numbers = room_for(3 * chunks + CHANNEL_NUMBERS * channels)
     try:
         n = w.channels = channels_of(numbers + 3 * chunks, channels)
-        w.mean, w.lo, w.m2 = numbers, numbers + chunks, numbers + 2 * chunks
+        write_moments_to(&w, numbers, chunks)
         w.sums, w.products = w.mean, w.lo  # the moments of chunks are not needed any more by then
         w.rule, w.given, w.lines = Rule(VARIANCE, count, eps, False), rstd is not None, 1 if last else channels
         if w.given:
-            memcpy(n.mean, cnp.PyArray_DATA(<cnp.ndarray> mean), channels * sizeof(double))
-            memcpy(n.rstd, cnp.PyArray_DATA(<cnp.ndarray> rstd), channels * sizeof(double))
+            memcpy(n.mean, data_of(mean), channels * sizeof(double))
+            memcpy(n.rstd, data_of(rstd), channels * sizeof(double))
         elif not training:
             read_numbers(running_mean, 0.0, n.mean, channels)
             read_numbers(running_var, 1.0, n.rstd, channels)
@@ -370,7 +355,7 @@ def batch_backward(
         weight = widened(weight)
         read_numbers(weight, 1.0, n.scale, channels)
         if training and not last and is_plain(x):
-            w.rows = channels_together(spatial * cnp.PyArray_ITEMSIZE(<cnp.ndarray> x), items, 2, channels, threads)
+            w.rows = channels_together(spatial * itemsize_of(x), items, 2, channels, threads)
         dx = output_like(x, out, dy, weight)
         if dx is None:
             return None
@@ -418,9 +403,7 @@ cdef bint inference_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t 
     w.mean = n.mean
     w.coefficients[0], w.coefficients[1] = n.lo, n.lo
     w.coefficients[2], w.coefficients[3] = n.scale, n.shift
-    if w.x.inner == 1 and (w.storage == SINGLE or w.storage == DOUBLE) and (
-        threads == 1 or w.x.outer >= threads * <double> _tuning.LINES_PER_THREAD
-    ):
+    if w.x.inner == 1 and (w.storage == SINGLE or w.storage == DOUBLE) and are_enough(w.x.outer, threads):
         w.primitive = INFER_GRAD    # both at once
         run(w, threads)
     else:

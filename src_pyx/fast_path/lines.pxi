@@ -10,11 +10,11 @@ cdef object along(
     cdef object y
     if view.inner == 1:
         return normalized(x, out, view.outer, view.n, weight, bias, per_position, 1, rule)
-    if weight is not None and bias is None and cnp.PyArray_SIZE(<cnp.ndarray> weight) > ZEROS:
+    if weight is not None and bias is None and size_of(weight) > ZEROS:
         return None
-    threads = threads_for(
-        cnp.PyArray_SIZE(x), view.outer * parts(view.inner * cnp.PyArray_ITEMSIZE(x), TILE * BUNDLE_BYTES)
-    )
+    threads = threads_for(size_of(x))
+    if not are_enough(view.outer * parts(view.inner * itemsize_of(x), TILE * BUNDLE_BYTES), threads):
+        threads = 0
     if view.n >= TALL and (threads == 0 or not is_plain(x) or is_long(x, view)):
         return pass_by_pass(x, out, view, rule, weight, bias, per_position, 1)
     if threads == 0 or not is_plain(x):
@@ -23,14 +23,9 @@ cdef object along(
     if y is None:
         return None
     begin_work(&w, NORMALIZE, x, view.outer, view.n, view.inner)
-    look(&w.y, cnp.PyArray_DATA(<cnp.ndarray> y), view.outer, view.n, view.inner)
-    w.rule, w.segments, w.parameters = rule[0], 1, 1
-    w.weight, w.bias = (<void*> &one64 if w.storage == DOUBLE else <void*> &one32), <void*> zeros
-    if weight is not None:
-        w.weight, w.parameters = cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_SIZE(<cnp.ndarray> weight)
-        w.per_position = per_position
-        if bias is not None:
-            w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
+    write_to(&w, y)
+    w.rule = rule[0]
+    take_parameters(&w, weight, bias, per_position)
     run(&w, threads)
     return y
 
@@ -40,33 +35,29 @@ cdef object pass_by_pass(
     Py_ssize_t per_group
 ):
     """`along` for lines side by side, of which `per_group` share statistics: all statistics first, then the result."""
-    cdef Py_ssize_t lines = view.outer * view.inner, chunks = parts(view.n, CHUNK_COLUMNS), c
-    cdef int threads = threads_for(cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(x))
+    cdef Py_ssize_t lines = view.outer * view.inner, chunks = parts(view.n, CHUNK_COLUMNS)
+    cdef int threads = threads_for(size_of(x))
     cdef bint of_lines = not per_position
     cdef object y = None
     cdef double* numbers
     cdef Work w
     if threads == 0:
         return None
-    numbers = <double*> PyMem_Malloc((5 + 3 * chunks) * lines * sizeof(double))
-    if not numbers:
-        raise MemoryError
+    numbers = room_for((5 + 3 * chunks) * lines)
     try:
         begin_work(&w, MOMENTS, x, view.outer, view.n, view.inner)
         w.rule = rule[0]
-        w.mean = numbers + 5 * lines
-        w.lo, w.m2 = w.mean + chunks * lines, w.mean + 2 * chunks * lines
+        write_moments_to(&w, numbers + 5 * lines, chunks * lines)
         run(&w, threads)
         if fold_lines(&w, per_group, weight if of_lines else None, bias if of_lines else None, numbers):
             y = output_like(x, out, weight, bias)
         if y is not None:
-            w.primitive, w.lines, w.y = AFFINE, view.outer, w.x
-            w.y.data = cnp.PyArray_DATA(<cnp.ndarray> y)
-            for c in range(4):
-                w.coefficients[c] = numbers + c * lines
+            write_to(&w, y)
+            w.primitive, w.lines = AFFINE, view.outer
+            take_coefficients(&w, numbers, lines)
             if per_position and weight is not None:
-                w.weight = cnp.PyArray_DATA(<cnp.ndarray> weight)
-                w.bias = cnp.PyArray_DATA(<cnp.ndarray> bias) if bias is not None else <void*> zeros
+                w.weight = data_of(weight)
+                w.bias = data_of(bias) if bias is not None else <void*> zeros
             run(&w, threads)
     finally:
         PyMem_Free(numbers)
@@ -125,9 +116,9 @@ def lines(
     cdef int axes
     cdef View view
     cdef Rule rule
-    if not cnp.PyArray_CheckExact(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    if not is_array(x) or not PyFloat_CheckExact(eps) or ndim_of(x) == 0:
         return None
-    axes, size = trailing(axis, cnp.PyArray_NDIM(<cnp.ndarray> x)), cnp.PyArray_SIZE(<cnp.ndarray> x)
+    axes, size = trailing(axis, ndim_of(x)), size_of(x)
     if not is_served(x):
         stride = row_stride(x, axes) if axes and out is None else 0
         if stride == 0:
@@ -150,15 +141,15 @@ def slices(object v, object g, object axis, object out):
     cdef Py_ssize_t count, length
     cdef Rule rule = Rule(SQUARES, 1.0, 0.0, False)
     cdef int i, long_axes = 0
-    if not is_served(v) or not is_int(axis, 0) or cnp.PyArray_NDIM(<cnp.ndarray> v) == 0:
+    if not is_served(v) or not is_int(axis, 0) or ndim_of(v) == 0:
         return None
-    count, g = cnp.PyArray_DIM(<cnp.ndarray> v, 0), converted(g, v)
-    if not is_plain(g) or cnp.PyArray_SIZE(<cnp.ndarray> g) != count or count > ZEROS:
+    count, g = shape_of(v)[0], converted(g, v)
+    if not is_plain(g) or size_of(g) != count or count > ZEROS:
         return None
-    for i in range(cnp.PyArray_NDIM(<cnp.ndarray> g)):
-        long_axes += cnp.PyArray_DIM(<cnp.ndarray> g, i) != 1
-    length = cnp.PyArray_SIZE(<cnp.ndarray> v) // max(count, 1)
-    if long_axes > 1 or length == 0 or cnp.PyArray_TYPE(<cnp.ndarray> g) != compute_type(v):
+    for i in range(ndim_of(g)):
+        long_axes += shape_of(g)[i] != 1
+    length = size_of(v) // max(count, 1)
+    if long_axes > 1 or length == 0 or type_of(g) != compute_type(v):
         return None
     return normalized(v, out, count, length, g, None, False, 1, &rule)
 
@@ -167,22 +158,16 @@ cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
     """Whether a residual is missing, and its sum with x not wanted, or as plain as x."""
     if residual is None:
         return not keep
-    return (
-        is_served(residual) and same_shape(<cnp.ndarray> x, <cnp.ndarray> residual)
-        and cnp.PyArray_TYPE(<cnp.ndarray> residual) == cnp.PyArray_TYPE(<cnp.ndarray> x)
-    )
+    return (is_served(residual) and same_shape(x, residual) and type_of(residual) == type_of(x))
 
 
 cdef inline object total_like(object x, bint wanted):
     """Where the sum with a residual goes, if it is wanted."""
     if not wanted:
         return None
-    if cnp.PyArray_NBYTES(<cnp.ndarray> x) < RECYCLED_SECOND:
-        return new_array(
-            cnp.PyArray_DESCR(<cnp.ndarray> x), cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_DIMS(<cnp.ndarray> x),
-            NULL, 0
-        )
-    return recycled(cnp.PyArray_DESCR(<cnp.ndarray> x), <cnp.ndarray> x, cnp.PyArray_NBYTES(<cnp.ndarray> x))
+    if nbytes_of(x) < RECYCLED_SECOND:
+        return new_array(dtype_of(x), ndim_of(x), shape_of(x), NULL, 0)
+    return recycled(dtype_of(x), x, nbytes_of(x))
 
 
 cdef inline object code_of_activation(object activation, object code_of, object x):
@@ -204,12 +189,16 @@ cdef inline bint are_options(object residual, object activation, object return_r
     return residual is not None or activation is not None or return_stats is True
 
 
-cdef inline cnp.ndarray statistic_like(cnp.ndarray x, int first_reduced):
-    """A float64 number for each line, shaped to broadcast against x, whose last axes are reduced."""
+cdef inline unsigned long long axis_bit(int axis) noexcept:
+    return <unsigned long long> 1 << axis
+
+
+cdef inline cnp.ndarray statistic_like(cnp.ndarray x, unsigned long long kept):
+    """Room for float64 numbers shaped to broadcast against x, of whose axes those are kept that are bits of `kept`."""
     cdef cnp.npy_intp shape[cnp.NPY_MAXDIMS]
-    cdef int i, ndim = cnp.PyArray_NDIM(x)
+    cdef int i, ndim = ndim_of(x)
     for i in range(ndim):
-        shape[i] = cnp.PyArray_DIM(x, i) if i < first_reduced else 1
+        shape[i] = shape_of(x)[i] if kept >> i & 1 else 1
     return cnp.PyArray_SimpleNew(ndim, shape, cnp.NPY_FLOAT64)
 
 
@@ -237,10 +226,10 @@ def lines_with_options(
     cdef cnp.ndarray mean = None, rstd = None
     if not are_options(residual, activation, return_residual, return_stats):
         return None
-    if not is_served(x) or not PyFloat_CheckExact(eps) or cnp.PyArray_NDIM(<cnp.ndarray> x) == 0:
+    if not is_served(x) or not PyFloat_CheckExact(eps) or ndim_of(x) == 0:
         return None
-    axes = trailing(axis, cnp.PyArray_NDIM(<cnp.ndarray> x))
-    if axes == 0 or cnp.PyArray_SIZE(<cnp.ndarray> x) == 0:
+    axes = trailing(axis, ndim_of(x))
+    if axes == 0 or size_of(x) == 0:
         return None
     n = last_elements(x, axes)
     rule = Rule(measure, n, eps, False)
@@ -252,18 +241,15 @@ def lines_with_options(
     activation = code_of_activation(activation, code_of, x)
     total = total_like(x, return_residual is True)
     if return_stats is True:
-        mean = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - axes)
-        rstd = statistic_like(x, cnp.PyArray_NDIM(<cnp.ndarray> x) - axes)
-    y = normalized(
-        x, out, cnp.PyArray_SIZE(<cnp.ndarray> x) // n, n, weight, bias, True, 1, &rule, residual, activation, total,
-        mean, rstd
-    )
+        mean = statistic_like(x, axis_bit(ndim_of(x) - axes) - 1)
+        rstd = statistic_like(x, axis_bit(ndim_of(x) - axes) - 1)
+    y = normalized(x, out, size_of(x) // n, n, weight, bias, True, 1, &rule, residual, activation, total, mean, rstd)
     return with_options(y, stats_class, mean, rstd, total)
 
 
 cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t per_group) noexcept:
     """Give each of the channels of a group the group's number, from the last on: all groups come first."""
-    cdef double* numbers = <double*> cnp.PyArray_DATA(statistic)
+    cdef double* numbers = <double*> data_of(statistic)
     cdef Py_ssize_t g, c
     for g in range(groups - 1, -1, -1):
         for c in range(per_group - 1, -1, -1):
@@ -283,14 +269,12 @@ cdef object group_rows(
         return normalized(x, out, items * channels // n, n, None, None, False, 1, rule, None, None, None, mean, rstd)
     if out is not None and (not is_plain(out) or overlaps(out, weight) or overlaps(out, bias)):
         return None
-    numbers = <double*> PyMem_Calloc(3 * channels, sizeof(double))
-    if not numbers:
-        raise MemoryError
+    numbers = zeros_for(3 * channels)
     try:
         read_numbers(weight, 1.0, numbers + channels, channels)
         read_numbers(bias, 0.0, numbers + 2 * channels, channels)
         for c in range(channels):
-            if not are_applied(cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32, 1.0, numbers[channels + c]):
+            if not are_applied(type_of(x) == cnp.NPY_FLOAT32, 1.0, numbers[channels + c]):
                 return None
         y = normalized(x, out, items * channels // n, n, None, None, False, 1, rule, None, None, None, mean, rstd)
         if y is not None:
@@ -298,7 +282,7 @@ cdef object group_rows(
             w.y, w.lines = w.x, 1
             w.coefficients[0] = w.coefficients[1] = numbers
             w.coefficients[2], w.coefficients[3] = numbers + channels, numbers + 2 * channels
-            run(&w, threads_for(items * channels, items * channels))
+            run(&w, threads_for(items * channels))
         return y
     finally:
         PyMem_Free(numbers)
@@ -309,7 +293,7 @@ cdef object groups_of(
     object residual, object activation, object total, cnp.ndarray mean, cnp.ndarray rstd
 ):
     cdef Py_ssize_t channels, count, items, size
-    cdef int overflow = 0, ndim = cnp.PyArray_NDIM(<cnp.ndarray> x)
+    cdef int overflow = 0, ndim = ndim_of(x)
     cdef bint last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     cdef View view
     cdef Rule rule
@@ -318,8 +302,8 @@ cdef object groups_of(
         return None
     if last and ndim > 2 and (residual is not None or activation is not None or rstd is not None):
         return None
-    items, channels = cnp.PyArray_DIM(<cnp.ndarray> x, 0), cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1 if last else 1)
-    size = cnp.PyArray_SIZE(<cnp.ndarray> x)
+    items, channels = shape_of(x)[0], shape_of(x)[ndim - 1 if last else 1]
+    size = size_of(x)
     count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
     if size == 0 or overflow or count < 1 or channels % count:
         return None
@@ -331,22 +315,19 @@ cdef object groups_of(
         if residual is not None or activation is not None or count == channels or not is_plain(x):
             return None
         y = group_rows(x, out, items, channels, &rule, weight, bias, mean, rstd)
-        if y is not None and rstd is not None:
-            spread(mean, items * count, channels // count)
-            spread(rstd, items * count, channels // count)
-        return y
-    if last and channels == 1:
+    elif last and channels == 1:
         return None
-    if last:
+    elif last:
         look(&view, NULL, items, size // (items * channels), channels)
         if count == channels:
             return along(x, out, &view, &rule, weight, bias, False)
         return pass_by_pass(x, out, &view, &rule, weight, bias, False, channels // count)
-    # Without weights a whole group is one run.
-    y = normalized(
-        x, out, items * count, size // (items * count), weight, bias, False,
-        channels // count if weight is not None else 1, &rule, residual, activation, total, mean, rstd
-    )
+    else:
+        # Without weights a whole group is one run.
+        y = normalized(
+            x, out, items * count, size // (items * count), weight, bias, False,
+            channels // count if weight is not None else 1, &rule, residual, activation, total, mean, rstd
+        )
     if y is not None and rstd is not None and count < channels:
         spread(mean, items * count, channels // count)
         spread(rstd, items * count, channels // count)
@@ -376,12 +357,13 @@ cdef object channels_with_options(
     cdef cnp.ndarray mean = None, rstd = None
     if not are_options(residual, activation, return_residual, return_stats) or not is_served(x):
         return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> x) < 2 or not residual_fits(x, residual, return_residual is True):
+    if ndim_of(x) < 2 or not residual_fits(x, residual, return_residual is True):
         return None
     activation = code_of_activation(activation, code_of, x)
     total = total_like(x, return_residual is True)
     if return_stats is True:
-        mean, rstd = statistic_like(x, 2), statistic_like(x, 2)
+        mean = statistic_like(x, axis_bit(0) | axis_bit(1))
+        rstd = statistic_like(x, axis_bit(0) | axis_bit(1))
     y = groups_of(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total, mean, rstd)
     return with_options(y, stats_class, mean, rstd, total)
 

@@ -1,7 +1,7 @@
 # Backward passes down columns: the sums of lines side by side, and dx from them.
 
 cdef void dots_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The same down columns: the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
+    """`dots_rows` down columns: the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
     cdef Py_ssize_t o, i, c, j, k, p, width, n
     cdef Py_ssize_t tiles = parts(w.x.inner, w.tile), chunks = parts(w.x.n, CHUNK_COLUMNS)
     cdef const lanes* source
@@ -65,7 +65,7 @@ cdef inline void slope_columns(
 
 
 cdef void affine_grad_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The same down columns: the pieces `start` to `stop`, counted over (outer, pieces)."""
+    """`affine_grad_rows` down columns: the pieces `start` to `stop`, counted over (outer, pieces)."""
     cdef Py_ssize_t o, i, c, k, p, width, wide = WIDE * lane_count(x), pieces = parts(w.x.n, w.piece)
     cdef lanes tile[4 * WIDE]
     for k in range(start, stop):

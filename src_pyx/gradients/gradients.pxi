@@ -22,9 +22,8 @@ cdef extern from "gradients/gradients.h" nogil:
         const double* mean, double* products, double* sums
     )
 
-# Beyond these rstd, and beyond their squares float32 coefficients, sums of products would leave their range.
-cdef double SMALLEST_SLOPED = 2.0 ** -50
-cdef double LARGEST_SLOPED = 2.0 ** 50
+cdef double SMALLEST_SLOPED = _ranges.SMALLEST_SLOPED
+cdef double LARGEST_SLOPED = _ranges.LARGEST_SLOPED
 
 
 cdef struct Slope:
@@ -113,13 +112,13 @@ cdef void wide_dots(
 
 
 cdef inline void line_dots(
-    const lanes* x, const lanes* dy, const lanes* weight, Py_ssize_t n, double mean, bint narrow_range, double* sums
+    const lanes* x, const lanes* dy, const lanes* weight, Py_ssize_t n, double mean, bint in_range, double* sums
 ) noexcept nogil:
     """The sums of g and of g * (x - mean) over a line, or a part of it; NULL for a weight of 1."""
     cdef Py_ssize_t i
     cdef double centre = rounded(x, mean)
     sums[0] = sums[1] = 0.0
-    if narrow_range:
+    if in_range:
         for i from 0 <= i < n by BLOCK:
             if weight:
                 block_dots(at(x, i), at(dy, i), at(weight, i), True, min(n - i, BLOCK), centre, sums)
@@ -172,22 +171,21 @@ cdef inline void slope_part(
 
 
 cdef inline Slope slope_of(
-    const lanes* like, double mean, double scale, double slope, double shift, bint narrow_range
+    const lanes* like, double mean, double scale, double slope, double shift, bint in_range
 ) noexcept nogil:
     """dx = scale * g + slope * (x - mean) + shift, about a centre in the storage type if that has the range."""
     cdef double centre = rounded(like, mean)
-    if not narrow_range:
+    if not in_range:
         return Slope(mean, scale, slope, shift)
     return Slope(centre, scale, slope, shift - slope * (mean - centre))
 
 
 cdef inline void apply_slope(
-    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, Slope c, bint narrow_range,
-    bint streamed
+    const lanes* x, const lanes* dy, lanes* dx, const lanes* weight, Py_ssize_t n, Slope c, bint in_range, bint streamed
 ) noexcept nogil:
     """dx of a line, or a part of it; NULL for a weight of 1."""
     cdef Py_ssize_t i
-    if not narrow_range:
+    if not in_range:
         for i in range(n):
             set_element(
                 dx, i, c.scale * element(dy, i) * (element(weight, i) if weight else 1.0)

@@ -86,13 +86,13 @@ cdef inline void statistics_of_row(
 cdef void normalize_grad_row_pairs(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """`normalize_grad_rows` of rows that are paired."""
     cdef Py_ssize_t n = w.x.n, first = start * w.rows, last = min(stop * w.rows, w.x.outer), o, r, p, count
-    cdef Py_ssize_t together = min(max(1, min(w.rows, GRADIENT_CACHE // n)), TOGETHER)
+    cdef Py_ssize_t together = rows_together(w)
     cdef double mean[TOGETHER]          # of the rows whose sums of positions are made together
     cdef double rstd[TOGETHER]
     cdef double found[2]
     cdef double next_found[2]
     cdef double next_mean, next_rstd, slope, shift, scale, factor
-    cdef bint narrow_range
+    cdef bint in_range
     cdef Slope c
     cdef const lanes* dy = <const lanes*> w.dy.data
     cdef const lanes* weight = <const lanes*> w.weight
@@ -117,21 +117,21 @@ cdef void normalize_grad_row_pairs(const lanes* x, const Work* w, Py_ssize_t sta
             if w.sums:
                 w.sums[o], w.products[o] = found[0], found[1]
             found[0], found[1] = 0.0 + factor * found[0], 0.0 + factor * found[1]
-        line_terms(&w.rule, found[0], found[1], n, rstd[r], &slope, &shift)
+        line_slope(&w.rule, found[0], found[1], n, rstd[r], &slope, &shift)
         scale = rstd[r] * factor
-        narrow_range = is_sloped(x, scale, slope)
-        c = slope_of(x, mean[r], scale, slope, shift, narrow_range)
+        in_range = is_sloped(x, scale, slope)
+        c = slope_of(x, mean[r], scale, slope, shift, in_range)
         if o + 1 < last:
             ahead, ahead_dy = at(row, w.x.outer_stride), at(upstream, w.dy.outer_stride)
             statistics_of_row(x, w, o + 1, &next_mean, &next_rstd)
-        if o + 1 < last and narrow_range and has_range(x, next_rstd):
+        if o + 1 < last and in_range and has_range(x, next_rstd):
             slope_beside_dots_of(
                 row, upstream, target, n, &c, run_weight, w.y.streamed, ahead, ahead_dy, rounded(x, next_mean),
                 next_found
             )
             finish_dots(ahead, ahead_dy, run_weight, n, next_mean, next_found)
         else:
-            apply_slope(row, upstream, target, run_weight, n, c, narrow_range, w.y.streamed)
+            apply_slope(row, upstream, target, run_weight, n, c, in_range, w.y.streamed)
             if o + 1 < last:
                 line_dots(ahead, ahead_dy, run_weight, n, next_mean, has_range(x, next_rstd), next_found)
         if r + 1 == count:

@@ -51,7 +51,7 @@ cdef inline void position_sums(
         lanes64_position_sums(x, x_stride, dy, dy_stride, rows, n, mean, rstd, products, sums)
 
 
-cdef inline void line_terms(
+cdef inline void line_slope(
     const Rule* rule, double sum_g, double sum_gx, double n, double rstd, double* slope, double* shift
 ) noexcept nogil:
     """Slope and shift of a line from its sums of g and of g * xhat."""
@@ -60,6 +60,11 @@ cdef inline void line_terms(
         b = 0.0
     slope[0] = -rstd * rstd * b
     shift[0] = -rstd * (sum_g / n) if rule.measure == VARIANCE else 0.0
+
+
+cdef inline Py_ssize_t rows_together(const Work* w) noexcept nogil:
+    """How many rows of a unit, still in cache, are read again for the sums of positions."""
+    return min(max(1, min(w.rows, GRADIENT_CACHE // w.x.n)), TOGETHER)
 
 
 include "gradients/row_pairs.pxi"
@@ -72,7 +77,7 @@ cdef void normalize_grad_rows(const lanes* x, const Work* w, Py_ssize_t start, P
     positions are one row of n for each unit.
     """
     cdef Py_ssize_t r, unit, last, count, first, n = w.x.n
-    cdef Py_ssize_t together = min(max(1, min(w.rows, GRADIENT_CACHE // n)), TOGETHER)
+    cdef Py_ssize_t together = rows_together(w)
     cdef const lanes* dy = <const lanes*> w.dy.data
     cdef double mean[TOGETHER]
     cdef double rstd[TOGETHER]
@@ -104,13 +109,12 @@ cdef inline void position_row(const lanes* x, const Work* w, Py_ssize_t row, dou
     cdef const lanes* weight = <const lanes*> w.weight
     cdef double found[2]
     cdef double slope, shift
-    cdef bint narrow_range = has_range(x, rstd)
-    line_dots(source, upstream, weight, w.x.n, mean, narrow_range, found)
-    line_terms(&w.rule, found[0], found[1] * rstd, w.x.n, rstd, &slope, &shift)
-    narrow_range = is_sloped(x, rstd, slope)
+    cdef bint in_range = has_range(x, rstd)
+    line_dots(source, upstream, weight, w.x.n, mean, in_range, found)
+    line_slope(&w.rule, found[0], found[1] * rstd, w.x.n, rstd, &slope, &shift)
+    in_range = is_sloped(x, rstd, slope)
     apply_slope(
-        source, upstream, target, weight, w.x.n, slope_of(x, mean, rstd, slope, shift, narrow_range), narrow_range,
-        w.y.streamed
+        source, upstream, target, weight, w.x.n, slope_of(x, mean, rstd, slope, shift, in_range), in_range, w.y.streamed
     )
 
 
@@ -123,10 +127,10 @@ cdef inline void segmented_row(const lanes* x, const Work* w, Py_ssize_t row, do
     cdef Py_ssize_t number = row * w.segments, p = number % w.parameters, length = w.x.n // w.segments, j, i
     cdef double found[2]
     cdef double slope, shift, scale, sum_g = 0.0, sum_gx = 0.0
-    cdef bint narrow_range = has_range(x, rstd)
+    cdef bint in_range = has_range(x, rstd)
     for j in range(w.segments):
         i = j * length
-        line_dots(at(source, i), at(upstream, i), <const lanes*> NULL, length, mean, narrow_range, found)
+        line_dots(at(source, i), at(upstream, i), <const lanes*> NULL, length, mean, in_range, found)
         found[1] = found[1] * rstd
         scale = element(weight, p)
         p = following(p, w.parameters)
@@ -134,14 +138,14 @@ cdef inline void segmented_row(const lanes* x, const Work* w, Py_ssize_t row, do
         sum_gx += scale * found[1]
         if w.sums:
             w.sums[number + j], w.products[number + j] = found[0], found[1]
-    line_terms(&w.rule, sum_g, sum_gx, w.x.n, rstd, &slope, &shift)
+    line_slope(&w.rule, sum_g, sum_gx, w.x.n, rstd, &slope, &shift)
     p = number % w.parameters
     for j in range(w.segments):
         i = j * length
         scale = rstd * element(weight, p)
         p = following(p, w.parameters)
-        narrow_range = is_sloped(x, scale, slope)
+        in_range = is_sloped(x, scale, slope)
         apply_slope(
             at(source, i), at(upstream, i), at(target, i), <const lanes*> NULL, length,
-            slope_of(x, mean, scale, slope, shift, narrow_range), narrow_range, w.y.streamed
+            slope_of(x, mean, scale, slope, shift, in_range), in_range, w.y.streamed
         )

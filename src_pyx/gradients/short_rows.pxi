@@ -137,7 +137,7 @@ cdef inline void flight_sums(
 cdef inline bint flight_slopes(
     const lanes* like, double n, bint per_position, const Rule* rule, Py_ssize_t count, GradientFlight* f
 ) noexcept nogil:
-    """From sums the coefficients of dx, as `line_terms` and `slope_of` do; a row's own weight goes into its scale.
+    """From sums the coefficients of dx, as `line_slope` and `slope_of` do; a row's own weight goes into its scale.
 
     Return whether the storage type can hold those of every row.
     """
@@ -172,7 +172,7 @@ cdef void normalize_grad_short_rows(const lanes* x, const Work* w, Py_ssize_t st
     cdef const lanes* source
     cdef const lanes* upstream
     cdef lanes* target
-    cdef bint narrow_range, ordinary, far = w.x.outer * n >= FAR
+    cdef bint in_range, ordinary, far = w.x.outer * n >= FAR
     cdef Slope c
     cdef GradientFlight f
     while o < last:
@@ -189,8 +189,8 @@ cdef void normalize_grad_short_rows(const lanes* x, const Work* w, Py_ssize_t st
             for j from 0 <= j < (n if far else 0) by lane_count(x):  # the row that comes in this one's place
                 prefetch(source, (count + k) * w.x.outer_stride + j)
                 prefetch(upstream, (count + k) * w.dy.outer_stride + j)
-            narrow_range = ordinary or is_sloped(x, f.wide_scale[k], f.wide_slope[k])
-            if narrow_range:
+            in_range = ordinary or is_sloped(x, f.wide_scale[k], f.wide_slope[k])
+            if in_range:
                 c = Slope(
                     element(<const lanes*> f.centre, k), element(<const lanes*> f.scale, k),
                     element(<const lanes*> f.slope, k), element(<const lanes*> f.shift, k)
@@ -200,7 +200,7 @@ cdef void normalize_grad_short_rows(const lanes* x, const Work* w, Py_ssize_t st
             target = at(<const lanes*> w.y.data, (o + k) * w.y.outer_stride)
             apply_slope(
                 at(source, k * w.x.outer_stride), at(upstream, k * w.dy.outer_stride), target, run_weight, n, c,
-                narrow_range, w.y.streamed
+                in_range, w.y.streamed
             )
             if w.sums and not w.per_position:
                 w.sums[o + k], w.products[o + k] = f.sums[k], f.products[k]

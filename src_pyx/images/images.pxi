@@ -24,6 +24,9 @@ cdef extern from "images/images.h" nogil:
     )
     void image_sums(const unsigned char* x, Py_ssize_t pixels, Py_ssize_t channels, uint64_t* sums, uint64_t* squares)
 
+cdef double SMALLEST_MAX = _ranges.SMALLEST_MAX
+cdef double LARGEST_MAX = _ranges.LARGEST_MAX
+
 cdef enum:
     BAND = 4096             # pixels of a unit of work: with their floats at home in L2
     STRIP = 1024            # pixels converted at a time, if they become float16
@@ -124,7 +127,7 @@ cdef void count_images(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept n
 cdef inline Images images_of(cnp.ndarray x) noexcept:
     cdef Images w
     memset(&w, 0, sizeof(Images))
-    w.x, w.pixels, w.channels = <const unsigned char*> data_of(x), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(x, 2)
+    w.x, w.pixels, w.channels = <const unsigned char*> data_of(x), shape_of(x)[1], shape_of(x)[2]
     return w
 
 
@@ -137,11 +140,11 @@ def image(
     the channels.
     """
     cdef Images w = images_of(x)
-    w.y, w.planar, w.half = data_of(y), planar, cnp.PyArray_TYPE(y) == NPY_HALF
+    w.y, w.planar, w.half = data_of(y), planar, type_of(y) == NPY_HALF
     w.coefficients[0], w.coefficients[1] = <const float*> data_of(centre), <const float*> data_of(scale)
-    w.coefficients[2], w.repeated = <const float*> data_of(shift), cnp.PyArray_DIM(centre, 1)
-    w.stride = w.repeated if cnp.PyArray_DIM(centre, 0) > 1 else 0
-    cdef Py_ssize_t units = cnp.PyArray_DIM(x, 0) * parts(w.pixels, BAND)
+    w.coefficients[2], w.repeated = <const float*> data_of(shift), shape_of(centre)[1]
+    w.stride = w.repeated if shape_of(centre)[0] > 1 else 0
+    cdef Py_ssize_t units = shape_of(x)[0] * parts(w.pixels, BAND)
     with nogil:
         pool_run(normalize_images, &w, units, threads)
 
@@ -152,20 +155,20 @@ cdef enum:
 
 cdef object image_output(cnp.ndarray x, bint planar, int kind, object out):
     """Where the result of an image (H, W, C), or of several, goes; None where `out` is not right for it."""
-    cdef int ndim = cnp.PyArray_NDIM(x), first = ndim - 3, i
+    cdef int ndim = ndim_of(x), first = ndim - 3, i
     cdef cnp.npy_intp shape[4]
     for i in range(ndim):
-        shape[i] = cnp.PyArray_DIM(x, i)
+        shape[i] = shape_of(x)[i]
     if planar:
         shape[first], shape[first + 1], shape[first + 2] = shape[first + 2], shape[first], shape[first + 1]
     if out is None:
         return _memory.empty(tuple([shape[i] for i in range(ndim)]), FLOAT32 if kind == cnp.NPY_FLOAT32 else FLOAT16)
-    if not cnp.PyArray_CheckExact(out) or not cnp.PyArray_ISCARRAY(<cnp.ndarray> out) or overlaps(x, out):
+    if not is_array(out) or not is_contiguous(out) or not is_writeable(out) or overlaps(x, out):
         return None
-    if cnp.PyArray_NDIM(<cnp.ndarray> out) != ndim or cnp.PyArray_TYPE(<cnp.ndarray> out) != kind:
+    if ndim_of(out) != ndim or type_of(out) != kind:
         return None
     for i in range(ndim):
-        if cnp.PyArray_DIM(<cnp.ndarray> out, i) != shape[i]:
+        if shape_of(out)[i] != shape[i]:
             return None
     return out
 
@@ -181,16 +184,16 @@ def normalize_image(object x, object mean, object std, object max_value, object 
     cdef Images w
     if not is_bytes(x) or not (planar or layout == "NHWC") or not PyFloat_CheckExact(max_value):
         return None
-    ndim, size, most = cnp.PyArray_NDIM(<cnp.ndarray> x), cnp.PyArray_SIZE(<cnp.ndarray> x), max_value
-    if not (ndim == 3 or ndim == 4) or size == 0 or not 1e-37 <= most <= 1e38:
+    ndim, size, most = ndim_of(x), size_of(x), max_value
+    if not (ndim == 3 or ndim == 4) or size == 0 or not SMALLEST_MAX <= most <= LARGEST_MAX:
         return None
     if dtype is not _numpy.float32 and dtype is not _numpy.float16:
         return None
-    channels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 1)
+    channels = shape_of(x)[ndim - 1]
     mean, std = from_list(mean), from_list(std)
     if not is_vector(mean, -1, channels) or not is_vector(std, -1, channels):
         return None
-    threads = threads_for(size, size)
+    threads = threads_for(size)
     if threads == 0:
         return None
     y = image_output(x, planar, kind, out)
@@ -198,7 +201,7 @@ def normalize_image(object x, object mean, object std, object max_value, object 
         return None
     memset(&w, 0, sizeof(Images))
     w.x, w.y, w.channels = <const unsigned char*> data_of(x), data_of(y), channels
-    w.pixels = cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 3) * cnp.PyArray_DIM(<cnp.ndarray> x, ndim - 2)
+    w.pixels = shape_of(x)[ndim - 3] * shape_of(x)[ndim - 2]
     w.planar, w.half = planar, kind == NPY_HALF
     w.repeated = repeated = channels if planar else channels * max(1, REPEATED // channels)
     given = <double*> PyMem_Malloc(2 * channels * sizeof(double) + 3 * repeated * sizeof(float))
@@ -230,6 +233,6 @@ def image_statistics(cnp.ndarray x, cnp.ndarray sums, cnp.ndarray squares, int t
     """Add the sums of bytes (images, pixels, channels), and of their squares, over each piece, to uint64."""
     cdef Images w = images_of(x)
     w.sums, w.squares = <uint64_t*> data_of(sums), <uint64_t*> data_of(squares)
-    cdef Py_ssize_t units = cnp.PyArray_DIM(x, 0) * parts(w.pixels, COUNTED)
+    cdef Py_ssize_t units = shape_of(x)[0] * parts(w.pixels, COUNTED)
     with nogil:
         pool_run(count_images, &w, units, threads)

@@ -95,7 +95,7 @@ cdef int respond(
     cdef Response w
     memset(&w, 0, sizeof(Response))
     w.storage = storage_of(x)
-    w.items, w.channels, w.positions = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(x, 2)
+    w.items, w.channels, w.positions = shape_of(x)[0], shape_of(x)[1], shape_of(x)[2]
     w.width = max(RESPONSE_NUMBERS // w.channels, 1)
     if w.width > POWERS:
         w.width -= w.width % POWERS

@@ -152,8 +152,8 @@ cdef void convert_pieces(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept
 def convert(cnp.ndarray source, cnp.ndarray target, int threads):
     """Write `source` to `target`, both contiguous, (n,): 16-bit floats to float32 or, rounded, back."""
     cdef Conversion c
-    c.widened = cnp.PyArray_TYPE(target) == cnp.NPY_FLOAT32
+    c.widened = type_of(target) == cnp.NPY_FLOAT32
     c.storage = storage_of(source if c.widened else target)
-    c.source, c.target, c.n = data_of(source), data_of(target), cnp.PyArray_SIZE(source)
+    c.source, c.target, c.n = data_of(source), data_of(target), size_of(source)
     with nogil:
         pool_run(convert_pieces, &c, parts(c.n, PIECE), threads)

@@ -96,7 +96,7 @@ cdef inline bint are_paired(const lanes* y, Py_ssize_t n, View u, Py_ssize_t seg
 
 
 cdef void normalize_row_pairs(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """`normalize_rows` of rows that are paired, some and as many of the next, whose algebra then overlaps."""
+    """`normalize_rows` of paired rows: the results of two beside the sums of the next two, whose divisions overlap."""
     cdef Py_ssize_t o, k, row, n = w.x.n, p = 0 if w.per_position else start % w.parameters, together = ROWS_BESIDE
     cdef double scale, shift, rstd
     cdef double head[ROWS_BESIDE]

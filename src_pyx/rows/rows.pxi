@@ -292,6 +292,12 @@ cdef inline void finish_row(
         w.mean[row], w.m2[row] = line.hi + line.lo, line.m2
 
 
+cdef void normalize_row(const lanes* x, const Work* w, Py_ssize_t row) noexcept nogil:
+    """Statistics and result of a single row, without what is fused; not inline, since short rows seldom need it."""
+    cdef Moments line = line_moments(at(x, row * w.x.outer_stride), w.x.n, w.rule.measure)
+    finish_row(x, w, row, &line, inverse(&w.rule, line.m2))
+
+
 cdef void normalize_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Statistics and result of the lines `start` to `stop`, each while it is in cache, with what is fused."""
     cdef Py_ssize_t o, n = w.x.n

@@ -10,12 +10,12 @@ cdef enum:
 cdef struct Flight:
     # The numbers of the rows in flight.
     double held[2][ROWS * 8]    # vectors of 64 bytes whose lanes are still to be added
-    double shift[MOST_ROWS]          # in the storage type
-    double e[MOST_ROWS]              # sum of deviations from the shift
+    double origin[MOST_ROWS]         # of deviations, in the storage type
+    double e[MOST_ROWS]              # sum of deviations
     double q[MOST_ROWS]              # sum of their squares, or magnitudes
     double weight[MOST_ROWS]
     double bias[MOST_ROWS]
-    double lo[MOST_ROWS]             # the mean is shift + lo
+    double lo[MOST_ROWS]             # the mean is origin + lo
     double m2[MOST_ROWS]
     double rstd[MOST_ROWS]
     double centre[MOST_ROWS]         # the coefficients, in the storage type
@@ -30,7 +30,7 @@ include "rows/tiny_rows.pxi"
 cdef inline void empty(Flight* f, Py_ssize_t rows) noexcept nogil:
     """No shift, and zeros for rows folded beside the last: what lies there may be subnormal, and slow to add."""
     cdef Py_ssize_t size = min(ROWS, (rows + 3) // 4 * 4) * 8 * sizeof(double)
-    memset(f.shift, 0, sizeof(f.shift))
+    memset(f.origin, 0, sizeof(f.origin))
     memset(f.held[0], 0, size)
     memset(f.held[1], 0, size)
 
@@ -50,10 +50,10 @@ cdef inline void stage_sums(
             hold(held_e, k, head(at(x, (start + k) * v.outer_stride), v.n, False, 1.0))
         totals(held_e, count, f.e)
         for k in range(count):
-            set_element(<lanes*> f.shift, k, f.e[k] / first)
+            set_element(<lanes*> f.origin, k, f.e[k] / first)
     for k in range(count):
         source = at(x, (start + k) * v.outer_stride)
-        centre = splat(x, element(<const lanes*> f.shift, k))
+        centre = splat(x, element(<const lanes*> f.origin, k))
         for j from 0 <= j < v.n by step:  # the row that comes in this one's place
             prefetch(x, (start + count + k) * v.outer_stride + j)
         e, q = splat(x, 0.0), splat(x, 0.0)
@@ -62,7 +62,7 @@ cdef inline void stage_sums(
             e = add(e, d)
             q = add(q, magnitude(d)) if measure == MAGNITUDES else fused(d, d, q)
         if whole < v.n:
-            d = load_partial(source, whole, v.n - whole, element(<const lanes*> f.shift, k))
+            d = load_partial(source, whole, v.n - whole, element(<const lanes*> f.origin, k))
             d = subtract(d, centre)
             e = add(e, d)
             q = add(q, magnitude(d)) if measure == MAGNITUDES else fused(d, d, q)
@@ -97,7 +97,7 @@ cdef inline bint algebra(
     for k in range(count):
         f.rstd[k] = 1.0 / (f.rstd[k] if f.rstd[k] != 0.0 else 1.0)
         scale = f.rstd[k] * f.weight[k]
-        shift = element(<const lanes*> f.shift, k)
+        shift = element(<const lanes*> f.origin, k)
         centre, first = rounded(like, shift + f.lo[k]), first_part(like, scale)
         set_element(<lanes*> f.centre, k, centre)
         set_element(<lanes*> f.scale, k, first)
@@ -118,7 +118,7 @@ cdef inline bint is_near(const lanes* like, const Flight* f, Py_ssize_t k, doubl
 cdef inline bint is_ordinary(
     const lanes* like, const Flight* f, Py_ssize_t k, double n, Measure measure
 ) noexcept nogil:
-    """Whether neither the sums nor the result of the row do; without branches."""
+    """Whether neither the sums nor the result of row k need a second pass or float64; without branches."""
     return is_near(like, f, k, n, measure) & (not is_wide(like, f.rstd[k], f.rstd[k] * f.weight[k]))
 
 
@@ -128,7 +128,6 @@ cdef inline void fly(
     cdef Py_ssize_t o, j, k, count, n = w.x.n, rows = lane_count(x) if tiny else ROWS
     cdef View v = w.x, u = w.y  # copies: for all the compiler knows, what is written may lie in *w
     cdef bint ordinary, per_position = w.per_position
-    cdef Moments line
     cdef Coefficients c
     cdef Flight f
     cdef lanes tile[TILE_ROOM]
@@ -165,8 +164,7 @@ cdef inline void fly(
         for k in range(0 if tiny and ordinary else count):
             source, target = at(x, (o + k) * v.outer_stride), at(y, (o + k) * u.outer_stride)
             if not ordinary and not is_ordinary(x, &f, k, n, measure):
-                line = line_moments(source, n, measure)
-                finish_row(x, w, o + k, &line, inverse(&w.rule, line.m2))
+                normalize_row(x, w, o + k)
                 continue
             c = Coefficients(
                 element(<const lanes*> f.centre, k), element(<const lanes*> f.scale, k),
@@ -181,7 +179,7 @@ cdef inline void fly(
                 apply_scalar_within(source, target, n, c, u.streamed)
         for k in range(count if w.mean else 0):
             if ordinary or is_ordinary(x, &f, k, n, measure):
-                w.mean[o + k], w.m2[o + k] = element(<const lanes*> f.shift, k) + f.lo[k], f.m2[k]
+                w.mean[o + k], w.m2[o + k] = element(<const lanes*> f.origin, k) + f.lo[k], f.m2[k]
         if fusion:
             after_lines(y, fusion, o, count, n)
 
@@ -226,7 +224,7 @@ cdef inline void fly_moments(
             stage_sums(x, v, measure, o, count, &f)
         if measure == VARIANCE:
             for k in range(count):
-                hi[o + k], lo[o + k] = element(<const lanes*> f.shift, k), f.e[k] / n
+                hi[o + k], lo[o + k] = element(<const lanes*> f.origin, k), f.e[k] / n
                 m2[o + k] = f.q[k] - f.e[k] * (f.e[k] / n)
         else:
             for k in range(count):

@@ -56,8 +56,8 @@ cdef inline void stage_tile(const lanes* tile, Py_ssize_t n, Measure measure, Fl
         sums = folded(e, half)
         widen_sums(&sums, f.e)
         for k in range(lane_count(tile)):
-            set_element(<lanes*> f.shift, k, f.e[k] / n)
-        centre = load(<const lanes*> f.shift, 0)
+            set_element(<lanes*> f.origin, k, f.e[k] / n)
+        centre = load(<const lanes*> f.origin, 0)
     for j in range(half):
         c = subtract(tile[j], centre)
         if j + half < n:

@@ -26,8 +26,6 @@ from fastnorm.backends.numba.lanes import (
 )
 from fastnorm.backends.numba.moments import (
     MAGNITUDES,
-    RESCALE,
-    SMALLEST_SQUARES,
     VARIANCE,
     add_to,
     deviation,
@@ -36,6 +34,7 @@ from fastnorm.backends.numba.moments import (
     unscaled,
 )
 from fastnorm.plan import CHUNK_COLUMNS
+from fastnorm.ranges import RESCALE, SMALLEST_SQUARES
 
 GROUP = 8
 CHUNK = CHUNK_COLUMNS

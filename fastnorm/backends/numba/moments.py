@@ -7,12 +7,9 @@ from math import inf, sqrt
 
 from fastnorm.backends.numba.jit import compiled, helper
 from fastnorm.backends.numba.lanes import fused, fused_scalar, lane_count, magnitude, rounded
-from fastnorm.recipe import LARGEST_RSTD, SMALLEST_RSTD, Measure
+from fastnorm.ranges import LARGEST_RSTD, LARGEST_SQUARES, SMALLEST_RSTD, SMALLEST_SQUARES
+from fastnorm.recipe import Measure
 
-# Beyond these the sum of squares of float32 has overflowed, or has lost digits to underflow.
-SMALLEST_SQUARES = 2.0**-90
-LARGEST_SQUARES = 3.4028234663852886e38
-RESCALE = 2.0**100
 SQUARES, VARIANCE, MAGNITUDES = map(int, Measure)
 
 

@@ -28,6 +28,7 @@ from fastnorm.backends.numba.lanes import (
 )
 from fastnorm.backends.numba.moments import VARIANCE, inverse
 from fastnorm.backends.numba.rows import BLOCK, CHUNK, RUN, line_moments
+from fastnorm.ranges import LARGEST_SLOPED, SMALLEST_SLOPED
 
 # Rows that are added at a time to sums that wait in memory.
 GRADIENT_ROWS = 4
@@ -36,9 +37,6 @@ GRADIENT_CACHE = 32768
 # Rows whose statistics are kept for that, and the bundles that so many float64 take.
 TOGETHER = 256
 STATISTICS = TOGETHER // 16
-# Beyond these rstd, and beyond their squares float32 coefficients, sums of products would leave their range.
-SMALLEST_SLOPED = 2.0**-50
-LARGEST_SLOPED = 2.0**50
 
 
 @helper
@@ -106,24 +104,24 @@ def wide_dots(x, dy, weight, weighted, n, mean):
 
 
 @helper
-def line_dots(x, dy, weight, weighted, n, mean, narrow_range):
+def line_dots(x, dy, weight, weighted, n, mean, in_range):
     """The sums of g and of g * (x - mean) over a line, or a part of it; not weighted, for a weight of 1."""
     s, p = 0.0, 0.0
-    if narrow_range:
+    if in_range:
         centre = rounded(x, mean)
         for i in range(0, n, BLOCK):
             block_s, block_p = block_dots(at(x, i), at(dy, i), at(weight, i), weighted, min(n - i, BLOCK), centre)
             s, p = s + block_s, p + block_p
         p -= (mean - centre) * s
-    if not narrow_range or not is_finite(s) or not is_finite(p):
+    if not in_range or not is_finite(s) or not is_finite(p):
         s, p = wide_dots(x, dy, weight, weighted, n, mean)
     return s, p
 
 
 @helper
-def apply_slope(x, dy, dx, weight, weighted, n, mean, scale, slope, shift, narrow_range):
+def apply_slope(x, dy, dx, weight, weighted, n, mean, scale, slope, shift, in_range):
     """dx = scale * g + slope * (x - mean) + shift; not weighted, for a weight of 1."""
-    if narrow_range:
+    if in_range:
         centre = rounded(x, mean)
         slope_run(x, dy, dx, weight, weighted, n, centre, scale, slope, shift - slope * (mean - centre))
         return
@@ -178,7 +176,7 @@ def position_sums(x, x_stride, dy, dy_stride, rows, n, mean, rstd, products, sum
 
 
 @helper
-def line_terms(sum_g, sum_gx, n, rstd, measure, divisor, eps, floor):
+def line_slope(sum_g, sum_gx, n, rstd, measure, divisor, eps, floor):
     """Slope and shift of a line from its sums of g and of g * xhat."""
     b = sum_gx / divisor
     if floor and rstd >= 1.0 / eps:  # divided by eps: a constant
@@ -189,9 +187,9 @@ def line_terms(sum_g, sum_gx, n, rstd, measure, divisor, eps, floor):
 @helper
 def position_row(x, dy, dx, weight, n, mean, rstd, measure, divisor, eps, floor):
     """dx of a row with a weight for each position."""
-    narrow_range = has_range(x, rstd)
-    s, p = line_dots(x, dy, weight, True, n, mean, narrow_range)
-    slope, shift = line_terms(s, p * rstd, n, rstd, measure, divisor, eps, floor)
+    in_range = has_range(x, rstd)
+    s, p = line_dots(x, dy, weight, True, n, mean, in_range)
+    slope, shift = line_slope(s, p * rstd, n, rstd, measure, divisor, eps, floor)
     apply_slope(x, dy, dx, weight, True, n, mean, rstd, slope, shift, is_sloped(x, rstd, slope))
 
 
@@ -201,11 +199,11 @@ def segmented_row(
 ):  # fmt: skip
     """dx of a row whose run j has the weight (number + j) % parameters, and the run's sums as number + j if wanted."""
     length = n // segments
-    narrow_range = has_range(x, rstd)
+    in_range = has_range(x, rstd)
     sum_g, sum_gx = 0.0, 0.0
     for j in range(segments):
         i = j * length
-        s, p = line_dots(at(x, i), at(dy, i), weight, False, length, mean, narrow_range)
+        s, p = line_dots(at(x, i), at(dy, i), weight, False, length, mean, in_range)
         p = p * rstd
         scale = element(weight, (number + j) % parameters)
         sum_g += scale * s
@@ -213,12 +211,12 @@ def segmented_row(
         if wanted:
             set_element(sums, number + j, s)
             set_element(products, number + j, p)
-    slope, shift = line_terms(sum_g, sum_gx, n, rstd, measure, divisor, eps, floor)
+    slope, shift = line_slope(sum_g, sum_gx, n, rstd, measure, divisor, eps, floor)
     for j in range(segments):
         i = j * length
         scale = rstd * element(weight, (number + j) % parameters)
-        narrow_range = is_sloped(x, scale, slope)
-        apply_slope(at(x, i), at(dy, i), at(dx, i), weight, False, length, mean, scale, slope, shift, narrow_range)
+        in_range = is_sloped(x, scale, slope)
+        apply_slope(at(x, i), at(dy, i), at(dx, i), weight, False, length, mean, scale, slope, shift, in_range)
 
 
 @kernel

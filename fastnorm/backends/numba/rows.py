@@ -27,8 +27,6 @@ from fastnorm.backends.numba.lanes import (
     total,
 )
 from fastnorm.backends.numba.moments import (
-    RESCALE,
-    SMALLEST_SQUARES,
     VARIANCE,
     absorb,
     add_to,
@@ -43,6 +41,7 @@ from fastnorm.backends.numba.moments import (
     unscaled,
 )
 from fastnorm.plan import CHUNK_ROWS
+from fastnorm.ranges import RESCALE, SMALLEST_SQUARES
 
 RUN = 8
 CHUNK = CHUNK_ROWS
