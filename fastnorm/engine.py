@@ -308,7 +308,8 @@ def stats_of(moments: Moments | None, count: int, rule: Rule, shape: tuple[int, 
     if moments is None:
         return Stats(np.full(shape, np.nan), np.full(shape, np.nan))
     rstd = reciprocal_root(moments.m2, count, rule)
-    mean = moments.hi + moments.lo
+    with np.errstate(all="ignore"):
+        mean = moments.hi + moments.lo
     if repeats > 1:
         mean, rstd = np.repeat(mean, repeats), np.repeat(rstd, repeats)
     return Stats(mean.reshape(shape), rstd.reshape(shape))

@@ -154,6 +154,27 @@ def test_the_contract_with_weight_and_bias(n: int, size: int, backend: str) -> N
         assert (np.abs(y - expected) <= allowed).all()
 
 
+HEAVY_TAILS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Array]] = {
+    "lognormal": lambda rng, shape: np.exp(5 * rng.standard_normal(shape)),
+    "Cauchy": lambda rng, shape: rng.standard_cauchy(shape),
+    "an outlier": lambda rng, shape: np.where(
+        np.arange(shape[1]) == rng.integers(shape[1]), 300, rng.normal(size=shape)
+    ),
+}
+
+
+@pytest.mark.parametrize("tails", HEAVY_TAILS)
+@pytest.mark.parametrize("name", ["layer_norm, rows", "layer_norm, lanes"])
+def test_heavy_tails_cost_what_the_bound_of_m2_allows(name: str, tails: str, backend: str) -> None:
+    """16 u of M2, its bound, are 8 of its root: where few elements make up the sum, additions round alike."""
+    norm, rng = NORMS[name], np.random.default_rng(0)
+    for n in (300, 1000, 4097):
+        lines = HEAVY_TAILS[tails](rng, (40, n)).astype(np.float32)
+        truth = FORMULAS[norm.formula](lines.astype(Wide), eps=0.0).normalized.astype(np.float64)
+        y = norm.call(norm.arrange(lines), eps=0.0, backend=backend)
+        assert contract_ratio(y, norm.arrange(truth)) <= 1 + 8 / 4
+
+
 # The bounds of fastnorm.stats.bounds
 
 

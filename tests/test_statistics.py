@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -283,6 +284,34 @@ def test_a_batch_that_float64_cannot_square_has_the_mean_of_its_sum(values: list
     if len(values) > 2 or values[0] == np.inf:
         return
     np.testing.assert_array_equal(state.mean, [1e308])
+
+
+@pytest.mark.parametrize(
+    ("batches", "mean"),
+    [
+        ([[np.inf], [1.0]], np.inf), ([[1.0], [-np.inf], [2.0]], -np.inf), ([[np.inf], [np.inf]], np.inf),
+        ([[np.inf], [-np.inf]], np.nan), ([[1.0, np.nan], [1.0]], np.nan), ([[1.7e308], [-1.7e308]], 0.0),
+        ([[1.7e308], [1.7e308]], 1.7e308),
+    ], ids=str,
+)  # fmt: skip
+def test_states_that_float64_cannot_join_have_the_mean_of_their_sum(batches: list[list[float]], mean: float) -> None:
+    for order in (batches, batches[::-1]):
+        state, joined = fastnorm.Welford(None), fastnorm.Welford(None)
+        with np.errstate(all="raise"):
+            for batch in order:
+                state.update(batch)
+                joined = joined | fastnorm.Welford(None).update(batch)
+        np.testing.assert_array_equal([state.mean, joined.mean], mean)
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_mean_far_from_the_first_batch_keeps_its_digits(place: int) -> None:
+    values = list(np.random.default_rng(0).standard_normal(3000))
+    values.insert(place if place == 0 else len(values), 1e10)
+    state = fastnorm.Welford(None)
+    for value in values:
+        state.update(value)
+    np.testing.assert_allclose(state.mean, fsum(values) / len(values), rtol=4 * 2.0**-53)
 
 
 def test_subclasses_of_states_stay_what_they_are() -> None:

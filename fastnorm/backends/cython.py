@@ -13,16 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import tuning
-from fastnorm.backends.reference import Reference
-from fastnorm.backends.textbook import ALGORITHMS
+from fastnorm.backends.compiled import Compiled
 from fastnorm.dtypes import computed_in, is_narrow
-from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Neighbourhood, Rule
 from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
-
-_NUMBERS = {name: number for number, name in enumerate(ALGORITHMS)}
 
 VARIANTS = ("avx512", "avx2", "base")
 # Whether the base variant is compiled for processors that cannot multiply and add with one rounding.
@@ -81,7 +77,7 @@ def _channels_of(x: Array, last: bool) -> tuple[int, int]:
     return x.shape[0], x.shape[2 if last else 1]
 
 
-class Cython(Reference):
+class Cython(Compiled):
     """The compiled extension, in one of its variants."""
 
     name = "cython"
@@ -125,35 +121,17 @@ class Cython(Reference):
         function: Callable[..., Any] = getattr(self._kernels, name)
         return function
 
-    def moments(self, x: Array, measure: Measure) -> Moments:
-        outer, _, inner = x.shape
-        chunks, last = chunks_of(x.shape)
-        parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
+    def moments_into(self, x: Array, measure: Measure, parts: Moments) -> None:
         self._kernels.moments(x, measure, *parts, self._threads_for(x))
-        if chunks == 1:
-            return Moments(*(part[:, 0] for part in parts))
-        return self.merge(parts, chunk_length(x.shape), last)
 
-    def merge(self, parts: Moments, count: float, last: float) -> Moments:
-        shape = parts.hi.shape[0], parts.hi.shape[2]
-        merged = Moments(np.empty(shape), np.empty(shape), np.empty(shape))
+    def merge_into(self, parts: Moments, count: float, last: float, merged: Moments) -> None:
         self._kernels.merge(*parts, count, last, *merged)
-        return merged
 
-    def textbook(self, algorithm: str, x: Array, weights: Array | None) -> tuple[Array, Array]:
-        half = x.dtype == np.float16
-        if half:  # exact, and every operation rounds back
-            x, weights = x.astype(np.float32), None if weights is None else weights.astype(np.float32)
-        mean, m2 = np.empty(len(x)), np.empty(len(x))
-        self._kernels.textbook(x, weights, _NUMBERS[algorithm], half, mean, m2)
-        return mean, m2
-
-    def extrema(self, x: Array) -> tuple[Array, Array]:
-        outer, _, inner = x.shape
-        chunks, _ = chunks_of(x.shape)
-        low, high = (np.empty((outer, chunks, inner), computed_in(x.dtype)) for _ in range(2))
+    def extrema_into(self, x: Array, low: Array, high: Array) -> None:
         self._kernels.extrema(x, low, high, self._threads_for(x))
-        return (low[:, 0], high[:, 0]) if chunks == 1 else (low.min(axis=1), high.max(axis=1))
+
+    def textbook_into(self, number: int, x: Array, weights: Array | None, rounds: bool, mean: Array, m2: Array) -> None:
+        self._kernels.textbook(x, weights, number, rounds, mean, m2)
 
     def affine(
         self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
@@ -193,13 +171,8 @@ class Cython(Reference):
         )  # fmt: skip
         return None if mean is None or m2 is None else Moments(mean, np.zeros(mean.shape), m2)
 
-    def dots(self, x: Array, dy: Array, mean: Array) -> tuple[Array, Array]:
-        outer, _, inner = x.shape
-        shape = outer, chunks_of(x.shape)[0], inner
-        products, sums = np.empty(shape), np.empty(shape)
-        self._kernels.dots(x, dy, np.ascontiguousarray(mean), products, sums, self._threads_for(x))
-        with np.errstate(all="ignore"):
-            return sums.sum(axis=1), products.sum(axis=1)
+    def dots_into(self, x: Array, dy: Array, mean: Array, products: Array, sums: Array) -> None:
+        self._kernels.dots(x, dy, mean, products, sums, self._threads_for(x))
 
     def affine_grad(
         self, x: Array, dy: Array, dx: Array, mean: Array, scale: Array, slope: Array, shift: Array
@@ -211,30 +184,24 @@ class Cython(Reference):
         self, x: Array, dy: Array, dx: Array, weight: Array, per_position: bool, segments: int, rule: Rule,
         given: tuple[Array, Array] | None, parameters: bool,
     ) -> tuple[Array, Array] | None:  # fmt: skip
-        outer, reduce, _ = x.shape
-        if is_narrow(x.dtype) and not self.takes_narrow_lines(x.shape, 3):
-            wide: Array = np.empty(x.shape, np.float32)
-            found = self.normalize_grad(
-                self._wide(x), self._wide(dy), wide, weight, per_position, segments, rule, given, parameters
-            )
-            self.convert(wide.reshape(-1), dx.reshape(-1))
-            return found
-        rows = rows_of_unit(outer, reduce) if per_position else 1
-        products = sums = None
-        if parameters:
-            shape = (-(-outer // rows), reduce) if per_position else (outer, segments)
-            products, sums = np.zeros(shape), np.zeros(shape)
+        if not is_narrow(x.dtype) or self.takes_narrow_lines(x.shape, 3):
+            return super().normalize_grad(x, dy, dx, weight, per_position, segments, rule, given, parameters)
+        wide: Array = np.empty(x.shape, np.float32)
+        found = self.normalize_grad(
+            self._wide(x), self._wide(dy), wide, weight, per_position, segments, rule, given, parameters
+        )
+        self.convert(wide.reshape(-1), dx.reshape(-1))
+        return found
+
+    def normalize_grad_into(
+        self, x: Array, dy: Array, dx: Array, weight: Array, per_position: bool, segments: int, rule: Rule,
+        given: tuple[Array, Array] | None, products: Array | None, sums: Array | None, rows: int,
+    ) -> None:  # fmt: skip
         mean, rstd = given or (None, None)
         self._kernels.normalize_grad(
-            x, dy, dx, weight, per_position, segments, rule.measure, rule.divisor(reduce), rule.eps, rule.floor,
+            x, dy, dx, weight, per_position, segments, rule.measure, rule.divisor(x.shape[1]), rule.eps, rule.floor,
             mean, rstd, products, sums, rows, self._threads_for(x),
         )  # fmt: skip
-        if products is None or sums is None:
-            return None
-        if not per_position:
-            return products.ravel(), sums.ravel()
-        with np.errstate(all="ignore"):
-            return products.sum(axis=0), sums.sum(axis=0)
 
     def counted_moments(self, x: Array, weights: Array, last: bool) -> Moments:
         found = Moments(*(np.empty(_channels_of(x, last)) for _ in range(3)))

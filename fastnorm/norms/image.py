@@ -62,7 +62,7 @@ def normalize_image(
     TypeError
         The image is not of uint8, or mean and std not of a real number dtype; another dtype or that of `out`.
     ValueError
-        A shape or a layout that does not fit; std or max_value not above 0; mean without std.
+        A shape or a layout that does not fit; std or max_value not above 0; mean or std without the other.
     RuntimeError
         The backend that is asked for cannot run here.
 

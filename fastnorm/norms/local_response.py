@@ -136,7 +136,7 @@ def local_response_norm_backward(
     array = calls.take(x, function)
     axis = arguments.channel_index(array, channel_axis, function)
     near = _neighbourhood(size, alpha, beta, k, array.shape[axis], function)
-    given = gradients.given_statistics(mean, rstd, array.shape, function, needs_mean=False)
+    given = gradients.given_statistics(None, rstd, array.shape, function, needs_mean=False)
     call, upstream = gradients.begin(dy, array, out, dtype, backend, function)
     if array.size:
         view = _view(array.shape, axis)

@@ -27,7 +27,7 @@ def lp_normalize(
     x: npt.ArrayLike,
     *,
     p: float,
-    axis: int = -1,
+    axis: int | tuple[int, ...] | None = -1,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
     return_stats: bool = False,
@@ -43,8 +43,8 @@ def lp_normalize(
         Any shape with at least one dimension; real numbers.
     p : float
         Above 0; ``inf`` scales to the largest magnitude of 1.
-    axis : int, default -1
-        The axis of a line.
+    axis : int, tuple of int or None, default -1
+        The axis of a line, or several trailing axes that make one; None: all.
     out, dtype, return_stats, backend
         As in `layer_norm`; the mean of the statistics is 0, rstd is 1 / norm.
 
@@ -71,21 +71,21 @@ def lp_normalize(
     return_stats = arguments.flag(return_stats, function, "return_stats")
     array = calls.take(x, function)
     power = arguments.number(p, function, "p", minimum=0, open_end=True)
-    index = arguments.axis_index(axis, array.ndim, function)
+    axes = arguments.trailing_axes(axis, array.ndim, function)
     if power in (1, 2, np.inf) and dtype is None and not return_stats and backend is None:
         if power == np.inf:
-            y = fast_path.scaled(array, index, (0, 1), True, out)
+            y = fast_path.scaled(array, axis, (0, 1), True, out)
         else:
-            y = fast_path.lines(array, None, None, index, 0.0, MAGNITUDES if power == 1 else SQUARES, True, True, out)
+            y = fast_path.lines(array, None, None, axis, 0.0, MAGNITUDES if power == 1 else SQUARES, True, True, out)
         if y is not None:
             return y
     if power in (1, 2):
         rule = Rule(measure=Measure.MAGNITUDES if power == 1 else Measure.SQUARES, floor=True, summed=True)
-        return normalize_lines(function, array, None, None, index, rule, out, dtype, return_stats, backend)
+        return normalize_lines(function, array, None, None, axes, rule, out, dtype, return_stats, backend)
     if power == np.inf:
-        return scale_by_extrema(function, array, index, None, 1.0, out, dtype, return_stats, backend)
+        return scale_by_extrema(function, array, axes, None, 1.0, out, dtype, return_stats, backend)
     call = calls.begin(array, out, dtype, backend, function)
-    plan = plan_reduction(array.shape, (index,))
+    plan = plan_reduction(array.shape, axes)
     rstd = np.ones(plan.stats_shape)
     if array.size:
         # The output is the scratch memory, unless it is the input.

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from fastnorm import arguments, engine, gradients
 from fastnorm.calls import Call
 from fastnorm.engine import Stats
-from fastnorm.gradients import ChannelSums, Given
+from fastnorm.gradients import ChannelSums, Given, quiet
 from fastnorm.plan import ChannelLayout, plan_channels
 from fastnorm.recipe import Fusion, Moments, Rule, fold, reciprocal_root, seen_from
 
@@ -80,6 +80,7 @@ class Counted:
         shape[0], shape[axis] = len(values), self.layout.channels
         return values.reshape(shape)
 
+    @quiet
     def totals(self) -> Array:
         """Return the sum of the weights of each of the items x groups."""
         totals: Array = self.joined(self.counts).sum(axis=1).reshape(-1)
@@ -193,6 +194,7 @@ def _usable(rstd: Array, totals: Array) -> Array:
     return np.where(totals == 0, 1.0, rstd)
 
 
+@quiet
 def normalize_channels(
     call: Call, axis: int, counted: Counted, rule: Rule, weight: Array | None, bias: Array | None,
     fusion: Fusion | None = None,
@@ -211,6 +213,7 @@ def normalize_channels(
     return Normalized(moments, totals, stats)
 
 
+@quiet
 def of_channels(
     call: Call, dy: Array, counted: Counted, rule: Rule, weight: Array | None, given: Given | None
 ) -> ChannelSums:

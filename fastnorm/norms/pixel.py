@@ -71,7 +71,7 @@ def pixel_norm(
 def l2_normalize(
     x: npt.ArrayLike,
     *,
-    axis: int = -1,
+    axis: int | tuple[int, ...] | None = -1,
     eps: float = 1e-12,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,
@@ -86,8 +86,8 @@ def l2_normalize(
     ----------
     x : array_like
         Any shape with at least one dimension; real numbers.
-    axis : int, default -1
-        The axis of a line.
+    axis : int, tuple of int or None, default -1
+        The axis of a line, or several trailing axes that make one; None: all.
     eps : float, default 1e-12
         The least length that is divided by; at least 0.
     out, dtype, return_stats, backend
@@ -177,7 +177,7 @@ def l2_normalize_backward(
     *,
     mean: npt.ArrayLike | None = None,
     rstd: npt.ArrayLike | None = None,
-    axis: int = -1,
+    axis: int | tuple[int, ...] | None = -1,
     eps: float = 1e-12,
     out: Array | None = None,
     dtype: npt.DTypeLike | None = None,

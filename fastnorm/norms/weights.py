@@ -242,8 +242,8 @@ def spectral_norm(
     if start is None or not start.any():  # zeros, which a weight of zeros left, lead nowhere
         start = np.random.default_rng(0).standard_normal((array.shape[0],))
     start = start.astype(np.float64)
-    start = np.ldexp(start, -_exponent(start))  # of any length: that of W^T u is divided out, but must be a number
     with np.errstate(all="ignore"):
+        start = np.ldexp(start, -_exponent(start))  # of any length: that of W^T u is divided out, but must be a number
         left, right, sigma = _power_iteration(matrix, start, iterations, least)
         if not 0.0 < sigma < math.inf:  # products beyond the storage type, or beyond float64
             exponent = _exponent(matrix)

@@ -55,8 +55,9 @@ class _Lines(Operator):
         found = norm(x, weight, shift, axis=axes, eps=epsilon, dtype=dtype, return_stats=wanted)
         y, stats = found if wanted else (found, None)
         if apart:
-            y = y * scale
-            y = y if bias is None else y + bias
+            with np.errstate(all="ignore"):
+                y = y * scale
+                y = y if bias is None else y + bias
         return y, stats
 
 
@@ -112,9 +113,10 @@ class _Skip(_Lines):
             raise ValueError(f"{self.op_type}: skip must broadcast to the shape of input, {x.shape}, got {skip.shape}")
         for name, value in (("gamma", gamma), ("beta", beta), ("bias", bias)):
             arguments.parameter(value, x.shape[-1:], self.op_type, name)
-        total = np.add(x, skip, dtype=storage(x.dtype, self.op_type, "input").compute)
-        if bias is not None:
-            total += bias
+        with np.errstate(all="ignore"):
+            total = np.add(x, skip, dtype=storage(x.dtype, self.op_type, "input").compute)
+            if bias is not None:
+                total += bias
         y, stats = self._normalize(norm, total, gamma, beta, -1, epsilon)
         return (y,) if stats is None else (y, *rounded(FLOAT32, *stats), *rounded(x.dtype, total))
 

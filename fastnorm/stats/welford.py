@@ -24,6 +24,23 @@ _BFLOAT16 = "bf16"  # which NumPy has no code for
 _MOST_DIMENSIONS = 64  # of a NumPy array
 
 
+@np.errstate(all="ignore")
+def _joined(first: Moments, first_count: int, second: Moments, second_count: int) -> Moments:
+    """Return the moments of both, whatever they are: of infinities, and beyond float64, the mean that their sum has."""
+    pairs = (np.stack(pair)[np.newaxis] for pair in zip(first, second, strict=True))
+    hi, lo, m2 = (part[0] for part in merge(Moments(*pairs), first_count, second_count))
+    mean = hi + lo
+    # What rounding left of that (Knuth's two-sum): a mean far from the first batch is not lost in its `hi`.
+    rest = (hi - (mean - (mean - hi))) + (lo - (mean - hi))
+    beyond = ~np.isfinite(mean + m2)
+    if beyond.any():
+        total = first_count + second_count
+        halves = (first.hi + first.lo) * (first_count / total), (second.hi + second.lo) * (second_count / total)
+        mean, rest = np.where(beyond, halves[0] + halves[1], mean), np.where(beyond, 0.0, rest)
+        m2 = np.where(np.isfinite(mean), m2, np.nan)
+    return Moments(mean, rest, m2)
+
+
 class Welford:
     """Mean and variance of all batches seen so far.
 
@@ -116,8 +133,7 @@ class Welford:
         if self._state is None:
             self._state = Moments(*(part.copy() for part in state))
         else:
-            pairs = (np.stack(pair)[np.newaxis] for pair in zip(self._state, state, strict=True))
-            self._state = Moments(*(part[0] for part in merge(Moments(*pairs), self._count, count)))
+            self._state = _joined(self._state, self._count, state, count)
         self._count += count
         self._shape = shape
 

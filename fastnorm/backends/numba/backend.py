@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fastnorm import tuning
 from fastnorm.activations import FORMULAS, Activation, Scalar
+from fastnorm.backends.compiled import Compiled
 from fastnorm.backends.numba import (
     activations,
     column_gradients,
@@ -27,17 +28,14 @@ from fastnorm.backends.numba import (
     textbook,
 )
 from fastnorm.backends.numba.lowering import BUNDLE_BYTES
-from fastnorm.backends.reference import Reference
-from fastnorm.backends.textbook import ALGORITHMS
 from fastnorm.dtypes import is_narrow
-from fastnorm.plan import chunk_length, chunks_of, rows_of_unit
+from fastnorm.plan import chunks_of
 from fastnorm.recipe import Affine, Fusion, Measure, Moments, Neighbourhood, Rule
 from fastnorm.settings import config, current
 
 Array = npt.NDArray[Any]
 
 _NOTHING = np.empty(0)
-_NUMBERS = {name: number for number, name in enumerate(ALGORITHMS)}
 # Threading layers that may be entered by several Python threads at once; "workqueue" aborts the process then.
 _REENTRANT_LAYERS = ("omp", "tbb")
 _parallel_region = threading.Lock()
@@ -97,7 +95,7 @@ def _read_only(array: Array) -> Array:
     return view
 
 
-class Numba(Reference):
+class Numba(Compiled):
     """Numba's compiler, for this processor."""
 
     name = "numba"
@@ -121,48 +119,30 @@ class Numba(Reference):
         else:
             _share(half.narrow, units, (_read_only(source), target.view(np.uint16), target.dtype == np.float16))
 
-    def moments(self, x: Array, measure: Measure) -> Moments:
-        outer, _, inner = x.shape
-        chunks, last = chunks_of(x.shape)
-        parts = Moments(*(np.empty((outer, chunks, inner)) for _ in range(3)))
+    def moments_into(self, x: Array, measure: Measure, parts: Moments) -> None:
+        outer, chunks, inner = parts.hi.shape
         arguments = _read_only(x), int(measure), *parts
         if inner == 1 and is_short(x):
             _share(short_rows.moments_short_rows, outer, arguments)
         elif inner == 1:
             _share(rows.moments_rows, outer * chunks, arguments)
         else:
-            units = outer * chunks * _tiles(inner, x.dtype)
-            _share(column_statistics.moments_columns, units, arguments)
-        if chunks == 1:
-            return Moments(*(part[:, 0] for part in parts))
-        return self.merge(parts, chunk_length(x.shape), last)
+            _share(column_statistics.moments_columns, outer * chunks * _tiles(inner, x.dtype), arguments)
 
-    def merge(self, parts: Moments, count: float, last: float) -> Moments:
-        shape = parts.hi.shape[0], parts.hi.shape[2]
-        merged = Moments(np.empty(shape), np.empty(shape), np.empty(shape))
+    def merge_into(self, parts: Moments, count: float, last: float, merged: Moments) -> None:
         moments.merge(*map(np.ascontiguousarray, parts), float(count), float(last), *merged)
-        return merged
 
-    def textbook(self, algorithm: str, x: Array, weights: Array | None) -> tuple[Array, Array]:
-        rounds = x.dtype == np.float16
-        dtype = np.dtype(np.float32) if rounds else x.dtype  # exact, and every operation rounds back
-        counted = np.empty((len(x), 0), dtype) if weights is None else weights.astype(dtype, copy=False)
-        mean, m2 = np.empty(len(x)), np.empty(len(x))
-        lines = x.astype(dtype, copy=False)
-        textbook.textbook(_read_only(lines), _read_only(counted), _NUMBERS[algorithm], rounds, mean, m2)
-        return mean, m2
+    def textbook_into(self, number: int, x: Array, weights: Array | None, rounds: bool, mean: Array, m2: Array) -> None:
+        counted = np.empty((len(x), 0), x.dtype) if weights is None else weights.astype(x.dtype, copy=False)
+        textbook.textbook(_read_only(x), _read_only(counted), number, rounds, mean, m2)
 
-    def extrema(self, x: Array) -> tuple[Array, Array]:
-        outer, _, inner = x.shape
-        chunks, _ = chunks_of(x.shape)
-        low, high = np.empty((outer, chunks, inner), x.dtype), np.empty((outer, chunks, inner), x.dtype)
+    def extrema_into(self, x: Array, low: Array, high: Array) -> None:
+        outer, chunks, inner = low.shape
         arguments = _read_only(x), low, high
         if inner == 1:
             _share(rows.extrema_rows, outer * chunks, arguments)
         else:
-            units = outer * chunks * _tiles(inner, x.dtype)
-            _share(column_statistics.extrema_columns, units, arguments)
-        return low.min(axis=1), high.max(axis=1)
+            _share(column_statistics.extrema_columns, outer * chunks * _tiles(inner, x.dtype), arguments)
 
     def affine(
         self, x: Array, y: Array, coefficients: Affine, weight: Array | None = None, bias: Array | None = None
@@ -227,17 +207,13 @@ class Numba(Reference):
             fusion = fusion._replace(activation=None)
         super().after(fusion, y)
 
-    def dots(self, x: Array, dy: Array, mean: Array) -> tuple[Array, Array]:
-        outer, _, inner = x.shape
-        chunks, _ = chunks_of(x.shape)
-        products, sums = np.empty((outer, chunks, inner)), np.empty((outer, chunks, inner))
-        arguments = _read_only(x), _read_only(dy), _read_only(np.ascontiguousarray(mean)), products, sums
+    def dots_into(self, x: Array, dy: Array, mean: Array, products: Array, sums: Array) -> None:
+        outer, chunks, inner = sums.shape
+        arguments = _read_only(x), _read_only(dy), _read_only(mean), products, sums
         if inner == 1:
             _share(row_gradients.dots_rows, outer * chunks, arguments)
         else:
             _share(column_gradients.dots_columns, outer * chunks * _tiles(inner, x.dtype), arguments)
-        with np.errstate(all="ignore"):
-            return sums.sum(axis=1), products.sum(axis=1)
 
     def affine_grad(
         self, x: Array, dy: Array, dx: Array, mean: Array, scale: Array, slope: Array, shift: Array
@@ -247,27 +223,18 @@ class Numba(Reference):
         kernel = row_gradients.affine_grad_rows if x.shape[2] == 1 else column_gradients.affine_grad_columns
         _share(kernel, x.shape[0] * chunks, (_read_only(x), _read_only(dy), dx, *numbers))
 
-    def normalize_grad(
+    def normalize_grad_into(
         self, x: Array, dy: Array, dx: Array, weight: Array, per_position: bool, segments: int, rule: Rule,
-        given: tuple[Array, Array] | None, parameters: bool,
-    ) -> tuple[Array, Array] | None:  # fmt: skip
-        outer, reduce, _ = x.shape
-        unit_rows = rows_of_unit(outer, reduce) if per_position else 1
-        units = -(-outer // unit_rows)
-        shape = (units, reduce) if per_position else (outer, segments)
-        products, sums = np.zeros(shape if parameters else (0, 0)), np.zeros(shape if parameters else (0, 0))
+        given: tuple[Array, Array] | None, products: Array | None, sums: Array | None, rows: int,
+    ) -> None:  # fmt: skip
+        none = np.empty((0, 0))
         arguments = (
             _read_only(x), _read_only(dy), dx, _read_only(weight), per_position, segments, int(rule.measure),
-            float(rule.divisor(reduce)), float(rule.eps), rule.floor, *map(_read_only, given or (_NOTHING, _NOTHING)),
-            products, sums, unit_rows,
+            float(rule.divisor(x.shape[1])), float(rule.eps), rule.floor,
+            *map(_read_only, given or (_NOTHING, _NOTHING)), none if products is None else products,
+            none if sums is None else sums, rows,
         )  # fmt: skip
-        _share(row_gradients.normalize_grad_rows, units, arguments)
-        if not parameters:
-            return None
-        if not per_position:
-            return products.ravel(), sums.ravel()
-        with np.errstate(all="ignore"):
-            return products.sum(axis=0), sums.sum(axis=0)
+        _share(row_gradients.normalize_grad_rows, -(-len(x) // rows), arguments)
 
     def local_response(self, x: Array, y: Array, near: Neighbourhood, rstd: Array | None) -> None:
         factors = np.empty((0, 0, 0)) if rstd is None else rstd

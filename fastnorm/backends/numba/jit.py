@@ -33,7 +33,7 @@ def _sources_digest() -> str:
     """Changes with any of the kernels' files: Numba itself looks only at the file of the outermost function."""
     digest = hashlib.sha256(numba.__version__.encode())
     package = Path(__file__).parents[2]
-    constants = [package / name for name in ("activations.py", "plan.py", "recipe.py")]  # are compiled in
+    constants = [package / name for name in ("activations.py", "plan.py", "ranges.py", "recipe.py")]  # are compiled in
     for path in sorted(Path(__file__).parent.glob("*.py")) + constants:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
