@@ -8,9 +8,11 @@ import pytest
 from kernel_data import lines, strange_lines, weights
 from primitive_cases import ROW_VIEWS, RULES, chain, coefficients, each_dtype, each_view
 
+from fastnorm import gradients
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
-from fastnorm.recipe import Rule, line_terms, reciprocal_root
+from fastnorm.plan import plan_channels
+from fastnorm.recipe import Measure, Rule, line_terms, reciprocal_root
 
 Array = np.ndarray[Any, Any]
 
@@ -187,3 +189,20 @@ def test_what_is_no_number_stays_in_its_line_going_backward(
             elif name.endswith("dy * (x - mean)"):
                 np.testing.assert_array_equal(part[~lines_hit], expected[name][~lines_hit], err_msg=(kind, name))
                 assert not np.isfinite(part[lines_hit]).any(), (kind, name)
+
+
+@pytest.mark.parametrize("per_item", [True, False])
+@pytest.mark.parametrize("channel_axis", [1, 2])
+def test_channels_of_a_rule_without_a_mean(channel_axis: int, per_item: bool) -> None:
+    """No norm of the library has such channels; whoever writes one need not look."""
+    rng = np.random.default_rng(0)
+    x, dy, weight = rng.standard_normal((3, 4, 5)) + 1, rng.standard_normal((3, 4, 5)), rng.standard_normal(5)
+    weight, layout = weight[: x.shape[channel_axis]], plan_channels(x.shape, channel_axis)
+    call, upstream = gradients.begin(dy, x, None, None, None, "test")
+    rule = Rule(measure=Measure.SQUARES, eps=0.5)
+    gradients.of_channels(call, upstream, layout, layout.plan(per_item=per_item), rule, weight, None, 1)
+    axes = tuple(axis for axis in range(0 + per_item, 3) if axis != channel_axis)
+    g = dy * np.expand_dims(weight, tuple(axis for axis in range(3) if axis != channel_axis))
+    rstd = 1 / np.sqrt((x * x).mean(axes, keepdims=True) + 0.5)
+    expected = rstd * (g - x * rstd * (g * x * rstd).mean(axes, keepdims=True))
+    np.testing.assert_allclose(call.finish(), expected, rtol=1e-12, atol=1e-12)
