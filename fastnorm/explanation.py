@@ -61,7 +61,7 @@ _OPS = {
     _IMAGE: _Op(),
 }
 _WITHOUT_OUTPUT = ("moments", "extrema")
-_SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time; half as long backward
+_SHORT_BYTES = 1024  # rows that the compiled kernels take 16 at a time
 _BLOCK = 4096  # elements of a row that are added up in the type they are computed in
 _LANES_BYTES = 128  # what goes through the kernels at a time: 32 float32 or 16 float64, each with a sum of its own
 # Roundings of a gradient besides those of its sums: statistics and normalised numbers are within 4 units each, as in
@@ -119,7 +119,7 @@ def _algorithm(op: str, shape: tuple[int, ...], itemsize: int, compiled: bool) -
     if forward == _LOCAL:
         squares = "sums of squares over the channels around, in float64"
         return squares if op == forward else f"{squares}; sums of {_OPS[forward].terms} likewise"
-    short = 0 if forward == "group_norm" else _SHORT_BYTES if op == forward else _SHORT_BYTES // 2
+    short = 0 if op != forward or op == "group_norm" else _SHORT_BYTES
     statistics = _statistics(forward, shape, itemsize, short, compiled)
     return statistics if op == forward else f"{statistics}; {_sums(forward, shape, itemsize, compiled)}"
 
