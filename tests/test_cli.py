@@ -31,6 +31,14 @@ def test_a_wrong_variable_of_the_environment_is_a_message(name: str, value: str)
     assert done.stderr.count("\n") == 1
 
 
+def test_the_package_is_a_program_too() -> None:
+    done = python(
+        "import runpy, sys; sys.argv[1:] = ['explain', 'layer_norm', '4x8']; runpy.run_module('fastnorm.__main__')"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "layer_norm" in done.stdout
+
+
 def started(*arguments: str, stdout: int) -> "subprocess.Popen[bytes]":
     environment = os.environ | {"PYTHONPATH": str(Path(fastnorm.__file__).parents[1])}
     environment.pop("PYTHONUNBUFFERED", None)  # the parser does not heed what goes wrong where it writes
