@@ -81,7 +81,7 @@ def take(x: npt.ArrayLike, function: str, name: str = "x") -> Array:
 
 def as_compute(array: Array, dtype: np.dtype[Any], backend: Reference | None = None) -> Array:
     """Return the array in a dtype that kernels take, native, aligned; a backend converts faster than NumPy."""
-    if array.dtype == dtype and array.flags.aligned and array.dtype.isnative:
+    if array.dtype == dtype and array.flags.aligned:
         return array
     with np.errstate(all="ignore"):
         return _converted(array, dtype, backend)

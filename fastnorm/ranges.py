@@ -1,4 +1,4 @@
-"""Where arithmetic leaves the range of its type: the numbers that Python, Cython and Numba ask alike."""
+"""Where arithmetic leaves the range of its type: the limits that Python, Cython and Numba share."""
 
 # Float32. Outside of these a sum of squares has overflowed, or has lost digits to underflow; with elements that are
 # multiplied by RESCALE, or divided, it is made again.
@@ -22,7 +22,7 @@ LARGEST_SLOPED = 2.0**50
 # Float64. Between these no square that matters has left the range, and no sum of squares.
 SMALLEST_SUM = 2.0**-960
 LARGEST_SUM = 2.0**1020
-# A factor below has lost digits, or soon has.
+# What x is multiplied by, if smaller, has lost digits, or soon has.
 SMALLEST_FACTOR = 2.0**-1000
 
 # What pixels may be divided by, in float32.

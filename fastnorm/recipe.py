@@ -147,7 +147,7 @@ def merge(parts: Moments, count: float, last: float) -> Moments:
     Every part has `count` elements, the last one `last`.
     """
     hi, lo, m2 = (part[:, 0].copy() for part in parts)
-    total = count if parts.hi.shape[1] > 1 else last
+    total = count
     for b in range(1, parts.hi.shape[1]):
         size = last if b == parts.hi.shape[1] - 1 else count
         joined = total + size

@@ -38,7 +38,7 @@ static inline int is_writeable(PyObject *a) { return PyArray_ISWRITEABLE((PyArra
 /* NULL of None. */
 static inline void *data_of(PyObject *a) { return a == Py_None ? NULL : PyArray_DATA((PyArrayObject *)a); }
 
-/* A new array, which owns `data` if that is NULL. */
+/* A new array on `data`; if that is NULL, with memory of its own. */
 static inline PyObject *new_array(PyArray_Descr *dtype, int ndim, npy_intp *shape, void *data, int flags)
 {
     Py_INCREF(dtype);

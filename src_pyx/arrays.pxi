@@ -6,8 +6,8 @@ from libc.stdint cimport uintptr_t
 cnp.import_array()
 
 cdef extern from "arrays.h":
-    # Of any object that is known to be an array.
-    bint is_array(object a) noexcept    # which is asked of others too; no subclass is one here
+    # All but the first and data_of want an array, and do not look.
+    bint is_array(object a) noexcept                # any object; False for subclasses
     int ndim_of(object a) noexcept
     cnp.npy_intp* shape_of(object a) noexcept
     cnp.npy_intp* strides_of(object a) noexcept     # in bytes

@@ -123,17 +123,17 @@ cdef inline Py_ssize_t cut(Work* w, int threads) noexcept:
     if w.primitive == INFER_GRAD:
         return w.x.outer
     if w.primitive == INFER:
-        w.tile = min(parts(parts(w.x.inner, threads), bundle), WIDE) * bundle
-        return parts(w.x.inner, w.tile)
+        w.columns = min(parts(parts(w.x.inner, threads), bundle), WIDE) * bundle
+        return parts(w.x.inner, w.columns)
     if w.x.inner == 1:
         return w.x.outer * parts(w.x.n, CHUNK)
     if w.primitive == AFFINE or w.primitive == AFFINE_GRAD:
         w.piece = min(max(parts(w.x.outer * w.x.n, 4 * <Py_ssize_t> threads), LEAST_PIECE), CHUNK_COLUMNS)
         return w.x.outer * parts(w.x.n, w.piece)
-    chunks, w.tile = w.x.outer * parts(w.x.n, CHUNK_COLUMNS), ROW_TILES * tile  # rows had better be read as a whole
-    if narrow or chunks * parts(w.x.inner, w.tile) < 2 * <Py_ssize_t> threads:
-        w.tile = tile
-    return chunks * parts(w.x.inner, w.tile)
+    chunks, w.columns = w.x.outer * parts(w.x.n, CHUNK_COLUMNS), ROW_TILES * tile  # rows had better be read as a whole
+    if narrow or chunks * parts(w.x.inner, w.columns) < 2 * <Py_ssize_t> threads:
+        w.columns = tile
+    return chunks * parts(w.x.inner, w.columns)
 
 
 cdef void run(Work* w, int threads) noexcept:

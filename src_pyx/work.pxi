@@ -19,7 +19,7 @@ cdef enum Primitive:
 cdef enum Storage:
     DOUBLE
     SINGLE
-    HALF                    # 16 bits: computed in float32, see narrow.pxi
+    HALF                    # 16 bits: computed in float32, see narrow/narrow.pxi
     BFLOAT
     BYTE                    # of pixels
 
@@ -58,15 +58,19 @@ cdef struct Vector:
 
 
 cdef struct Work:
-    # One call: what to do, and all that any primitive needs for it.
+    # One call: what to do, and all that any primitive needs for it. Kernels take x beside it: its type chooses lanes32
+    # or lanes64, and it is where their units begin, which need not be x.data. y and dy are read from here.
     Primitive primitive
     Storage storage
     View x
     View y
     View dy                     # backward; dx is y
     Rule rule
-    void* weight                # and bias, NULL if missing: of each position of a line, or, `per_position` being False,
-    void* bias                  # run j of line o has number (o * segments + j) % parameters
+    # Of each position of a line, or, `per_position` being False, of its runs: run j of line o has number
+    # (o * segments + j) % parameters. NORMALIZE reads both, but that NULL is a bias of 0 for positions of rows; AFFINE
+    # goes by positions where there is a weight.
+    void* weight
+    void* bias
     Py_ssize_t parameters
     bint per_position
     Py_ssize_t segments         # runs of n // segments elements that a line is made of
@@ -81,7 +85,7 @@ cdef struct Work:
     double* coefficients[4]     # hi, lo, scale, shift; backward: mean, scale, slope, shift; clipping: low, high
     Py_ssize_t lines            # of coefficients, which begin anew after so many lines of x
     Py_ssize_t rows             # to a unit of work
-    Py_ssize_t tile             # columns to a unit of work
+    Py_ssize_t columns          # to a unit of work
     Py_ssize_t piece            # positions to a unit of what is done element by element down columns
     Fusion fusion
     Vector vectors[4]           # inference: mean, variance, weight and bias as they were given

@@ -353,3 +353,35 @@ def test_the_batch_needs_statistics_and_more_than_one_value_to_take_them_of(op: 
             ValueError, match=rf"{op}_backward: .*running_mean and running_var.* needed unless training"
         ):
             backward(op)(x, x, *mixture, **running)
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("op", ["layer_norm", "batch_norm"])
+def test_dx_written_over_the_weight_is_that_of_no_overlap(op: str, backend: str) -> None:
+    dy, x, memory = (random(24, 10, seed=seed) for seed in range(3))
+    options = {"training": True} if op == "batch_norm" else {}
+    expected = backward(op)(dy, x, memory[3].copy(), backend=backend, **options)
+    found = backward(op)(dy, x, memory[3], out=memory, backend=backend, **options)
+    for part, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(part, other)
+
+
+def test_gradients_of_weights_of_other_dtypes(backend: str) -> None:
+    dy, x = random(7, 12), random(7, 12, seed=1)
+    for weight in (np.ones(12, ">f4"), np.ones(12, bool)):
+        assert fastnorm.layer_norm_backward(dy, x, weight, backend=backend).dweight.dtype == np.float32
+    weight = np.arange(1, 13) / 7
+    wide, single = (
+        fastnorm.group_norm_backward(dy, x, 3, given, backend=backend).dx
+        for given in (weight, weight.astype(np.float32))
+    )
+    np.testing.assert_array_equal(wide, single)
+
+
+def test_one_value_a_channel_has_no_gradient_where_training_takes_it(backend: str) -> None:
+    dy, x = random(1, 3), random(1, 3, seed=1)
+    found = fastnorm.batch_norm_backward(dy, x, training=True, convention="keras", backend=backend)
+    np.testing.assert_allclose(found.dx, np.zeros((1, 3)), atol=1e-5)

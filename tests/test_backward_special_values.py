@@ -136,7 +136,8 @@ def test_a_line_shorter_than_eps_is_divided_by_a_constant(
 
 @each_norm
 @pytest.mark.parametrize(
-    ("scale", "upstream"), [(2.0**100, 1.0), (2.0**-100, 1.0), (2.0**-33, 2.0**66), (2.0**46, 2.0**-66)]
+    ("scale", "upstream"),
+    [(2.0**100, 1.0), (2.0**-100, 1.0), (2.0**-33, 2.0**66), (2.0**46, 2.0**-66), (2.0**-60, 2.0**-80)],
 )
 def test_gradients_go_with_the_reciprocal_of_the_scale(name: str, scale: float, upstream: float, backend: str) -> None:
     """Powers of two: y stays to the bit, dx is divided by the scale, and nothing leaves float32 on the way."""

@@ -365,14 +365,24 @@ def test_out_of_several_results(function: str, sequence: Callable[..., Any]) -> 
 
 @pytest.mark.parametrize("function", having("dtype"))
 def test_dtype(function: str) -> None:
-    for bad in ("int32", np.complex64, object, "float128", "no dtype", 3.5):
-        refuse(function, TypeError, dtype=bad)
+    for bad in (
+        "int32",
+        np.complex64,
+        object,
+        "float128",
+        "no dtype",
+        3.5,
+        (np.float32, "a"),
+        np.array(["bfloat16", "x"]),
+    ):
+        assert "dtype must be" in refuse(function, TypeError, dtype=bad)
 
 
 @pytest.mark.parametrize("function", having("backend"))
 def test_backend(function: str) -> None:
     for bad in ("fast", "", "Cython", 1):
         refuse(function, ValueError, backend=bad)
+    assert "cuda" in refuse(function, TypeError, backend="cuda")
 
 
 @pytest.mark.parametrize("function", BY_NUMPY)

@@ -212,11 +212,20 @@ def test_activations_are_within_four_units_of_the_last_place(name: str, dtype: A
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_activations_at_the_ends_of_the_range_and_at_nan(name: str, backend: str) -> None:
-    x = np.array([[1e38], [-1e38], [np.nan]], np.float32)
+    for dtype in (np.float32, np.float64):
+        for end in (1e38, np.inf):
+            x = np.array([[end], [-end], [np.nan]], dtype)
+            with fastnorm.config(backend=backend):
+                y = fastnorm.batch_norm(x, [0.0], [1.0], eps=0.0, activation=name).ravel()
+            high, low = {"sigmoid": (1, 0), "tanh": (1, -1)}.get(name, (end, 0))
+            np.testing.assert_array_equal(y, np.array([high, low, np.nan], dtype))
+
+
+def test_silu_of_float64_until_it_underflows(backend: str) -> None:
     with fastnorm.config(backend=backend):
-        y = fastnorm.batch_norm(x, [0.0], [1.0], eps=0.0, activation=name).ravel()
-    high, low = {"sigmoid": (1, 0), "tanh": (1, -1)}.get(name, (1e38, 0))
-    np.testing.assert_array_equal(y, np.array([high, low, np.nan], np.float32))
+        y = fastnorm.batch_norm(np.array([[-300.0], [-750.0]]), [0.0], [1.0], eps=0.0, activation="silu").ravel()
+    assert y[0] == pytest.approx(-300 * np.exp(-300.0), rel=1e-13)
+    assert -1e-320 < y[1] <= 0
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -294,3 +303,31 @@ def test_a_function_that_gives_no_number_leaves_the_output_alone(channel_axis: i
         with pytest.raises(TypeError, match=f"^{function}: activation '<lambda>' does not map a float32 to a number"):
             getattr(fastnorm, function)(x, *arguments, **own, activation=wordy, out=out, residual=x, backend=backend)
         assert (out == 7).all()
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_what_is_fused_takes_rows_with_others_between(axis: int, backend: str) -> None:
+    x, residual = normal(4, 6, 20)[..., :7].astype(np.float32), normal(4, 6, 7, seed=1).astype(np.float32)
+    wide = np.concatenate([x, x, x], axis=-1)[..., :7]
+    channels = x.shape[axis]
+    norms: list[Callable[..., Any]] = [
+        lambda x, **k: fastnorm.batch_norm(x, np.zeros(channels), np.ones(channels), channel_axis=axis, **k),
+        lambda x, **k: fastnorm.group_norm(x, channels, channel_axis=axis, **k),
+        lambda x, **k: fastnorm.layer_norm(x, axis=axis, **k),
+    ]
+    with fastnorm.config(backend=backend):
+        for norm in norms:
+            for options in (
+                {"activation": "gelu"},
+                {"residual": residual},
+                {"residual": residual, "activation": "relu"},
+            ):
+                np.testing.assert_array_equal(norm(wide, **options), norm(x, **options))
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_an_activation_of_groups_of_one_channel(axis: int, backend: str) -> None:
+    x = np.ascontiguousarray(np.moveaxis(normal(2, 6, 5), 1, axis))
+    with fastnorm.config(backend=backend):
+        y = fastnorm.group_norm(x, 6, channel_axis=axis, activation="relu")
+        np.testing.assert_array_equal(y, np.maximum(fastnorm.group_norm(x, 6, channel_axis=axis), 0))

@@ -160,3 +160,21 @@ IMAGE = np.zeros((2, 2, 3), np.uint8)
 def test_bad_arguments_are_named(arguments: Any, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"normalize_image: {message}"):
         fastnorm.normalize_image(*arguments, **options)
+
+
+def test_what_images_refuse(backend: str) -> None:
+    image = pixels(4, 4, 3)
+    for std in ([-1.0, 1, 1], [np.nan, 1, 1]):
+        with pytest.raises(ValueError, match="std must be above 0"):
+            fastnorm.normalize_image(image, [0.0] * 3, std, backend=backend)
+    with pytest.raises(ValueError, match="image must have shape"):
+        fastnorm.normalize_image(image[np.newaxis, np.newaxis], [0.0] * 3, [1.0] * 3, backend=backend)
+
+
+def test_an_image_in_the_memory_of_its_result(backend: str) -> None:
+    image, out = pixels(4, 4, 3), np.zeros((3, 4, 4), np.float32)
+    shared = out.reshape(-1).view(np.uint8)[:48].reshape(4, 4, 3)
+    shared[...] = image
+    expected = fastnorm.normalize_image(image, [0.5] * 3, [0.2] * 3, backend=backend)
+    found = fastnorm.normalize_image(shared, [0.5] * 3, [0.2] * 3, out=out, backend=backend)
+    np.testing.assert_array_equal(found, expected)

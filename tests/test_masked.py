@@ -424,3 +424,34 @@ def test_an_unbiased_variance_needs_weights_of_more_than_one() -> None:
         y = fastnorm.batch_norm(x, training=True, weights=shares / 2, **keywords)
         np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13)  # float64 sums of 28 elements
     np.testing.assert_allclose(var, 0.01 * x.var(axis=(0, 2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_line_is_constant_whatever_was_left_out(dtype: Any, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    for value in (0.7, 0.1, 1e5 / 3):
+        for length in (3, 7, 50, 1001):
+            x, weights = np.full((2, 4, length), value, dtype), rng.uniform(0.1, 3, (2, 4, length))
+            x[..., 1], weights[..., 1] = 5, 0
+            for y in (
+                fastnorm.group_norm(x, 2, weights=weights, eps=0, backend=backend),
+                fastnorm.batch_norm(x, training=True, weights=weights, eps=0, backend=backend),
+            ):
+                np.testing.assert_array_equal(np.delete(y, 1, 2), 0)
+
+
+def test_weights_that_add_up_to_one_train_nothing(backend: str) -> None:
+    x = np.random.default_rng(0).standard_normal((4, 1)).astype(np.float32)
+    with pytest.raises(ValueError, match="weights must add up to more than 1"):
+        fastnorm.batch_norm(x, np.zeros(1), np.ones(1), training=True, weights=np.full((4, 1), 0.25), backend=backend)
+    found = fastnorm.batch_norm_backward(x[::-1], x, training=True, weights=np.full((4, 1), 0.2), backend=backend)
+    assert np.isfinite(found.dx).all()
+
+
+def test_an_item_that_is_left_out_sends_nothing_to_the_weight(backend: str) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    x[1] = np.nan
+    where = np.ones((2, 1, 4), bool)
+    where[1] = False
+    found = fastnorm.instance_norm_backward(np.ones_like(x), x, np.ones(3), where=where, backend=backend)
+    assert np.isfinite(found.dweight).all()

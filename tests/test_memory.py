@@ -210,3 +210,27 @@ builtins.kept = fastnorm.layer_norm(x)
 builtins.last = Last(fastnorm.layer_norm, x)
 """
     assert output(code) == "(3000, 3000)"
+
+
+def test_the_pool_keeps_so_much_and_lets_the_oldest_go() -> None:
+    pool = memory._Pool(256)
+    oldest, second, third = (memory._allocated(size) for size in (64, 128, 64))
+    for block in (oldest, second, third, memory._allocated(257)):
+        pool.give_back(block)
+    assert pool.take(65) is not second, "which is more than half as large again"
+    youngest = memory._allocated(64)
+    pool.give_back(youngest)
+    assert oldest.address not in pool._kept
+    assert pool.take(64) is youngest
+    assert pool.clear() == 192
+
+
+def test_memory_begins_at_a_cache_line() -> None:
+    assert all(memory._allocated(size).address % 64 == 0 for size in (1, 63, 64, 4097, 100000))
+
+
+def test_a_sum_that_is_not_wanted_takes_no_memory(compiled: str) -> None:
+    x, residual, out = (data((4096, 512), "float32") for _ in range(3))
+    memory.clear()
+    fastnorm.layer_norm(x, residual=residual, out=out, backend=compiled)
+    assert memory.clear() == 0

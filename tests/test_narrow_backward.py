@@ -312,3 +312,12 @@ def test_every_instruction_set_gives_the_same_bits(cython_labels: list[str], ser
             for found in others:
                 for name, part in found.items():
                     assert_bits(part, first[name], f"{op} {x.shape} {name}")
+
+
+def test_a_gradient_that_is_wider_than_x_is_not_rounded_first(backend: str) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((4, 40)).astype(np.float16), rng.standard_normal((4, 40)).astype(np.float32)
+    found = fastnorm.layer_norm_backward(dy, x, backend=backend)
+    exact = fastnorm.layer_norm_backward(dy, x.astype(np.float32), backend=backend)
+    np.testing.assert_array_equal(found.dx, exact.dx.astype(np.float16))
+    np.testing.assert_array_equal(found.dbias, exact.dbias.astype(np.float16))

@@ -455,3 +455,35 @@ def test_powers_of_lp_norms(p: float, backend: str) -> None:
     np.testing.assert_allclose(fastnorm.lp_normalize(x, p=p, backend=backend), expected, rtol=1e-13)
     single = fastnorm.lp_normalize(x.astype(np.float32), p=p, backend=backend)
     np.testing.assert_allclose(single, expected, rtol=1e-6, atol=1e-9)
+
+
+def with_residual(norm: Any, x: Array, operand: Array, backend: str, **out: Array) -> Any:
+    """Call a norm of (24, 10, 4) with another array that it reads."""
+    if norm is fastnorm.batch_norm:
+        return norm(x, np.zeros(10), np.ones(10), residual=operand, backend=backend, **out)
+    if norm is fastnorm.group_norm:
+        return norm(x, 5, residual=operand, backend=backend, **out)
+    return norm(x, residual=operand, backend=backend, **out)
+
+
+@pytest.mark.parametrize("norm", [fastnorm.layer_norm, fastnorm.batch_norm, fastnorm.group_norm])
+def test_out_that_overlaps_a_residual_gives_the_result_of_no_overlap(norm: Any, backend: str) -> None:
+    memory = np.random.default_rng(1).standard_normal((26, 10, 4)).astype(np.float32)
+    x = sample().reshape(24, 10, 1).repeat(4, axis=2) + memory[:24]
+    expected = with_residual(norm, x, memory[:24].copy(), backend)
+    np.testing.assert_array_equal(with_residual(norm, x, memory[:24], backend, out=memory[1:25]), expected)
+
+
+def test_axes_come_in_any_order(backend: str) -> None:
+    x = sample()
+    for axes in ((1, 2), (2, 1), (-1, 1)):
+        y = fastnorm.layer_norm(x, axis=axes, backend=backend)
+        np.testing.assert_array_equal(y, fastnorm.layer_norm(x.reshape(6, 40), backend=backend).reshape(SHAPE))
+    found = fastnorm.moments(x, axis=(2, 0), algorithm="naive", backend=backend).mean
+    np.testing.assert_array_equal(found, fastnorm.moments(x, axis=(0, 2), algorithm="naive", backend=backend).mean)
+
+
+def test_statistics_of_lines_without_elements_are_nan(backend: str) -> None:
+    _, stats = fastnorm.layer_norm(np.empty((3, 0)), return_stats=True, backend=backend)
+    assert np.isnan(stats.mean).all()
+    assert np.isnan(stats.rstd).all()

@@ -175,6 +175,32 @@ def test_centres_and_deviations_at_the_ends_of_float32(backend: str) -> None:
     pair = np.float32([[[3e38, 2.9e38]]])
     y = fastnorm.switchable_norm(pair, *given, **chosen)
     np.testing.assert_allclose(y, fastnorm.switchable_norm(pair.astype(float), *given, **chosen), rtol=1e-5)
+    pooled = np.full((2, 2, 1000), -3e38, np.float32)
+    pooled[0, :, 5] = 3e38
+    y = fastnorm.batch_norm(pooled, training=True, eps=0, **chosen)
+    np.testing.assert_allclose(y[0, :, 5], 1999 / np.sqrt(1999), rtol=1e-6)
+    counted = np.float32([[[-3e38, -3e38, 3e38]]])
+    y = fastnorm.instance_norm(counted, where=[[[True, True, False]]], eps=1e60, **chosen)
+    np.testing.assert_allclose(y, [[[0, 0, 6e8]]], rtol=1e-6)
+
+
+def test_given_centres_further_than_float32_reaches(backend: str) -> None:
+    largest = float(np.finfo(np.float32).max)
+    expected = (largest + 2.0**110) * 2.0**-100
+    y = fastnorm.normalize(np.float32([[-largest]]), [2.0**110], [2.0**200], [-1.0], eps=0, backend=backend)
+    np.testing.assert_allclose(y, [[expected]], rtol=1e-6)
+    given = [2.0**110, 0], [2.0**200, 1], np.float32([-1, 1])
+    y = fastnorm.batch_norm(np.float32([[-largest, 3]]), *given, eps=0, activation="relu", backend=backend)
+    np.testing.assert_allclose(y, [[expected, 3]], rtol=1e-6)
+
+
+def test_channels_beside_one_that_leaves_float32_keep_their_bits(backend: str) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 4, 50)).astype(np.float32)
+    clean = fastnorm.batch_norm(x, training=True, eps=0, backend=backend)
+    x[:, 2] *= np.float32(1e36)
+    y = fastnorm.batch_norm(x, training=True, eps=0, backend=backend)
+    np.testing.assert_array_equal(np.delete(y, 2, 1), np.delete(clean, 2, 1))
+    np.testing.assert_allclose(y[:, 2], clean[:, 2], rtol=1e-5, atol=1e-6)
 
 
 def test_small_weights_of_large_lines(backend: str) -> None:
@@ -183,6 +209,9 @@ def test_small_weights_of_large_lines(backend: str) -> None:
     x = np.float32([[[1, 2, 3, 4]]]) * np.float32(1e30)
     y = fastnorm.instance_norm(x, np.float32([1e-20]), backend=backend)
     np.testing.assert_allclose(y, np.array([[[-1.5, -0.5, 0.5, 1.5]]]) / np.sqrt(1.25) * 1e-20, rtol=1e-6)
+    weight = np.float32([1e-42])
+    y = fastnorm.normalize(np.float32([[2.0**100]]), [0.0], [3.0], weight, eps=0, backend=backend)
+    np.testing.assert_allclose(y, [[2.0**100 * float(weight[0]) / np.sqrt(3)]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e30, -1e30, 1e-30, 1e37, 1e-37, 1e-40])
@@ -339,3 +368,41 @@ def test_an_infinity_makes_the_others_of_its_line_zero(p: float, backend: str) -
 
 def test_a_norm_whose_reciprocal_is_infinite_warns_of_nothing(backend: str) -> None:
     assert fastnorm.lp_normalize([1e-310, -2e-310], p=3, backend=backend).shape == (2,)
+
+
+def test_spectral_norm_of_products_beyond_float32_and_of_nan(backend: str) -> None:
+    found = fastnorm.spectral_norm([[np.nan, 1.0], [1.0, 1.0]], backend=backend)
+    assert np.isnan(found.sigma)
+    assert np.isnan(found.weight).all()
+    found = fastnorm.spectral_norm(np.float32([[1e15], [1e25]]), [1.0, 0.0], backend=backend)
+    np.testing.assert_allclose(found.sigma, 1e25, rtol=1e-6)
+    np.testing.assert_allclose(found.weight, [[1e-10], [1.0]], rtol=1e-6)
+    found = fastnorm.spectral_norm(np.full((2, 2), 3e38, np.float32), n_power_iterations=3, backend=backend)
+    np.testing.assert_allclose(found.weight, np.full((2, 2), 0.5), rtol=1e-6)
+    tiny = fastnorm.spectral_norm(np.float32([[1e-14, 0], [0, 1e-15]]), backend=backend)
+    assert np.linalg.norm(tiny.u) < 1, "eps is what it was divided by"
+
+
+def test_mixtures_and_ranges_at_the_ends(backend: str) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 2, 5)).astype(np.float32)
+    alone = [1000.0, 0.0, 0.0]  # whose exponentials overflow
+    y = fastnorm.switchable_norm(x, alone, alone, training=True, backend=backend)
+    np.testing.assert_allclose(y, fastnorm.instance_norm(x), rtol=1e-4, atol=1e-5)
+    constant = np.ones((2, 3, 4), np.float32)
+    y = fastnorm.switchable_norm(constant, [0.0] * 3, [0.0] * 3, training=True, eps=0, backend=backend)
+    np.testing.assert_array_equal(y, np.zeros((2, 3, 4)))
+    wide = np.random.default_rng(0).standard_normal((5, 3)) * 1e10
+    _, stats = fastnorm.min_max_scale(wide, feature_range=(-1.5e308, 1.5e308), return_stats=True, backend=backend)
+    np.testing.assert_allclose(stats.rstd[0], 3e298 / (np.ptp(wide, axis=0) / 1e10), rtol=1e-14)
+    np.testing.assert_array_equal(fastnorm.lp_normalize(np.zeros((2, 3)), p=3, backend=backend), np.zeros((2, 3)))
+
+
+def test_clipping_to_one_value_and_to_open_ends(backend: str) -> None:
+    x = np.array([-np.inf, -1, 2, np.inf, np.nan])
+    for dtype in (np.float32, np.float64):
+        y = fastnorm.clip_by_value(x.astype(dtype), 0.5, 0.5, backend=backend)
+        np.testing.assert_array_equal(y, [0.5, 0.5, 0.5, 0.5, np.nan])
+        y = fastnorm.clip_by_value(x.astype(dtype), None, 0.5, backend=backend)
+        np.testing.assert_array_equal(y, [-np.inf, -1, 0.5, 0.5, np.nan])
+        y = fastnorm.clip_by_value(x.astype(dtype), 0.5, None, backend=backend)
+        np.testing.assert_array_equal(y, [0.5, 0.5, 2, np.inf, np.nan])

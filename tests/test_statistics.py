@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import struct
 import warnings
 from math import fsum
 from typing import Any
@@ -14,6 +15,7 @@ import scipy.stats
 
 import fastnorm
 from fastnorm.backends.textbook import ALGORITHMS
+from fastnorm.stats.bounds import relative_error_bound
 
 Array = np.ndarray[Any, Any]
 NAMES = ("auto", *ALGORITHMS)
@@ -416,3 +418,66 @@ def test_a_state_of_any_dtype_survives_as_bytes(dtype: str) -> None:
     again = fastnorm.Welford.from_bytes(state.to_bytes())
     assert again.dtype == state.dtype
     np.testing.assert_array_equal(again.mean, state.mean)
+
+
+def test_statistics_of_other_byte_orders(backend: str) -> None:
+    half = sample(6, 40).astype(np.float16)
+    for found in ("moments", "extrema"):
+        one, other = (getattr(fastnorm, found)(x, axis=1, backend=backend) for x in (half, half.astype(">f2")))
+        for name in ("mean", "m2") if found == "moments" else ("min", "max"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(one, name))
+    single = sample(4, 50).astype(np.float32)
+    for algorithm in ("naive", "welford", "two_pass"):
+        one, other = (
+            fastnorm.moments(x, axis=1, algorithm=algorithm, backend=backend) for x in (single, single.astype(">f4"))
+        )
+        np.testing.assert_array_equal(other.m2, one.m2)
+
+
+def test_means_beside_lines_that_float64_cannot_square(backend: str) -> None:
+    found = fastnorm.moments([[1e308, 1e308], [np.inf, 1.0], [1.0, 2.0]], axis=1, backend=backend)
+    np.testing.assert_array_equal(found.mean, [1e308, np.inf, 1.5])
+
+
+def test_digits_where_there_is_little_to_say() -> None:
+    assert fastnorm.moments([1e308, -1e308]).digits == 0
+    assert 0 <= fastnorm.Moments(mean=0.0, m2=1.0, count=10, algorithm="naive").digits < 17
+    assert fastnorm.moments(np.float32([1, 2, 3]), algorithm="naive").roundoff == 2.0**-24
+
+
+def test_the_bounds_of_the_algorithms() -> None:
+    """docs/numerics.md has them; four times each, for the constants that they leave out."""
+    n, kappa, u = 1000, 1e4, 2.0**-24
+    e = n * u
+    once = u + e * e
+    bounds = {
+        "auto": 16 * u + n / 64 * 2.0**-53, "naive": n * kappa**2 * u, "shifted": n * (n + 1) * u,
+        "two_pass": e + (e * kappa) ** 2, "corrected_two_pass": e + e * (e * kappa) ** 2, "welford": n * kappa * u,
+        "pairwise": 11 * kappa * u, "compensated": once + (kappa * once) ** 2,
+    }  # fmt: skip
+    for name, bound in bounds.items():
+        np.testing.assert_allclose(relative_error_bound(name, n, kappa, u), 4 * bound, rtol=1e-12)
+        assert relative_error_bound(name, n, np.array([kappa, np.nan]), u).shape == (2,)
+
+
+def test_an_empty_batch_says_the_shape() -> None:
+    state = fastnorm.Welford().update(np.empty((0, 3)))
+    assert state.mean.shape == (3,)
+    with pytest.raises(ValueError, match=r"the state has shape \(3,\), got \(2,\)"):
+        state.update(np.ones((4, 2)))
+    nothing = fastnorm.Welford.from_bytes(fastnorm.Welford().update(np.empty(0)).to_bytes())
+    with pytest.raises(ValueError, match="the state has shape"):
+        nothing.update(np.ones((4, 2)))
+
+
+def test_states_keep_their_dtype_and_have_no_variance_beyond_their_count() -> None:
+    assert (fastnorm.Welford(dtype="f4") | fastnorm.Welford()).dtype == np.float32
+    assert np.isnan(fastnorm.Welford().update([[1.0], [3.0]]).variance(ddof=2))
+
+
+@pytest.mark.parametrize("shape", [(2**40, 2**40), (1,) * 65, (2**40, 0, 2**40), None], ids=str)
+def test_states_of_impossible_shapes_are_refused(shape: tuple[int, ...] | None) -> None:
+    sizes = (3,) if shape is None else shape  # None: axes of a state that has no shape
+    header = struct.pack("<4s?q?4sQB", b"FNW1", True, 0, shape is not None, b"f8", 0, len(sizes))
+    with pytest.raises(ValueError, match=r"Welford\.from_bytes: these bytes are not a Welford state"):
+        fastnorm.Welford.from_bytes(header + struct.pack(f"<{len(sizes)}Q", *sizes))

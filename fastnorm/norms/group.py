@@ -135,8 +135,8 @@ def group_norm(
         An array is not of a real number dtype, out not of the result's, or where not of bool; an activation is neither
         a name nor compiled, or does not compile for the dtype.
     ValueError
-        num_groups does not divide C, or a shape, axis, eps, where or weights that does not fit; an activation or a
-        backend that there is not.
+        num_groups does not divide C, or a shape, axis, eps, where or weights that does not fit; an unknown activation
+        or backend.
     RuntimeError
         The backend that is asked for cannot run here.
 

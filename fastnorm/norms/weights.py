@@ -150,8 +150,7 @@ def _power_iteration(matrix: Array, start: Array, iterations: int, eps: float) -
 
 def _exponent(matrix: Array) -> int:
     """The power of two that the largest magnitude is next to; 0 if that is none, or not finite."""
-    largest = float(np.abs(matrix).max())
-    return math.frexp(largest)[1] if math.isfinite(largest) else 0
+    return math.frexp(float(np.abs(matrix).max()))[1]
 
 
 class SpectralNorm(NamedTuple):

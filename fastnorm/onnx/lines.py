@@ -47,7 +47,7 @@ class _Lines(Operator):
                     f"{self.op_type}: {name} must broadcast to the shape of X, {x.shape}, got {value.shape}"
                 )
         dtype, wanted = None if scale.dtype == x.dtype else scale.dtype, len(self.output) > 1
-        axes = -1 if first == x.ndim - 1 else tuple(range(first, x.ndim))
+        axes = tuple(range(first, x.ndim))
         line = x.shape[first:]
         # Those that differ between lines are ONNX's second stage, in the dtype of Y.
         apart = any(value is not None and not _broadcasts(value.shape, line) for value in (scale, bias))

@@ -26,7 +26,7 @@ _MOST_DIMENSIONS = 64  # of a NumPy array
 
 @np.errstate(all="ignore")
 def _joined(first: Moments, first_count: int, second: Moments, second_count: int) -> Moments:
-    """Return the moments of both, whatever they are: of infinities, and beyond float64, the mean that their sum has."""
+    """Return the moments of both; where they are not finite, or beyond float64, the mean is that of their sum."""
     pairs = (np.stack(pair)[np.newaxis] for pair in zip(first, second, strict=True))
     hi, lo, m2 = (part[0] for part in merge(Moments(*pairs), first_count, second_count))
     mean = hi + lo
@@ -35,8 +35,8 @@ def _joined(first: Moments, first_count: int, second: Moments, second_count: int
     beyond = ~np.isfinite(mean + m2)
     if beyond.any():
         total = first_count + second_count
-        halves = (first.hi + first.lo) * (first_count / total), (second.hi + second.lo) * (second_count / total)
-        mean, rest = np.where(beyond, halves[0] + halves[1], mean), np.where(beyond, 0.0, rest)
+        weighted = (first.hi + first.lo) * (first_count / total), (second.hi + second.lo) * (second_count / total)
+        mean, rest = np.where(beyond, weighted[0] + weighted[1], mean), np.where(beyond, 0.0, rest)
         m2 = np.where(np.isfinite(mean), m2, np.nan)
     return Moments(mean, rest, m2)
 
@@ -131,7 +131,7 @@ class Welford:
 
     def _absorb(self, count: int, shape: tuple[int, ...], state: Moments) -> None:
         if self._state is None:
-            self._state = Moments(*(part.copy() for part in state))
+            self._state = state
         else:
             self._state = _joined(self._state, self._count, state, count)
         self._count += count

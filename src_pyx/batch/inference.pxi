@@ -52,8 +52,8 @@ cdef void infer_columns(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t st
     cdef lanes tile[4 * WIDE]
     cdef Py_ssize_t k, c, width
     for k in range(start, stop):
-        c = k * w.tile
-        width = min(w.x.inner - c, w.tile)
+        c = k * w.columns
+        width = min(w.x.inner - c, w.columns)
         if not fold(w.vectors, c, width, lanes is lanes32, w.rule.eps, hi, lo, scale, shift):
             w.strange = True
             continue
@@ -70,7 +70,7 @@ cdef void infer_rows_backward(const lanes* x, const Work* w, Py_ssize_t start, P
     cdef bint short = w.x.n <= SHORT_GRADIENT * lane_count(x)
     cdef Py_ssize_t together = ROWS if short else 1
     cdef Work gradient = w[0]
-    gradient.x = w.dy
+    gradient.x = w.dy  # dx is AFFINE of dy
     for o from start <= o < stop by together:
         last = min(o + together, stop)
         if short:

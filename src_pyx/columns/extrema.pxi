@@ -38,14 +38,14 @@ cdef void extend_abreast(
 cdef void extrema_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The least and the largest element of units as those of `moments_columns`."""
     cdef Py_ssize_t o, i, j, b, c, k, p, n, done, blocks, width, step = lane_count(x)
-    cdef Py_ssize_t units = parts(w.x.inner, w.tile), chunks = parts(w.x.n, CHUNK_COLUMNS)
+    cdef Py_ssize_t units = parts(w.x.inner, w.columns), chunks = parts(w.x.n, CHUNK_COLUMNS)
     cdef const lanes* source
     cdef lanes low[ROW_TILES * TILE]
     cdef lanes high[ROW_TILES * TILE]
     for k in range(start, stop):
-        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * w.tile
+        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * w.columns
         source = at(x, o * w.x.outer_stride + i * w.x.stride + c)
-        p, width, n = k // units * w.x.inner + c, min(w.x.inner - c, w.tile), min(w.x.n - i, CHUNK_COLUMNS)
+        p, width, n = k // units * w.x.inner + c, min(w.x.inner - c, w.columns), min(w.x.n - i, CHUNK_COLUMNS)
         for b in range(parts(width, step)):
             low[b] = load_columns(source, b * step, width - b * step, 0.0)
             high[b] = low[b]

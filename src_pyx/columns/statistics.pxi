@@ -90,7 +90,7 @@ cdef inline void column_means(
         k = 0
         for c from 0 <= c < width by step:
             row = at(x, i * stride + c)
-            if width - c >= step:  # a constant, so that no part of a bundle asks how much of it exists
+            if width - c >= step:  # a constant there: whole bundles are then read without a mask
                 means[k] = add(means[k], group_sum(row, stride, step))
             else:
                 means[k] = add(means[k], group_sum(row, stride, width - c))
@@ -303,18 +303,18 @@ cdef inline void column_chunk(
 
 
 cdef void moments_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The moments of the units `start` to `stop`, counted over (outer, chunks, parts of `tile` lines).
+    """The moments of the units `start` to `stop`, counted over (outer, chunks, parts of `columns` lines).
 
     Rows are read as a whole, so the tiles of a unit take turns, block by block.
     """
     cdef Py_ssize_t o, i, b, c, k, p, t, n, rows, width, all_lines, next, tile = TILE * lane_count(x)
-    cdef Py_ssize_t units = parts(w.x.inner, w.tile), chunks = parts(w.x.n, CHUNK_COLUMNS), tiles
+    cdef Py_ssize_t units = parts(w.x.inner, w.columns), chunks = parts(w.x.n, CHUNK_COLUMNS), tiles
     cdef Columns chunk[ROW_TILES]
     cdef const lanes* source
     for k in range(start, stop):
-        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * w.tile
+        o, i, c = k // units // chunks, k // units % chunks * CHUNK_COLUMNS, k % units * w.columns
         source = at(x, o * w.x.outer_stride + i * w.x.stride + c)
-        p, all_lines, n = k // units * w.x.inner + c, min(w.x.inner - c, w.tile), min(w.x.n - i, CHUNK_COLUMNS)
+        p, all_lines, n = k // units * w.x.inner + c, min(w.x.inner - c, w.columns), min(w.x.n - i, CHUNK_COLUMNS)
         tiles = parts(all_lines, tile)
         for t in range(tiles):
             chunk[t].count = 0.0

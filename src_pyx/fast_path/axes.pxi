@@ -167,7 +167,7 @@ def scaled(object x, object axis, object feature_range, bint magnitudes, object 
     cdef double* numbers
     cdef void* lows
     cdef void* highs
-    cdef Py_ssize_t lines, c
+    cdef Py_ssize_t lines
     cdef int threads
     cdef bint ordinary
     if type(feature_range) is not tuple or len(<tuple> feature_range) != 2:
@@ -202,8 +202,7 @@ def scaled(object x, object axis, object feature_range, bint magnitudes, object 
         begin_work(&w, AFFINE, x, view.outer, view.n, view.inner)
         write_to(&w, y)
         w.lines = view.outer
-        for c in range(4):
-            w.coefficients[c] = numbers + c * lines
+        take_coefficients(&w, numbers, lines)
         run(&w, threads)
     finally:
         PyMem_Free(numbers)

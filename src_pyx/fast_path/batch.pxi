@@ -1,4 +1,5 @@
-# The fast path of batch_norm, with given statistics and in training; what it stands on is in fast_path.pxi.
+# The fast path of batch_norm, with given statistics and in training; what it stands on is in arrays.pxi and
+# fast_path.pxi.
 
 cdef inline Vector vector_of(object a) noexcept:
     """A plain vector, or None, as kernels read it."""
@@ -43,7 +44,7 @@ cdef object with_statistics(
     object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total
 ):
-    cdef Py_ssize_t channels, size, c
+    cdef Py_ssize_t channels, size
     cdef int threads
     cdef bint last, known, fused = residual is not None or activation is not None
     cdef object y, given_mean, given_var, given_weight, given_bias

@@ -4,7 +4,7 @@
 cdef double SMALLEST_SUM = _ranges.SMALLEST_SUM
 cdef double LARGEST_SUM = _ranges.LARGEST_SUM
 cdef double SMALLEST_FACTOR = _ranges.SMALLEST_FACTOR
-cdef double HIDING_SUM = 2.0 ** -800    # in the rounding of a sum as large, those below the smallest are lost
+cdef double HIDING_SUM = 2.0 ** -800    # beside a smaller sum, squares that were lost below SMALLEST_SUM might show
 
 
 def clipped_by_value(object x, object low, object high, object out):

@@ -1,6 +1,6 @@
-# The fast path of backward passes; what it stands on is in fast_path.pxi and batch.pxi, beside it. A parameter's
-# gradient is a sum of float64 parts, added in their order from the first, as NumPy adds rows. (Rows of one element it
-# adds in pairs: they are left to the general path.)
+# The fast path of backward passes; what it stands on is in arrays.pxi, and in fast_path.pxi and batch.pxi beside it. A
+# parameter's gradient is a sum of float64 parts, added in their order from the first, as NumPy adds rows. (Rows of one
+# element it adds in pairs: they are left to the general path.)
 
 from fastnorm import plan as _plan
 

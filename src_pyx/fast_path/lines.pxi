@@ -158,7 +158,7 @@ cdef inline bint residual_fits(object x, object residual, bint keep) except -1:
     """Whether a residual is missing, and its sum with x not wanted, or as plain as x."""
     if residual is None:
         return not keep
-    return (is_served(residual) and same_shape(x, residual) and type_of(residual) == type_of(x))
+    return is_served(residual) and same_shape(x, residual) and type_of(residual) == type_of(x)
 
 
 cdef inline object total_like(object x, bint wanted):

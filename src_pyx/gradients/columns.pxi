@@ -3,12 +3,12 @@
 cdef void dots_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """`dots_rows` down columns: the tiles `start` to `stop`, counted over (outer, chunks, tiles)."""
     cdef Py_ssize_t o, i, c, j, k, p, width, n
-    cdef Py_ssize_t tiles = parts(w.x.inner, w.tile), chunks = parts(w.x.n, CHUNK_COLUMNS)
+    cdef Py_ssize_t tiles = parts(w.x.inner, w.columns), chunks = parts(w.x.n, CHUNK_COLUMNS)
     cdef const lanes* source
     cdef const lanes* upstream
     for k in range(start, stop):
-        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * w.tile
-        p, width, n = k // tiles * w.x.inner + c, min(w.x.inner - c, w.tile), min(w.x.n - i, CHUNK_COLUMNS)
+        o, i, c = k // tiles // chunks, k // tiles % chunks * CHUNK_COLUMNS, k % tiles * w.columns
+        p, width, n = k // tiles * w.x.inner + c, min(w.x.inner - c, w.columns), min(w.x.n - i, CHUNK_COLUMNS)
         source = at(x, o * w.x.outer_stride + i * w.x.stride + c)
         upstream = at(<const lanes*> w.dy.data, o * w.dy.outer_stride + i * w.dy.stride + c)
         for j in range(p, p + width):

@@ -9,14 +9,14 @@ cdef void dots_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t 
     """The sums of dy and of dy * (x - mean) over the chunks `start` to `stop`, counted over (outer, chunks)."""
     cdef Py_ssize_t o, i, k, chunks = parts(w.x.n, CHUNK)
     cdef Place place = place_of(start, chunks, w.lines)
-    cdef View v = w.x, u = w.dy
-    cdef const lanes* dy = <const lanes*> u.data
+    cdef View of_x = w.x, of_dy = w.dy  # copies, as in `fly`
+    cdef const lanes* dy = <const lanes*> of_dy.data
     cdef double found[2]
     for k in range(start, stop):
         o, i = place.line, place.piece * CHUNK
         line_dots(
-            at(x, o * v.outer_stride + i), at(dy, o * u.outer_stride + i), <const lanes*> NULL, min(v.n - i, CHUNK),
-            w.mean[place.number], True, found
+            at(x, o * of_x.outer_stride + i), at(dy, o * of_dy.outer_stride + i), <const lanes*> NULL,
+            min(of_x.n - i, CHUNK), w.mean[place.number], True, found
         )
         w.sums[k], w.products[k] = found[0], found[1]
         advance(&place, chunks, w.lines)
@@ -26,16 +26,16 @@ cdef void affine_grad_rows(const lanes* x, const Work* w, Py_ssize_t start, Py_s
     """dx = scale * dy + slope * (x - mean) + shift for the pieces `start` to `stop`, counted over (outer, chunks)."""
     cdef Py_ssize_t o, i, k, p, pieces = parts(w.x.n, CHUNK)
     cdef Place place = place_of(start, pieces, w.lines)
-    cdef View v = w.x, u = w.dy, y = w.y
-    cdef const lanes* dy = <const lanes*> u.data
-    cdef lanes* dx = <lanes*> y.data
+    cdef View of_x = w.x, of_dy = w.dy, of_dx = w.y
+    cdef const lanes* dy = <const lanes*> of_dy.data
+    cdef lanes* dx = <lanes*> of_dx.data
     cdef Slope c
     for k in range(start, stop):
         o, i, p = place.line, place.piece * CHUNK, place.number
         c = slope_of(x, w.coefficients[0][p], w.coefficients[1][p], w.coefficients[2][p], w.coefficients[3][p], True)
         slope_run(
-            at(x, o * v.outer_stride + i), at(dy, o * u.outer_stride + i), at(dx, o * y.outer_stride + i), x, False,
-            min(v.n - i, CHUNK), c, y.streamed
+            at(x, o * of_x.outer_stride + i), at(dy, o * of_dy.outer_stride + i), at(dx, o * of_dx.outer_stride + i), x,
+            False, min(of_x.n - i, CHUNK), c, of_dx.streamed
         )
         advance(&place, pieces, w.lines)
 

@@ -116,7 +116,7 @@ cdef inline void flight_statistics(
 cdef inline void flight_sums(
     const lanes* x, const lanes* dy, const Work* w, Py_ssize_t count, GradientFlight* f
 ) noexcept nogil:
-    """The sums of the rows in flight, the first at x, of positions that may have a weight."""
+    """The sums of the rows in flight, the first of which is at x and dy, weighted where positions have a weight."""
     cdef const lanes* weight = <const lanes*> w.weight if w.per_position else NULL
     cdef Py_ssize_t k, strange = 0
     cdef double found[2]

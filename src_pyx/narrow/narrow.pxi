@@ -88,7 +88,8 @@ cdef inline void extrema_block(const lanes32* x, View block, bint fresh, float* 
     cdef float largest_of[MAX_LINES]
     cdef Work part
     cdef Py_ssize_t j
-    part.x, part.lows, part.highs, part.tile = block, least_of, largest_of, MAX_LINES
+    # What kernels of extrema read, and no more.
+    part.x, part.lows, part.highs, part.columns = block, least_of, largest_of, MAX_LINES
     if block.inner == 1:
         extrema_rows(x, &part, 0, 1)
     else:

@@ -15,7 +15,7 @@ from fastnorm.backends.cuda.machine import any_row, fused, row_sum
 # A float32 sum of squares outside of these has left the range, or come so near its ends that squares were lost.
 LEAST_SQUARES, MOST_SQUARES = 2.0**-100, 2.0**126
 # Beyond these rstd is not handed to float32 arithmetic in one factor.
-LARGEST_FACTOR, SMALLEST_FACTOR = 2.0**60, 2.0**-60
+LARGEST_POWER, SMALLEST_POWER = 2.0**60, 2.0**-60
 # An eps from which on it does not matter what squares below LEAST_SQUARES add up to.
 EPS_THAT_COVERS = 2.0**-60
 
@@ -126,10 +126,10 @@ def normalizer(real):
     def split(hi, lo, rstd):
         """(hi, power, scale, rest, offset): see `normalized`."""
         power = 1.0
-        if rstd > LARGEST_FACTOR:
-            power = LARGEST_FACTOR
-        elif rstd < SMALLEST_FACTOR:
-            power = SMALLEST_FACTOR
+        if rstd > LARGEST_POWER:
+            power = LARGEST_POWER
+        elif rstd < SMALLEST_POWER:
+            power = SMALLEST_POWER
         scaled = rstd / power
         scale = real(scaled)
         return hi, real(power), scale, real(scaled - np.float64(scale)), real(-lo * power * scaled)

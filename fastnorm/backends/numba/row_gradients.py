@@ -268,7 +268,7 @@ def normalize_grad_rows(
     dx_stride = dx.strides[0] // dx.itemsize
     x_base, dy_base, dx_base, w = pointer(x), pointer(dy), pointer(dx), pointer(weight)
     mean_in, rstd_in, products_out, sums_out = pointer(mean), pointer(rstd), pointer(products), pointer(sums)
-    centre, inverse_root = stack(sums_out, STATISTICS), stack(sums_out, STATISTICS)
+    row_mean, row_rstd = stack(sums_out, STATISTICS), stack(sums_out, STATISTICS)
     wanted = sums.size > 0
     together = min(max(1, min(rows, GRADIENT_CACHE // n)), TOGETHER)
     for unit in range(start, stop):
@@ -284,8 +284,8 @@ def normalize_grad_rows(
                 else:
                     line = line_moments(source, n, measure)
                     m, q = line[1] + line[2], inverse(line[3], measure, divisor, eps, floor)
-                set_element(centre, r, m)
-                set_element(inverse_root, r, q)
+                set_element(row_mean, r, m)
+                set_element(row_rstd, r, q)
                 if per_position:
                     position_row(source, upstream, target, w, n, m, q, measure, divisor, eps, floor)
                 else:
@@ -295,6 +295,6 @@ def normalize_grad_rows(
                     )  # fmt: skip
             if per_position and wanted:
                 position_sums(
-                    at(x_base, first * x_stride), x_stride, at(dy_base, first * dy_stride), dy_stride, count, n, centre,
-                    inverse_root, at(products_out, unit * n), at(sums_out, unit * n),
+                    at(x_base, first * x_stride), x_stride, at(dy_base, first * dy_stride), dy_stride, count, n,
+                    row_mean, row_rstd, at(products_out, unit * n), at(sums_out, unit * n),
                 )  # fmt: skip
