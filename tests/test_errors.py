@@ -426,3 +426,17 @@ def test_running_statistics_that_cannot_be_updated(function: str, name: str) -> 
 def test_running_statistics_are_needed_in_inference(function: str) -> None:
     for name in ("running_mean", "running_var"):
         refuse(function, ValueError, training=False, name=name, **{name: None})
+
+
+def test_arguments_that_look_like_others() -> None:
+    x = np.ones((4, 6), np.float32)
+    with pytest.raises(TypeError, match="moments: axis"):
+        fastnorm.moments(x, axis="")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="layer_norm: quantize must be"):
+        fastnorm.layer_norm(x, quantize=np.array(["int8", "int8"]))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="weight_norm: g must have 4 elements along one axis"):
+        fastnorm.weight_norm(x, np.ones((2, 2)))
+    with pytest.raises(ValueError, match="min_max_scale: feature_range must be finite"):
+        fastnorm.min_max_scale(x, feature_range=(0.0, np.inf))
+    with fastnorm.config(backend="cuda"), pytest.raises(TypeError, match="spectral_norm: the cuda backend"):
+        fastnorm.spectral_norm(x)

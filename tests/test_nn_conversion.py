@@ -187,3 +187,14 @@ def test_a_layer_that_was_made_from_arrays_works() -> None:
     source = randomized(nn.BatchNorm2d(3)).eval()
     x = sample((2, 3, 4, 5))
     np.testing.assert_array_equal(nn.from_state_dict(source.state_dict()).eval()(x), source(x))
+
+
+def test_arrays_that_do_not_make_a_layer() -> None:
+    ones = np.ones(3)
+    layer: Any = {1: ones, "weight": ones, "bias": ones, "running_mean": ones, "running_var": ones}
+    assert isinstance(nn.from_state_dict(layer), nn.BatchNorm2d), "names that are none are not looked at"
+    with pytest.raises(ValueError, match="do not tell the kind"):
+        nn.from_state_dict({"running_mean": ones, "bias": ones})
+    for others in ({}, {"weight": ones, "bias": ones}):
+        with pytest.raises(KeyError, match="running_mean"):
+            nn.from_state_dict({"running_var": ones, **others}, kind="BatchNorm1d")

@@ -230,3 +230,25 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
         with pytest.raises(ImportError, match=rf"{missing}.*pip install 'fastnorm\[safetensors\]'"):
             call(tmp_path / "a.safetensors")
     assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_names_that_archives_use_for_themselves(tmp_path: Path) -> None:
+    nn.save({"__metadata__": np.ones(2), "x.npy.y": np.ones(2)}, tmp_path / "a.npz")
+    assert set(nn.load(tmp_path / "a.npz")) == {"__metadata__", "x.npy.y"}
+    with pytest.raises(ValueError, match="at most"):
+        nn.save({"\u00e9" * 40000: np.ones(1)}, tmp_path / "b.npz")
+
+
+def test_a_name_that_safetensors_uses_for_itself(tmp_path: Path) -> None:
+    needs_safetensors()
+    with pytest.raises(ValueError, match="another use for the name"):
+        nn.save({"__metadata__": np.ones(2)}, tmp_path / "a.safetensors")
+
+
+def test_a_file_is_replaced_where_there_is_no_folder_for_temporary_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nn.save(nn.LayerNorm(3), tmp_path / "a.npz")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    nn.save(nn.LayerNorm(5), tmp_path / "a.npz")
+    assert nn.load(tmp_path / "a.npz")["weight"].shape == (5,)

@@ -355,3 +355,16 @@ def test_lrn_of_every_size(shape: tuple[int, ...], size: int) -> None:
     sums = np.stack([np.square(wide[:, max(0, c - before) : c + after + 1]).sum(1) for c in range(shape[1])], axis=1)
     # As many additions as the window has channels, and fewer than 8 other operations on numbers that are all positive.
     np.testing.assert_allclose(y, wide / (2 + 0.5 / size * sums) ** 0.75, rtol=(size + 8) * SINGLE)
+
+
+def test_group_normalization_of_groups_until_opset_20() -> None:
+    scale, bias = affine((3,))
+    (first,) = run("GroupNormalization", X4, scale, bias, opset=18, num_groups=3, epsilon=0.5)
+    (last,) = run("GroupNormalization", X4, scale, bias, opset=20, num_groups=3, epsilon=0.5)
+    np.testing.assert_array_equal(last, first)
+
+
+def test_layer_normalization_with_a_bias_of_the_shape_of_x() -> None:
+    scale, bias = sample((4,)), sample((2, 6, 3, 4), seed=1)
+    y = run("LayerNormalization", X4, scale, bias, axis=-1, epsilon=0.5)[0]
+    np.testing.assert_allclose(y, fastnorm.layer_norm(X4, eps=0.5) * scale + bias, rtol=1e-5, atol=1e-5)

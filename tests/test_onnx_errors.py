@@ -62,3 +62,11 @@ def test_what_does_not_fit_is_refused_by_name(
     # The operator's own checks name it; those of the function that serves it are named by that.
     with pytest.raises(error, match=rf"^({operator}|[a-z_]+): {re.escape(message)}"):
         run(operator, *inputs, **options)
+
+
+def test_shapes_that_do_not_fit_name_the_input() -> None:
+    scale = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="GroupNormalization: bias must have shape"):
+        run("GroupNormalization", X4, scale, np.ones(6, np.float32), opset=18, num_groups=3)
+    with pytest.raises(ValueError, match="at least 2 dimensions"):
+        run("LRN", np.ones(4, np.float32), size=2)
