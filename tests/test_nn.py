@@ -285,14 +285,14 @@ def test_one_value_per_channel_has_no_statistics(layer: nn.Layer, shape: tuple[i
 def test_what_layers_refuse_when_they_are_made_or_called() -> None:
     for bad in (b"\x03", "3"):
         with pytest.raises(TypeError, match="normalized_shape must be an int"):
-            nn.LayerNorm(bad)  # type: ignore[arg-type]
+            nn.LayerNorm(bad)
     for make in (lambda: nn.LocalResponseNorm(3, channel_axis=0), lambda: nn.PixelNorm(channel_axis=0)):
         with pytest.raises(ValueError, match="channel_axis must not be 0"):
             make()
     layer = nn.SwitchableNorm2d(3)
     with pytest.raises(ValueError, match="4 dimensions"):
         layer(np.ones((2, 3, 4), np.float32))
-    layer.momentum = None  # type: ignore[assignment]
+    layer.momentum = None
     with pytest.raises(TypeError, match="SwitchableNorm2d: momentum"):
         layer(np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32))
     tracked = nn.InstanceNorm1d(1, track_running_stats=True)
