@@ -1,10 +1,10 @@
 """Arrays in and arrays out: what a call takes from its caller, in which dtype it computes, where its result goes."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,11 @@ import numpy.typing as npt
 from fastnorm.backends.reference import Reference
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow, result_dtype, storage
+from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, find_dtype, find_storage, is_narrow, result_dtype, storage
 from fastnorm.memory import empty
 
 Array = npt.NDArray[Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,47 @@ def compute_dtype(x: Array, dtype: npt.DTypeLike | None, function: str) -> np.dt
     kind = storage(x.dtype, function, "x")
     result = result_dtype(dtype, kind.result, function)
     return FLOAT64 if result.type is np.float64 else kind.compute  # of either byte order
+
+
+def plain_copy(x: Any, dtype: npt.DTypeLike | None, function: str) -> Array | None:
+    """Return x, if it must be copied or converted anyway, as an array that the fast path takes; else None.
+
+    The copy has the dtype of the result, and may be normalised in place.
+    """
+    if type(x) is not np.ndarray or x.size == 0 or x.ndim == 0:
+        return None
+    kind, wanted = find_storage(x.dtype), None if dtype is None else find_dtype(dtype)
+    if kind is None or (dtype is not None and wanted is None):
+        return None
+    result = kind.result if wanted is None else wanted
+    compute = x.dtype if is_narrow(x.dtype) and x.dtype == result else kind.compute
+    if result == FLOAT64:
+        compute = FLOAT64
+    if result != compute or not result.isnative:
+        return None
+    if x.dtype == compute and x.flags.aligned and _is_rows(x):
+        return None
+    backend = choose(x.size, None, function)
+    return as_rows(as_compute(x, compute, backend), backend)
+
+
+def through_plain_copies(function: Function) -> Function:
+    """Have x that must be copied or converted anyway come back as that copy, which the fast path may serve.
+
+    What it would have gone through here, it goes through there: messages and bits are the same.
+    """
+
+    @wraps(function)
+    def call(x: Any, *arguments: Any, **options: Any) -> Any:
+        plain = None
+        if all(options.get(name) is None for name in ("out", "backend", "quantize")):
+            plain = plain_copy(x, options.get("dtype"), function.__name__)
+        if plain is None:
+            return function(x, *arguments, **options)
+        public = function.__globals__[function.__name__]
+        return public(plain, *arguments, **{**options, "dtype": None, "out": plain})
+
+    return cast(Function, call)
 
 
 @lru_cache(maxsize=64)

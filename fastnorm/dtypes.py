@@ -39,7 +39,8 @@ _BFLOAT16 = "bfloat16"
 
 
 @lru_cache(maxsize=64)
-def _find(dtype: np.dtype[Any]) -> Storage | None:
+def find_storage(dtype: np.dtype[Any]) -> Storage | None:
+    """Return how `dtype` is treated, None if it is not."""
     if dtype.name == _BFLOAT16:
         return Storage(FLOAT32, dtype.newbyteorder("="))
     return _STORAGE.get(dtype.name)
@@ -53,7 +54,7 @@ def storage(dtype: np.dtype[Any], function: str, argument: str) -> Storage:
     TypeError
         The dtype is not a real number type of at most 64 bits.
     """
-    row = _find(dtype)
+    row = find_storage(dtype)
     if row is not None:
         return row
     raise TypeError(
@@ -76,7 +77,7 @@ def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
 @lru_cache(maxsize=64)
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Whether a result may have this dtype."""
-    row = _find(dtype)
+    row = find_storage(dtype)
     return row is not None and row.result.name == dtype.name
 
 

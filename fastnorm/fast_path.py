@@ -24,7 +24,8 @@ SQUARES, VARIANCE, MAGNITUDES = map(int, Measure)
 ENTRIES = (
     "batch_backward", "clipped", "clipped_by_value", "clipped_together", "extrema_along", "fused_given", "given",
     "groups", "groups_backward", "groups_with_options", "instances", "instances_backward", "instances_with_statistics",
-    "lines", "lines_backward", "lines_with_options", "moments_along", "normalize_image", "pixels", "pixels_backward",
+    "lines", "lines_backward", "lines_with_options", "masked_batch_backward", "masked_groups", "masked_groups_backward",
+    "masked_train", "moments_along", "normalize_image", "pixels", "pixels_backward",
     "scaled", "slices", "standardized", "train",
 )  # fmt: skip
 

@@ -16,6 +16,10 @@ Shape = tuple[int, ...]
 CHUNK_ROWS = 16 * 4096
 CHUNK_COLUMNS = 16 * 64
 
+# Positions of an item that are worth a unit of work where elements count unequally; fewer, with the channels last, are
+# one item where the batch shares statistics.
+LONG_ITEM = 64
+
 
 def chunk_length(view: Shape) -> int:
     """Return the length of every chunk of a line but the last."""

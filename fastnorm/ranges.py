@@ -25,5 +25,8 @@ LARGEST_SUM = 2.0**1020
 # What x is multiplied by, if smaller, has lost digits, or soon has.
 SMALLEST_FACTOR = 2.0**-1000
 
+# Float64. A deviation of so much of the mean may be what the mean of elements that count unequally was rounded by.
+ROUNDING = 2.0**-44
+
 # What pixels may be divided by, in float32.
 SMALLEST_MAX, LARGEST_MAX = 1e-37, 1e38

@@ -158,6 +158,7 @@ include "fast_path/axes.pxi"
 include "fast_path/clip.pxi"
 include "fast_path/batch.pxi"
 include "fast_path/gradients.pxi"
+include "fast_path/masked.pxi"
 include "images/images.pxi"
 
 # What backends/cython.py must know of the kernels.

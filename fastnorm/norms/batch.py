@@ -135,15 +135,17 @@ def batch_norm(
     plain = residual is None and activation is None and not return_residual
     if training and not plain:
         raise ValueError(f"{function}: residual, return_residual and activation must not be given in training")
-    unweighted = where is None and weights is None
-    if not (training or unweighted):
+    unmasked = where is None
+    if not (training or (unmasked and weights is None)):
         raise ValueError(f"{function}: where and weights must not be given unless training=True")
-    if unweighted and dtype is None and (training or not return_stats) and backend is None:
+    if weights is None and dtype is None and (training or not return_stats) and backend is None:
         if training:
-            old, stats_class = rules.weight_of_old(momentum), Stats if return_stats else None
-            y = fast_path.train(
-                x, running_mean, running_var, weight, bias, channel_axis, eps, old, rules.unbiased, stats_class, out
-            )
+            running = running_mean, running_var, weight, bias, channel_axis, eps, rules.weight_of_old(momentum)
+            options = rules.unbiased, Stats if return_stats else None
+            if unmasked:
+                y = fast_path.train(x, *running, *options, out)
+            else:
+                y = fast_path.masked_train(x, *running, *options, where, out)
         elif plain:
             y = fast_path.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
         else:
@@ -153,6 +155,13 @@ def batch_norm(
             )
         if y is not None:
             return y
+    copy = calls.plain_copy(x, dtype, function) if out is None and backend is None else None
+    if copy is not None:
+        return batch_norm(
+            copy, running_mean, running_var, weight, bias, training=training, momentum=momentum, eps=eps,
+            channel_axis=channel_axis, convention=convention, residual=residual, return_residual=return_residual,
+            activation=activation, where=where, weights=weights, out=copy, return_stats=return_stats,
+        )  # fmt: skip
     if is_device_array(x):
         from fastnorm.device_norms import channels as on_device  # imports Numba
 
@@ -303,10 +312,16 @@ def batch_norm_backward(
     rules = find_convention(convention, function)
     if isinstance(eps, str):
         eps = left_open(eps, rules.eps, function, "eps")
-    if dtype is None and backend is None and where is None and weights is None:
-        served: Gradients | None = fast_path.batch_backward(
-            dy, x, weight, mean, rstd, running_mean, running_var, channel_axis, eps, training, Gradients, out
-        )
+    if dtype is None and backend is None and weights is None:
+        served: Gradients | None = None
+        if where is None:
+            served = fast_path.batch_backward(
+                dy, x, weight, mean, rstd, running_mean, running_var, channel_axis, eps, training, Gradients, out
+            )
+        elif training:
+            served = fast_path.masked_batch_backward(
+                dy, x, weight, mean, rstd, channel_axis, eps, rules.unbiased, Gradients, where, out
+            )
         if served is not None:
             return served
     if is_device_array(x):

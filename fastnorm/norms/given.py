@@ -25,6 +25,7 @@ def as_moments(mean: Array, var: Array, eps: float) -> tuple[Moments, Array]:
 
 
 @plain_calls_by("given", "x", "mean", "var", "weight", "bias", "channel_axis", "eps", "out")
+@calls.through_plain_copies
 def normalize(
     x: npt.ArrayLike,
     mean: npt.ArrayLike,

@@ -78,6 +78,10 @@ def _plan_groups(layout: ChannelLayout, per_group: int) -> Plan:
     "groups_with_options", "x", "residual", "num_groups", "weight", "bias", "channel_axis", "eps", "activation",
     partial(activation_code, function="group_norm"), "return_residual", "return_stats", Stats, "out",
 )  # fmt: skip
+@plain_calls_by(
+    "masked_groups", "x", "num_groups", "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "where", "out"
+)
+@calls.through_plain_copies
 def group_norm(
     x: npt.ArrayLike,
     num_groups: int,
@@ -155,6 +159,10 @@ def group_norm(
 
 @plain_calls_by("instances", "x", "weight", "bias", "channel_axis", "eps", "out")
 @plain_calls_by("instances_with_statistics", "x", "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "out")
+@plain_calls_by(
+    "masked_groups", "x", None, "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "where", "out"
+)
+@calls.through_plain_copies
 def instance_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,
@@ -253,6 +261,10 @@ def _groups_backward(
 @plain_calls_by(
     "groups_backward", "dy", "x", "num_groups", "weight", "mean", "rstd", "channel_axis", "eps", Gradients, "out"
 )
+@plain_calls_by(
+    "masked_groups_backward", "dy", "x", "num_groups", "weight", "mean", "rstd", "channel_axis", "eps", Gradients,
+    "where", "out",
+)  # fmt: skip
 def group_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -318,6 +330,10 @@ def group_norm_backward(
 
 
 @plain_calls_by("instances_backward", "dy", "x", "weight", "mean", "rstd", "channel_axis", "eps", Gradients, "out")
+@plain_calls_by(
+    "masked_groups_backward", "dy", "x", None, "weight", "mean", "rstd", "channel_axis", "eps", Gradients, "where",
+    "out",
+)  # fmt: skip
 def instance_norm_backward(
     dy: npt.ArrayLike,
     x: npt.ArrayLike,

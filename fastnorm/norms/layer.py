@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from fastnorm import arguments
+from fastnorm import arguments, calls
 from fastnorm.activations import activation_code
 from fastnorm.engine import ArrayOrStats, Stats
 from fastnorm.fast_path import VARIANCE, plain_calls_by
@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
     "lines_with_options", "x", "residual", "weight", "bias", "axis", "eps", VARIANCE, "activation",
     partial(activation_code, function="layer_norm"), "return_residual", "return_stats", Stats, "out",
 )  # fmt: skip
+@calls.through_plain_copies
 def layer_norm(
     x: npt.ArrayLike,
     weight: npt.ArrayLike | None = None,

@@ -19,20 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
+from fastnorm.backends.textbook import in_order
 from fastnorm.calls import Call
 from fastnorm.engine import Stats
 from fastnorm.gradients import ChannelSums, Given, quiet
-from fastnorm.plan import ChannelLayout, plan_channels
+from fastnorm.plan import LONG_ITEM, ChannelLayout, plan_channels
+from fastnorm.ranges import ROUNDING
 from fastnorm.recipe import Fusion, Moments, Rule, fold, reciprocal_root, seen_from
 
 Array = npt.NDArray[Any]
-
-# Positions of an item that are worth a unit of work; fewer, with the channels last, are one item where the batch shares
-# statistics.
-_LONG = 64
-
-# A deviation of so much of the mean may be what the mean was rounded by.
-_ROUNDING = 2.0**-44
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +86,7 @@ def _view(array: Array, layout: ChannelLayout, items: int, channels: int) -> Arr
     ordered = array if layout.order is None else array.transpose(layout.order)
     if not layout.last:
         shape = layout.batch, channels, layout.spatial
-    elif items == 1 and layout.spatial < _LONG:
+    elif items == 1 and layout.spatial < LONG_ITEM:
         shape = 1, layout.batch * layout.spatial, channels
     else:
         shape = layout.batch, layout.spatial, channels
@@ -163,7 +158,7 @@ def _statistics(call: Call, counted: Counted, rule: Rule) -> tuple[Moments, Arra
             parts = _pooled(parts, counts, _divisors(totals))
         moments = Moments(*(part.reshape(-1) for part in parts))
         totals = totals.reshape(-1)
-        doubtful = (moments.m2 > 0.0) & (moments.m2 <= totals * (_ROUNDING * moments.hi) ** 2)
+        doubtful = (moments.m2 > 0.0) & (moments.m2 <= totals * (ROUNDING * moments.hi) ** 2)
         if doubtful.any():  # of a constant line that is the rounding of its mean
             moments.m2[doubtful & _are_constant(call.x, counted)] = 0.0
         rstd = np.where(totals == 0, 0.0, reciprocal_root(moments.m2 / _divisors(totals), 1, rule))
@@ -181,12 +176,17 @@ def _are_constant(x: Array, counted: Counted) -> Array:
 
 def _pooled(parts: Moments, counts: Array, totals: Array) -> Moments:
     """Join moments (a, b, c) along b, each of so many elements as `counts` says: about the mean of all."""
-    hi = (counts * parts.hi).sum(axis=1) / totals
+    hi = _in_turn(counts * parts.hi) / totals
     deviations = (parts.hi - hi[:, np.newaxis]) + parts.lo
     deviations[counts == 0] = 0.0
-    lo = (counts * deviations).sum(axis=1) / totals
+    lo = _in_turn(counts * deviations) / totals
     deviations -= lo[:, np.newaxis]
-    return Moments(hi, lo, (parts.m2 + counts * deviations * deviations).sum(axis=1))
+    return Moments(hi, lo, _in_turn(parts.m2 + counts * deviations * deviations))
+
+
+def _in_turn(parts: Array) -> Array:
+    """Return the sums of (a, b, c) along b, in order whatever c is: the fast path's too."""
+    return 0.0 + in_order(parts.swapaxes(1, 2))
 
 
 def _usable(rstd: Array, totals: Array) -> Array:

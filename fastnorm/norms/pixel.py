@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 
 
 @plain_calls_by("pixels", "x", "channel_axis", "eps", "out")
+@calls.through_plain_copies
 def pixel_norm(
     x: npt.ArrayLike,
     *,
@@ -68,6 +69,7 @@ def pixel_norm(
 
 
 @plain_calls_by("lines", "x", None, None, "axis", "eps", SQUARES, True, True, "out")
+@calls.through_plain_copies
 def l2_normalize(
     x: npt.ArrayLike,
     *,

@@ -25,6 +25,7 @@ SMALLEST_SCALE = 2.0**-1000
 
 
 @plain_calls_by("standardized", "x", "axis", "ddof", "out")
+@calls.through_plain_copies
 def standardize(
     x: npt.ArrayLike,
     *,
@@ -138,6 +139,7 @@ def _scale_by_division(lines: Array, least: Array, largest: Array, low: float, h
 
 
 @plain_calls_by("scaled", "x", "axis", "feature_range", False, "out")
+@calls.through_plain_copies
 def min_max_scale(
     x: npt.ArrayLike,
     *,
@@ -198,6 +200,7 @@ def min_max_scale(
 
 
 @plain_calls_by("scaled", "x", "axis", (0, 1), True, "out")
+@calls.through_plain_copies
 def max_abs_scale(
     x: npt.ArrayLike,
     *,
