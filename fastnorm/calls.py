@@ -12,8 +12,9 @@ import numpy.typing as npt
 from fastnorm.backends.reference import Reference
 from fastnorm.device import is_device_array
 from fastnorm.dispatch import choose
-from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, find_dtype, find_storage, is_narrow, result_dtype, storage
+from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow, result_dtype, storage
 from fastnorm.memory import empty
+from fastnorm.settings import current
 
 Array = npt.NDArray[Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -191,13 +192,7 @@ def begin(
     `others` are arrays that the kernels read besides x, already in the compute dtype. With `narrow` x is given to
     primitives alone, and floats of 16 bits may stay so, if the backend's take them and the result has their dtype.
     """
-    result = result_dtype(dtype, storage(x.dtype, function, "x").result, function)
-    compute = compute_dtype(x, dtype, function)
-    if out is not None:
-        check_out(out, x.shape, result, function)
-    chosen = choose(x.size, backend, function)
-    if narrow and chosen.narrow and is_narrow(result) and x.dtype == result and result.isnative:
-        compute = result
+    result, compute, chosen = settle(x, out, dtype, backend, function, narrow)
     source = as_rows(as_compute(x, compute, chosen), chosen)
     if out is not None and usable_as_output(out, source, compute, others):
         return Call(source, np.asarray(out), result, out, chosen)  # a matrix, for one, has two dimensions in every view
@@ -213,43 +208,52 @@ def compute_dtype(x: Array, dtype: npt.DTypeLike | None, function: str) -> np.dt
     return FLOAT64 if result.type is np.float64 else kind.compute  # of either byte order
 
 
+def settle(
+    x: Array, out: Array | None, dtype: npt.DTypeLike | None, backend: str | None, function: str, narrow: bool
+) -> tuple[np.dtype[Any], np.dtype[Any], Reference]:
+    """Check `out`, `dtype` and `backend`; return the dtypes of the result and of what primitives read, and the backend.
+
+    The latter two differ where floats of 16 bits are computed with in float32; with `narrow` primitives may take them.
+    """
+    result = result_dtype(dtype, storage(x.dtype, function, "x").result, function)
+    compute = compute_dtype(x, dtype, function)
+    if out is not None:
+        check_out(out, x.shape, result, function)
+    chosen = choose(x.size, backend, function)
+    if narrow and chosen.narrow and is_narrow(result) and x.dtype == result and result.isnative:
+        compute = result
+    return result, compute, chosen
+
+
 def plain_copy(x: Any, dtype: npt.DTypeLike | None, function: str) -> Array | None:
     """Return x, if it must be copied or converted anyway, as an array that the fast path takes; else None.
 
     The copy has the dtype of the result, and may be normalised in place.
     """
-    if type(x) is not np.ndarray or x.size == 0 or x.ndim == 0:
+    if type(x) is not np.ndarray or x.size == 0 or x.ndim == 0 or current().backend != "auto":
         return None
-    kind, wanted = find_storage(x.dtype), None if dtype is None else find_dtype(dtype)
-    if kind is None or (dtype is not None and wanted is None):
+    try:
+        result, compute, backend = settle(x, None, dtype, None, function, narrow=True)
+    except TypeError:  # said where all arguments are checked
         return None
-    result = kind.result if wanted is None else wanted
-    compute = x.dtype if is_narrow(x.dtype) and x.dtype == result else kind.compute
-    if result == FLOAT64:
-        compute = FLOAT64
-    if result != compute or not result.isnative:
+    if result != compute or (x.dtype == compute and x.flags.aligned and _is_rows(x)):
         return None
-    if x.dtype == compute and x.flags.aligned and _is_rows(x):
-        return None
-    backend = choose(x.size, None, function)
     return as_rows(as_compute(x, compute, backend), backend)
 
 
 def through_plain_copies(function: Function) -> Function:
-    """Have x that must be copied or converted anyway come back as that copy, which the fast path may serve.
-
-    What it would have gone through here, it goes through there: messages and bits are the same.
-    """
+    """Call a function again where x must be copied anyway, with the copy as x and `out`: the fast path may serve."""
 
     @wraps(function)
     def call(x: Any, *arguments: Any, **options: Any) -> Any:
-        plain = None
-        if all(options.get(name) is None for name in ("out", "backend", "quantize")):
-            plain = plain_copy(x, options.get("dtype"), function.__name__)
-        if plain is None:
+        copy = None
+        positional = len(arguments) < function.__code__.co_argcount
+        if positional and all(options.get(name) is None for name in ("out", "backend", "quantize")):
+            copy = plain_copy(x, options.get("dtype"), function.__name__)
+        if copy is None:
             return function(x, *arguments, **options)
-        public = function.__globals__[function.__name__]
-        return public(plain, *arguments, **{**options, "dtype": None, "out": plain})
+        decorated = function.__globals__[function.__name__]  # which does not exist yet when this decorator is run
+        return decorated(copy, *arguments, **{**options, "dtype": None, "out": copy})
 
     return cast(Function, call)
 

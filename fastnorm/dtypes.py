@@ -39,8 +39,7 @@ _BFLOAT16 = "bfloat16"
 
 
 @lru_cache(maxsize=64)
-def find_storage(dtype: np.dtype[Any]) -> Storage | None:
-    """Return how `dtype` is treated, None if it is not."""
+def _find(dtype: np.dtype[Any]) -> Storage | None:
     if dtype.name == _BFLOAT16:
         return Storage(FLOAT32, dtype.newbyteorder("="))
     return _STORAGE.get(dtype.name)
@@ -54,7 +53,7 @@ def storage(dtype: np.dtype[Any], function: str, argument: str) -> Storage:
     TypeError
         The dtype is not a real number type of at most 64 bits.
     """
-    row = find_storage(dtype)
+    row = _find(dtype)
     if row is not None:
         return row
     raise TypeError(
@@ -77,7 +76,7 @@ def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
 @lru_cache(maxsize=64)
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Whether a result may have this dtype."""
-    row = find_storage(dtype)
+    row = _find(dtype)
     return row is not None and row.result.name == dtype.name
 
 

@@ -1,9 +1,9 @@
 """A fast path for plain calls, in front of the general one: half a microsecond instead of ten.
 
-Plain are C-contiguous arrays of one floating dtype (parameters may have another, and rows others between them), where
-the settings leave the choice of the backend to the library.
-Each function returns the result, or None, having written nothing, where the general path must look: at everything else,
-and at whatever is wrong. The bits are the same.
+Plain are C-contiguous arrays of one floating dtype (parameters may have another, and rows gaps between them), where the
+settings leave the choice of the backend to the library.
+Each function returns the result, or None, having changed nothing that the general path reads, where that must look: at
+everything else, and at whatever is wrong. The bits are the same.
 """
 
 from collections.abc import Callable

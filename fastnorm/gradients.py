@@ -18,15 +18,13 @@ import numpy.typing as npt
 from fastnorm import calls, engine
 from fastnorm.backends import registry
 from fastnorm.backends.reference import Reference
-from fastnorm.backends.textbook import in_order
 from fastnorm.calls import Call
-from fastnorm.dispatch import choose
-from fastnorm.dtypes import FLOAT32, is_narrow, result_dtype, storage
+from fastnorm.dtypes import FLOAT32
 from fastnorm.lines import Lines
 from fastnorm.memory import empty
 from fastnorm.plan import ChannelLayout, Plan
 from fastnorm.ranges import LARGEST_SLOPED, SMALLEST_SLOPED
-from fastnorm.recipe import Affine, Measure, Moments, Rule, line_terms, reciprocal_root
+from fastnorm.recipe import Affine, Measure, Moments, Rule, added_in_order, line_terms, reciprocal_root
 
 Array = npt.NDArray[Any]
 
@@ -78,13 +76,8 @@ def begin(
     gradient = calls.take(dy, function, "dy")
     if gradient.shape != x.shape:
         raise ValueError(f"{function}: dy must have the shape of x, {x.shape}, got {gradient.shape}")
-    result = result_dtype(dtype, storage(x.dtype, function, "x").result, function)
-    compute = calls.compute_dtype(x, dtype, function)
-    if out is not None:
-        calls.check_out(out, x.shape, result, function)
-    chosen = choose(x.size, backend, function)
-    if narrow and chosen.narrow and is_narrow(result) and x.dtype == gradient.dtype == result and result.isnative:
-        compute = result
+    narrow = narrow and gradient.dtype == x.dtype
+    result, compute, chosen = calls.settle(x, out, dtype, backend, function, narrow)
     source, upstream = (calls.as_rows(calls.as_compute(array, compute, chosen), chosen) for array in (x, gradient))
     usable = out is not None and calls.usable_as_output(out, None, compute, (source, upstream, *others))
     target = np.asarray(out) if usable and out is not None else empty(x.shape, compute)
@@ -244,7 +237,7 @@ def apply_channels(
 def group_means(found: ChannelSums, weight: Array, per_group: int, count: int | Array) -> tuple[Array, Array]:
     """Return A and B, (items, C), from the sums of channels and what a statistic is made of: `count` elements."""
     pooled = (part.reshape(len(part), -1, per_group) for part in (found.sums * weight, found.products * weight))
-    a, b = (np.repeat(0.0 + in_order(part), per_group, axis=1) / count for part in pooled)
+    a, b = (np.repeat(added_in_order(part, 2), per_group, axis=1) / count for part in pooled)
     return a, b
 
 

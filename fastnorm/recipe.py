@@ -141,6 +141,12 @@ def line_terms(rule: Rule, sums: Array, products: Array, count: int, rstd: Array
         return (sums / count if rule.measure == Measure.VARIANCE else np.zeros_like(sums)), b
 
 
+def added_in_order(parts: Array, axis: int) -> Array:
+    """Return sums along an axis, from 0 on in order, as kernels add: NumPy adds eight and more in pairs."""
+    sums: Array = 0.0 + np.cumsum(parts, axis=axis, dtype=parts.dtype).take(-1, axis)
+    return sums
+
+
 def merge(parts: Moments, count: float, last: float) -> Moments:
     """Join the parts (a, b, c) along the middle axis, in order, by the formula of Chan, Golub and LeVeque (1979).
 

@@ -110,6 +110,11 @@ cdef inline Py_ssize_t chunk_of(const View* view) noexcept:
     return CHUNK if view.inner == 1 else CHUNK_COLUMNS
 
 
+cdef inline Py_ssize_t chunks_in(const View* view) noexcept:
+    """How many chunks the lines of a view have together."""
+    return view.outer * view.inner * parts(view.n, chunk_of(view))
+
+
 cdef inline Py_ssize_t cut(Work* w, int threads) noexcept:
     """Cut a call into units, writing down how large one is where that is a choice; return how many there are."""
     cdef Py_ssize_t bundle = 16 if w.storage == DOUBLE else 32, tile = TILE * bundle, chunks

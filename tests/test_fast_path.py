@@ -1,4 +1,4 @@
-"""The fast path for plain calls: the same bits as the general path, and whatever is not plain goes there."""
+"""The fast path for plain calls, and for copies that are: the same bits as the general path, which has the rest."""
 
 import re
 from dataclasses import astuple

@@ -183,11 +183,18 @@ def test_a_channel_that_has_too_little_is_an_error(backward_too: bool, served: s
 
 
 @each_norm
-def test_what_is_read_is_not_written_over(name: str, served: str, calls: list[bool]) -> None:
+def test_what_is_read_has_been_read_before_it_is_written_over(name: str, served: str, calls: list[bool]) -> None:
     memory = np.zeros(X.size + 6, np.float32)
     out, weight = memory[: X.size].reshape(X.shape), memory[X.size - 3 : X.size + 3]
     weight[:] = np.linspace(1, 2, 6)
     keywords = options(name, where=MASK)
     right = norm(name, X, **keywords, weight=weight.copy())
     assert_same(norm(name, X, **keywords, weight=weight, out=out), right)
-    assert calls == [True, False]
+    assert calls == [True, True]
+
+
+def test_groups_must_be_a_number_with_a_mask_too(served: str) -> None:
+    unnumbered: Any = None
+    for call in (fastnorm.group_norm, lambda *rest, **keywords: fastnorm.group_norm_backward(X, *rest, **keywords)):
+        with pytest.raises(TypeError, match="num_groups must be an int, got NoneType"):
+            call(X, unnumbered, where=MASK)

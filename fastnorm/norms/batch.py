@@ -135,17 +135,16 @@ def batch_norm(
     plain = residual is None and activation is None and not return_residual
     if training and not plain:
         raise ValueError(f"{function}: residual, return_residual and activation must not be given in training")
-    unmasked = where is None
-    if not (training or (unmasked and weights is None)):
+    if not training and not (where is None and weights is None):
         raise ValueError(f"{function}: where and weights must not be given unless training=True")
     if weights is None and dtype is None and (training or not return_stats) and backend is None:
         if training:
-            running = running_mean, running_var, weight, bias, channel_axis, eps, rules.weight_of_old(momentum)
-            options = rules.unbiased, Stats if return_stats else None
-            if unmasked:
-                y = fast_path.train(x, *running, *options, out)
+            given = x, running_mean, running_var, weight, bias, channel_axis, eps
+            options = rules.weight_of_old(momentum), rules.unbiased, Stats if return_stats else None
+            if where is None:
+                y = fast_path.train(*given, *options, out)
             else:
-                y = fast_path.masked_train(x, *running, *options, where, out)
+                y = fast_path.masked_train(*given, *options, where, out)
         elif plain:
             y = fast_path.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
         else:
@@ -155,7 +154,9 @@ def batch_norm(
             )
         if y is not None:
             return y
-    copy = calls.plain_copy(x, dtype, function) if out is None and backend is None else None
+    copy = None
+    if out is None and backend is None:
+        copy = calls.plain_copy(x, dtype, function)
     if copy is not None:
         return batch_norm(
             copy, running_mean, running_var, weight, bias, training=training, momentum=momentum, eps=eps,

@@ -79,8 +79,9 @@ def _plan_groups(layout: ChannelLayout, per_group: int) -> Plan:
     partial(activation_code, function="group_norm"), "return_residual", "return_stats", Stats, "out",
 )  # fmt: skip
 @plain_calls_by(
-    "masked_groups", "x", "num_groups", "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "where", "out"
-)
+    "masked_groups", "x", "num_groups", True, "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "where",
+    "out",
+)  # fmt: skip
 @calls.through_plain_copies
 def group_norm(
     x: npt.ArrayLike,
@@ -160,7 +161,7 @@ def group_norm(
 @plain_calls_by("instances", "x", "weight", "bias", "channel_axis", "eps", "out")
 @plain_calls_by("instances_with_statistics", "x", "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "out")
 @plain_calls_by(
-    "masked_groups", "x", None, "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "where", "out"
+    "masked_groups", "x", None, False, "weight", "bias", "channel_axis", "eps", "return_stats", Stats, "where", "out"
 )
 @calls.through_plain_copies
 def instance_norm(
@@ -262,7 +263,7 @@ def _groups_backward(
     "groups_backward", "dy", "x", "num_groups", "weight", "mean", "rstd", "channel_axis", "eps", Gradients, "out"
 )
 @plain_calls_by(
-    "masked_groups_backward", "dy", "x", "num_groups", "weight", "mean", "rstd", "channel_axis", "eps", Gradients,
+    "masked_groups_backward", "dy", "x", "num_groups", True, "weight", "mean", "rstd", "channel_axis", "eps", Gradients,
     "where", "out",
 )  # fmt: skip
 def group_norm_backward(
@@ -331,8 +332,8 @@ def group_norm_backward(
 
 @plain_calls_by("instances_backward", "dy", "x", "weight", "mean", "rstd", "channel_axis", "eps", Gradients, "out")
 @plain_calls_by(
-    "masked_groups_backward", "dy", "x", None, "weight", "mean", "rstd", "channel_axis", "eps", Gradients, "where",
-    "out",
+    "masked_groups_backward", "dy", "x", None, False, "weight", "mean", "rstd", "channel_axis", "eps", Gradients,
+    "where", "out",
 )  # fmt: skip
 def instance_norm_backward(
     dy: npt.ArrayLike,

@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnorm import arguments, engine, gradients
-from fastnorm.backends.textbook import in_order
 from fastnorm.calls import Call
 from fastnorm.engine import Stats
 from fastnorm.gradients import ChannelSums, Given, quiet
 from fastnorm.plan import LONG_ITEM, ChannelLayout, plan_channels
 from fastnorm.ranges import ROUNDING
-from fastnorm.recipe import Fusion, Moments, Rule, fold, reciprocal_root, seen_from
+from fastnorm.recipe import Fusion, Moments, Rule, added_in_order, fold, reciprocal_root, seen_from
 
 Array = npt.NDArray[Any]
 
@@ -176,17 +175,12 @@ def _are_constant(x: Array, counted: Counted) -> Array:
 
 def _pooled(parts: Moments, counts: Array, totals: Array) -> Moments:
     """Join moments (a, b, c) along b, each of so many elements as `counts` says: about the mean of all."""
-    hi = _in_turn(counts * parts.hi) / totals
+    hi = added_in_order(counts * parts.hi, 1) / totals
     deviations = (parts.hi - hi[:, np.newaxis]) + parts.lo
     deviations[counts == 0] = 0.0
-    lo = _in_turn(counts * deviations) / totals
+    lo = added_in_order(counts * deviations, 1) / totals
     deviations -= lo[:, np.newaxis]
-    return Moments(hi, lo, _in_turn(parts.m2 + counts * deviations * deviations))
-
-
-def _in_turn(parts: Array) -> Array:
-    """Return the sums of (a, b, c) along b, in order whatever c is: the fast path's too."""
-    return 0.0 + in_order(parts.swapaxes(1, 2))
+    return Moments(hi, lo, added_in_order(parts.m2 + counts * deviations * deviations, 1))
 
 
 def _usable(rstd: Array, totals: Array) -> Array:

@@ -272,8 +272,11 @@ cdef inline Counting counting_of(CountedStep step, cnp.ndarray x, cnp.ndarray we
     return w
 
 
-cdef void count(Counting* w, int threads):
+cdef void count(Counting* w, int threads) noexcept:
     cdef Py_ssize_t units = w.items * (parts(w.channels, COUNTED_TILE) if w.last else w.channels)
+    if threads == 1 and w.items * w.channels * w.spatial < RELEASE_GIL:
+        run_counted(w, 0, units)
+        return
     with nogil:
         pool_run(run_counted, w, units, threads)
 

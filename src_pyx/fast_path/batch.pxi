@@ -8,6 +8,11 @@ cdef inline Vector vector_of(object a) noexcept:
     return Vector(data_of(a), type_of(a) == cnp.NPY_FLOAT32)
 
 
+cdef inline bint is_missing_or_vector(object a, Py_ssize_t length) noexcept:
+    """Whether this is None, or a plain vector of either dtype."""
+    return a is None or is_vector(a, -1, length)
+
+
 cdef inline void read_numbers(object a, double value, double* numbers, Py_ssize_t length) noexcept:
     """The elements of a vector as float64; `value` everywhere if it is None."""
     cdef Vector vector = vector_of(a)
@@ -28,7 +33,7 @@ cdef object from_list(object numbers):
 
 
 cdef inline bint overlaps_any(object out, object a, object b, object c) noexcept:
-    """Whether `out` holds what is read after other parts of it are written, or again where a channel is refused."""
+    """Whether `out` shares memory with any of three arrays, which are read when parts of it have been written."""
     if out is None or not is_array(out):
         return False
     return overlaps(out, a) or overlaps(out, b) or overlaps(out, c)
@@ -40,10 +45,11 @@ cdef inline int channels_of_batch(cnp.ndarray x, object channel_axis, View* view
     return axis if axis > 0 else -1
 
 
-cdef object with_statistics(
+cdef object by_given(
     object x, object mean, object var, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total
 ):
+    """The result by given statistics, with a residual and an activation, if any; or None."""
     cdef Py_ssize_t channels, size
     cdef int threads
     cdef bint last, known, fused = residual is not None or activation is not None
@@ -60,12 +66,10 @@ cdef object with_statistics(
     mean, var, weight, bias = widened(given_mean), widened(given_var), widened(weight), widened(bias)
     # Of a vector that was widened it is not known whether `out` holds it.
     known = mean is given_mean and var is given_var and weight is given_weight and bias is given_bias
-    for vector in (mean, var):
-        if not is_vector(vector, -1, channels):
-            return None
-    for vector in (weight, bias):
-        if vector is not None and not is_vector(vector, -1, channels):
-            return None
+    if not is_vector(mean, -1, channels) or not is_vector(var, -1, channels):
+        return None
+    if not is_missing_or_vector(weight, channels) or not is_missing_or_vector(bias, channels):
+        return None
     if last:
         if fused and channels <= FEW:
             return None
@@ -118,7 +122,7 @@ def given(object x, object mean, object var, object weight, object bias, object 
     """batch_norm in inference, `normalize`: with given statistics; or None."""
     if not (is_served(x) or is_bytes(x)):
         return None
-    return with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, None, None, None)
+    return by_given(x, mean, var, weight, bias, channel_axis, eps, out, None, None, None)
 
 
 def fused_given(
@@ -130,7 +134,7 @@ def fused_given(
     if not is_plain(x) or not residual_fits(x, residual, keep):
         return None
     total = total_like(x, keep)
-    y = with_statistics(x, mean, var, weight, bias, channel_axis, eps, out, residual, activation, total)
+    y = by_given(x, mean, var, weight, bias, channel_axis, eps, out, residual, activation, total)
     return (y, total) if keep and y is not None else y
 
 
@@ -170,6 +174,18 @@ cdef void pooled_moments(Work w, int threads, Py_ssize_t items, Py_ssize_t chann
         pool_channels(&w, items, channels, n, 0, channels)
 
 
+cdef inline bint is_composed(
+    cnp.ndarray x, Py_ssize_t items, Py_ssize_t channels, bint last, int threads
+) noexcept:
+    """Whether all channels' statistics are made before any result; else each line is done in one go."""
+    cdef Py_ssize_t units = parts(channels * itemsize_of(x), TILE * BUNDLE_BYTES) if last else channels
+    if not is_plain(x) or not are_enough(units, threads):   # threads share chunks of channels that are too few
+        return True
+    if last and channels > 1:   # read row by row twice, rather than column by column from beyond the cache
+        return nbytes_of(x) >= ONE_PASS_BYTES
+    return items > 1
+
+
 def train(
     object x, object running_mean, object running_var, object weight, object bias, object channel_axis, object eps,
     double old, bint unbiased, object stats_class, object out
@@ -187,7 +203,6 @@ def train(
     cdef Channels n
     cdef Rule rule
     cdef Work w
-    cdef cnp.ndarray mean = None, rstd = None
     if not is_served(x) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     if out is not None and not is_served(out):
@@ -208,22 +223,16 @@ def train(
         return None
     rule = Rule(VARIANCE, count, eps, False)
     last = spatial == 1 or channels == 1  # a single channel is one line, of all items
-    # Channels that are last are read row by row twice, rather than column by column from beyond the cache.
-    composed = narrow or (items > 1 if not last or channels == 1 else nbytes_of(x) >= ONE_PASS_BYTES)
     threads = threads_for(size)
     if threads == 0:
         return None
-    # So are those that are too few for the threads, which share chunks then.
-    c = parts(channels * itemsize_of(x), TILE * BUNDLE_BYTES) if last else channels
-    composed = composed or not are_enough(c, threads)
+    composed = is_composed(x, items, channels, last, threads)
     if last:
         items = 1
         begin_work(&w, AFFINE if composed else NORMALIZE, x, 1, count, channels)
     else:
         begin_work(&w, AFFINE if composed else NORMALIZE, x, items * channels, spatial, 1)
-    chunks = 0
-    if composed:
-        chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
+    chunks = chunks_in(&w.x) if composed else 0
     numbers = room_for(3 * chunks + CHANNEL_NUMBERS * channels)
     n = w.channels = channels_of(numbers + 3 * chunks, channels)
     try:
@@ -261,15 +270,18 @@ def train(
         update(running_var, old, n.m2, count - unbiased, channels)
         if stats_class is not None:
             inverses(&rule, n.m2, n.rstd, channels)
-            mean = copied(n.mean, x, channel)
-            rstd = copied(n.rstd, x, channel)
+        return with_class(y, n, stats_class, x, axis_bit(channel))
     finally:
         PyMem_Free(numbers)
-    return with_options(y, stats_class, mean, rstd, None)
 
 
-cdef inline cnp.ndarray copied(const double* numbers, cnp.ndarray x, int axis):
-    """Numbers of the channels, shaped to broadcast against x."""
-    cdef cnp.ndarray result = statistic_like(x, axis_bit(axis))
+cdef object with_class(object y, Channels n, object stats_class, cnp.ndarray x, unsigned long long kept):
+    """The result, and with a class the mean and rstd of the channels in it."""
+    return y if stats_class is None else (y, stats_class(copied(n.mean, x, kept), copied(n.rstd, x, kept)))
+
+
+cdef inline cnp.ndarray copied(const double* numbers, cnp.ndarray x, unsigned long long kept):
+    """Numbers of lines, shaped to broadcast against x, of whose axes those are kept that are bits of `kept`."""
+    cdef cnp.ndarray result = statistic_like(x, kept)
     memcpy(data_of(result), numbers, size_of(result) * sizeof(double))
     return result

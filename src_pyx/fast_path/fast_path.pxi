@@ -1,7 +1,7 @@
 # A fast path for plain calls: exact C-contiguous arrays of one floating dtype (parameters of another are converted,
-# rows may have others between them), settings that leave the choice to the library. What takes Python ten microseconds
+# rows may have gaps between them), settings that leave the choice to the library. What takes Python ten microseconds
 # (checks, plan, output) takes a few tenths here. All else, errors included, is left to the general path: None is
-# returned, nothing has been written. The bits are the general path's.
+# returned, nothing has changed that it reads. The bits are the general path's.
 
 from cpython.contextvars cimport get_value
 from cpython.float cimport PyFloat_CheckExact
@@ -69,7 +69,7 @@ cdef inline bint are_enough(Py_ssize_t lines, int threads) noexcept:
 
 
 cdef int threads_for(Py_ssize_t size) except -1:
-    """How many threads serve a call on so many elements; 0 if the settings force a backend."""
+    """How many threads serve a call on so many elements; 0 if the settings force a backend, or they are too few."""
     cdef object settings = get_value(in_force)
     cdef int threads
     if settings.backend != "auto":

@@ -182,7 +182,7 @@ cdef object channels_gradients(
 ):
     """Gradients where each statistic belongs to an item's group of channels, or to one without `num_groups`."""
     cdef Py_ssize_t items, channels, size, count
-    cdef int ndim, overflow = 0
+    cdef int ndim
     cdef bint last
     cdef View view
     cdef Rule rule
@@ -193,8 +193,8 @@ cdef object channels_gradients(
     if ndim < 3 or not (last or is_int(channel_axis, 1)):
         return None
     items, channels = shape_of(x)[0], shape_of(x)[ndim - 1 if last else 1]
-    count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
-    if channels == 1 or size == items * channels or overflow or count < 1 or channels % count:
+    count = groups_in(channels, num_groups)
+    if channels == 1 or size == items * channels or count == 0:
         return None
     if last:
         look(&view, NULL, items, size // (items * channels), channels)
@@ -337,7 +337,7 @@ def batch_backward(
     threads = threads_for(size)
     if threads == 0 or (not last and parts(spatial, CHUNK) >= IN_ORDER):
         return None
-    chunks = channels * parts(count, CHUNK_COLUMNS) if last else items * channels * parts(spatial, CHUNK)
+    chunks = chunks_in(&w.x)
     numbers = room_for(3 * chunks + CHANNEL_NUMBERS * channels)
     try:
         n = w.channels = channels_of(numbers + 3 * chunks, channels)

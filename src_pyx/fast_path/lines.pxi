@@ -288,12 +288,20 @@ cdef object group_rows(
         PyMem_Free(numbers)
 
 
+cdef inline Py_ssize_t groups_in(Py_ssize_t channels, object num_groups) noexcept:
+    """How many groups channels make, one each for None; 0 if they cannot."""
+    cdef int overflow = 0
+    cdef Py_ssize_t groups = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
+    return groups if not overflow and groups > 0 and channels % groups == 0 else 0
+
+
 cdef object groups_of(
     object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total, cnp.ndarray mean, cnp.ndarray rstd
 ):
+    """group_norm or, without num_groups, instance_norm, with options; mean and rstd, if wanted, are filled. Or None."""
     cdef Py_ssize_t channels, count, items, size
-    cdef int overflow = 0, ndim = ndim_of(x)
+    cdef int ndim = ndim_of(x)
     cdef bint last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
     cdef View view
     cdef Rule rule
@@ -304,8 +312,8 @@ cdef object groups_of(
         return None
     items, channels = shape_of(x)[0], shape_of(x)[ndim - 1 if last else 1]
     size = size_of(x)
-    count = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
-    if size == 0 or overflow or count < 1 or channels % count:
+    count = groups_in(channels, num_groups)
+    if size == 0 or count == 0:
         return None
     rule = Rule(VARIANCE, size // (items * count), eps, False)
     weight, bias = converted(weight, x), converted(bias, x)

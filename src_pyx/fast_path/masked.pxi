@@ -7,11 +7,11 @@ cdef Py_ssize_t LONG_ITEM = _plan.LONG_ITEM
 
 cdef struct Masked:
     Counting passes         # over x, by parts: items, or all of them as one
-    Channels n              # the numbers of each line: a channel of an item, or of the batch
+    Channels n              # the numbers of each line
     double* totals          # and how many elements its statistics are of
     double* counts          # of each channel of each part
     double* memory          # for all of that
-    Py_ssize_t lines
+    Py_ssize_t lines        # channels of each item that has statistics of its own, or of the batch
     Py_ssize_t per_group    # lines that share statistics
     Py_ssize_t members      # lines of parts that are joined for them,
     Py_ssize_t apart        # and how far one is from the next
@@ -32,78 +32,97 @@ cdef inline bint is_mask(object where, cnp.ndarray x, int axis) noexcept:
     return True
 
 
+cdef int view_parts(Counting* passes, cnp.ndarray x, object channel_axis, bint pooled) noexcept:
+    """View x as parts, the channels second or last; with `pooled` items share statistics. The channel axis, or 0.
+
+    The sums of a single channel's parts are left to NumPy, which adds them in pairs.
+    """
+    cdef View view
+    cdef int axis = 0 if channel_axis is None else axis_of(x, channel_axis, &view)
+    if axis < 1 or view.n == 1 or not (view.inner == 1 or view.outer == shape_of(x)[0]):
+        return 0
+    memset(passes, 0, sizeof(Counting))
+    passes.storage, passes.last, passes.x = storage_of(x), view.inner == 1, <const char*> data_of(x)
+    passes.items, passes.channels = shape_of(x)[0], view.n
+    passes.spatial, passes.numbered = size_of(x) // (passes.items * passes.channels), passes.items
+    if pooled:
+        passes.numbered = 1
+    if passes.numbered == 1 and passes.last and passes.spatial < LONG_ITEM:
+        passes.items, passes.spatial = 1, passes.items * passes.spatial
+    return axis
+
+
+cdef inline void lay_out_weights(Counting* passes, Py_ssize_t mask_channels) noexcept:
+    """Weights lie as x does, with all channels or with one for all."""
+    passes.item_stride = passes.spatial * mask_channels
+    passes.position_stride = mask_channels if passes.last else 1
+    if mask_channels > 1:
+        passes.channel_stride = 1 if passes.last else passes.spatial
+
+
 cdef void count_mask(
-    const Counting* c, const unsigned char* mask, Py_ssize_t channels, double* weights, double* counts
+    const Counting* passes, const unsigned char* mask, Py_ssize_t mask_channels, double* weights, double* counts
 ) noexcept nogil:
-    """From a mask of one channel or all what each element counts, and how many do in each channel of each part."""
+    """Write what each element counts, from a mask with one channel or all, and the sum of each channel of each part."""
     cdef Py_ssize_t part, k, j, total
-    memset(counts, 0, c.items * c.channels * sizeof(double))
-    for j in range(c.items * c.spatial * channels):
+    memset(counts, 0, passes.items * passes.channels * sizeof(double))
+    for j in range(passes.items * passes.spatial * mask_channels):
         weights[j] = 1.0 if mask[j] else 0.0
-    for part in range(c.items):
-        for k in range(c.spatial if c.last else channels):
-            if c.last:
-                for j in range(channels):
+    for part in range(passes.items):
+        for k in range(passes.spatial if passes.last else mask_channels):
+            if passes.last:
+                for j in range(mask_channels):
                     counts[j] += weights[j]
-                weights += channels
+                weights += mask_channels
             else:
                 total = 0
-                for j in range(c.spatial):
+                for j in range(passes.spatial):
                     total += mask[j] != 0
                 counts[k] = total
-                mask += c.spatial
-        for k in range(channels, c.channels):
+                mask += passes.spatial
+        for k in range(mask_channels, passes.channels):
             counts[k] = counts[0]
-        counts += c.channels
+        counts += passes.channels
 
 
 cdef int begin_masked(
     Masked* m, object x, object where, object num_groups, object channel_axis, bint pooled
 ) except -1:
-    """View x, take the mask and count; with `pooled` items share statistics. The channel axis; 0: not here.
+    """View x, take the mask and count; the channel axis, or 0 where the general path must look.
 
-    What `m.memory` is gets free is the caller's.
+    The caller frees `m.memory`.
     """
-    cdef View view
-    cdef Py_ssize_t batch, channels, spatial, groups, items, own
-    cdef int axis, overflow = 0, i
-    cdef Counting* c = &m.passes
+    cdef Counting* passes = &m.passes
+    cdef Py_ssize_t groups, of_parts, mask_channels
     cdef const unsigned char* mask
+    cdef int axis, i
     m.memory = NULL
-    if not is_plain(x) or ndim_of(x) < 2 or channel_axis is None:
+    if not is_plain(x):
         return 0
-    axis = axis_of(x, channel_axis, &view)
-    if axis < 1 or not is_mask(where, x, axis):
+    axis = view_parts(passes, x, channel_axis, pooled)
+    if axis == 0 or not is_mask(where, x, axis):
         return 0
-    batch, channels = shape_of(x)[0], view.n
-    if channels == 1 or not (view.inner == 1 or view.outer == batch):
+    groups, m.threads = groups_in(passes.channels, num_groups), threads_for(size_of(x))
+    if groups == 0 or m.threads == 0:
         return 0
-    groups = channels if num_groups is None else PyLong_AsLongAndOverflow(num_groups, &overflow)
-    m.threads = threads_for(size_of(x))
-    if overflow or groups < 1 or channels % groups or m.threads == 0:
-        return 0
-    spatial, own, items = size_of(x) // (batch * channels), shape_of(where)[axis], 1 if pooled else batch
-    m.single, mask = type_of(x) == cnp.NPY_FLOAT32, <const unsigned char*> data_of(where)
-    memset(c, 0, sizeof(Counting))
-    c.storage, c.last, c.numbered, c.x = storage_of(x), view.inner == 1, items, <const char*> data_of(x)
-    c.items, c.channels, c.spatial = batch, channels, spatial
-    if items == 1 and c.last and spatial < LONG_ITEM:
-        c.items, c.spatial = 1, batch * spatial
-    c.item_stride, c.position_stride = c.spatial * own, own if c.last else 1
-    if own > 1:
-        c.channel_stride = 1 if c.last else spatial
-    m.lines, m.per_group = items * channels, channels // groups
-    m.members, m.apart = c.items // items, channels
+    m.single, of_parts = passes.storage == SINGLE, passes.items * passes.channels
+    m.lines, m.per_group = passes.numbered * passes.channels, passes.channels // groups
+    m.members, m.apart = passes.items // passes.numbered, passes.channels
     if m.per_group > 1:
         m.members, m.apart = m.per_group, 1
-    m.memory = room_for(size_of(where) + 4 * c.items * channels + (CHANNEL_NUMBERS + 1) * m.lines)
-    c.weights, m.counts = m.memory, m.memory + size_of(where)
+    m.memory = room_for(size_of(where) + 4 * of_parts + (CHANNEL_NUMBERS + 1) * m.lines)
+    passes.weights, m.counts = m.memory, m.memory + size_of(where)
     for i in range(3):
-        c.made[i] = m.counts + (i + 1) * c.items * channels
-    m.totals = m.counts + 4 * c.items * channels
+        passes.made[i] = m.counts + (i + 1) * of_parts
+    m.totals = m.counts + 4 * of_parts
     m.n = channels_of(m.totals + m.lines, m.lines)
-    with nogil:
-        count_mask(c, mask, own, m.memory, m.counts)
+    mask, mask_channels = <const unsigned char*> data_of(where), shape_of(where)[axis]
+    lay_out_weights(passes, mask_channels)
+    if size_of(where) < RELEASE_GIL:
+        count_mask(passes, mask, mask_channels, m.memory, m.counts)
+    else:
+        with nogil:
+            count_mask(passes, mask, mask_channels, m.memory, m.counts)
     total_counts(m)
     return axis
 
@@ -145,7 +164,7 @@ cdef inline Moments joined(const Masked* m, Py_ssize_t first, double total) noex
 
 
 cdef bint masked_statistics(Masked* m, double eps):
-    """Moments and rstd of each line; False where one may be constant, for which x is looked at again."""
+    """Moments and rstd of each line; False where one may be constant: the general path looks at x again."""
     cdef Py_ssize_t line, c
     cdef double total, rstd
     cdef Moments found
@@ -178,7 +197,7 @@ cdef bint fold_masked(Masked* m, object weight, object bias) noexcept:
     read_parameter(m, bias, 0.0, m.n.shift)
     for c in range(m.lines):
         m.n.scale[c] = m.n.rstd[c] * m.n.scale[c]
-        m.n.shift[c] += 0.0     # -0 is 0, as where it is added to 0
+        m.n.shift[c] += 0.0     # -0 becomes 0, as in recipe.fold, which adds the bias to zeros
         rstd = m.n.rstd[c] if m.totals[c] != 0.0 else 1.0   # where nothing counts, all is the bias
         if not are_applied(m.single, rstd, m.n.scale[c]) or (m.single and fabs(m.n.mean[c]) > LARGEST_CENTRE):
             return False
@@ -191,12 +210,11 @@ cdef object apply_masked(Masked* m, object x, object weight, object bias, double
     cdef object y
     cdef Py_ssize_t channels = m.passes.channels, items = m.lines // channels, c
     weight, bias = widened(weight), widened(bias)
-    for vector in (weight, bias):
-        if vector is not None and not is_vector(vector, -1, channels):
-            return None
+    if not is_missing_or_vector(weight, channels) or not is_missing_or_vector(bias, channels):
+        return None
     if not masked_statistics(m, eps) or not fold_masked(m, weight, bias):
         return None
-    y = output_like(x, out, weight, bias)
+    y = output_like(x, out, None, None)     # weight and bias have been read
     if y is None:
         return None
     if m.passes.last:
@@ -212,16 +230,6 @@ cdef object apply_masked(Masked* m, object x, object weight, object bias, double
     for c in range(m.lines):
         m.n.mean[c] += m.n.lo[c]
     return y
-
-
-cdef object with_masked_statistics(Masked* m, object y, object stats_class, cnp.ndarray x, unsigned long long kept):
-    cdef cnp.ndarray mean, rstd
-    if stats_class is None:
-        return y
-    mean, rstd = statistic_like(x, kept), statistic_like(x, kept)
-    memcpy(data_of(mean), m.n.mean, m.lines * sizeof(double))
-    memcpy(data_of(rstd), m.n.rstd, m.lines * sizeof(double))
-    return y, stats_class(mean, rstd)
 
 
 cdef bint count_enough(const Masked* m, bint unbiased) noexcept:
@@ -257,22 +265,22 @@ def masked_train(
             m.n.m2[c] /= m.totals[c] - unbiased
         update(running_mean, old, m.n.mean, 1.0, m.lines)
         update(running_var, old, m.n.m2, 1.0, m.lines)
-        return with_masked_statistics(&m, y, stats_class, x, axis_bit(axis))
+        return with_class(y, m.n, stats_class, x, axis_bit(axis))
     finally:
         PyMem_Free(m.memory)
 
 
 def masked_groups(
-    object x, object num_groups, object weight, object bias, object channel_axis, object eps, object return_stats,
-    object stats_class, object where, object out
+    object x, object num_groups, bint grouped, object weight, object bias, object channel_axis, object eps,
+    object return_stats, object stats_class, object where, object out
 ):
-    """group_norm by a mask, or instance_norm without num_groups; or None."""
+    """group_norm by a mask, or without `grouped` instance_norm, whose num_groups is None; or None."""
     cdef Masked m
     cdef int axis
     cdef object y
     if where is None or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
-    if not (num_groups is None or PyLong_CheckExact(num_groups)):
+    if grouped and not PyLong_CheckExact(num_groups):
         return None
     if return_stats is not True and return_stats is not False:
         return None
@@ -281,9 +289,7 @@ def masked_groups(
         y = None if axis == 0 else apply_masked(&m, x, weight, bias, eps, out)
         if y is None:
             return None
-        return with_masked_statistics(
-            &m, y, stats_class if return_stats else None, x, axis_bit(0) | axis_bit(axis)
-        )
+        return with_class(y, m.n, stats_class if return_stats else None, x, axis_bit(0) | axis_bit(axis))
     finally:
         PyMem_Free(m.memory)
 
@@ -317,12 +323,13 @@ cdef object masked_gradients(
     Masked* m, object dy, object x, object weight, object mean, object rstd, double eps, unsigned long long kept,
     object result_class, object out
 ):
-    cdef Counting* w = &m.passes
+    """The gradients, in their class, of statistics over the axes of `kept`; or None."""
+    cdef Counting* passes = &m.passes
     cdef Channels n = m.n
-    cdef Py_ssize_t c, channels = w.channels
+    cdef Py_ssize_t c, channels = passes.channels
     cdef object dx, like = x if weight is None else weight
     weight = widened(weight)
-    if weight is not None and not is_vector(weight, -1, channels):
+    if not is_missing_or_vector(weight, channels):
         return None
     if not statistics_fit(mean, rstd, x, kept, True):
         return None
@@ -336,16 +343,16 @@ cdef object masked_gradients(
             n.mean[c] = (<double*> data_of(mean))[c - c % m.per_group]
             n.rstd[c] = (<double*> data_of(rstd))[c - c % m.per_group]
     read_parameter(m, weight, 1.0, n.scale)
-    dx = output_like(x, out, dy, weight)
+    dx = output_like(x, out, None, None)     # are_gradients has looked
     if dx is None:
         return None
-    w.dy, w.dx, w.made[2] = <const char*> data_of(dy), <char*> data_of(dx), NULL
-    w.step, w.given[0] = COUNTED_DOTS, n.mean
-    count(w, m.threads)
+    passes.dy, passes.dx, passes.made[2] = <const char*> data_of(dy), <char*> data_of(dx), NULL
+    passes.step, passes.given[0] = COUNTED_DOTS, n.mean
+    count(passes, m.threads)
     masked_slopes(m)
-    w.step, w.made[0], w.made[1] = COUNTED_GRAD, NULL, NULL
-    w.given[1], w.given[2], w.given[3], w.given[4] = n.rstd, n.scale, n.shift, n.slope
-    count(w, m.threads)
+    passes.step, passes.made[0], passes.made[1] = COUNTED_GRAD, NULL, NULL
+    passes.given[1], passes.given[2], passes.given[3], passes.given[4] = n.rstd, n.scale, n.shift, n.slope
+    count(passes, m.threads)
     add_rows(n.sums, m.lines // channels, channels)
     add_rows(n.products, m.lines // channels, channels)
     return result_class(
@@ -372,14 +379,14 @@ def masked_batch_backward(
 
 
 def masked_groups_backward(
-    object dy, object x, object num_groups, object weight, object mean, object rstd, object channel_axis, object eps,
-    object result_class, object where, object out
+    object dy, object x, object num_groups, bint grouped, object weight, object mean, object rstd,
+    object channel_axis, object eps, object result_class, object where, object out
 ):
     """The backward pass of `masked_groups`, or None."""
     cdef Masked m
     cdef int axis
     cdef unsigned long long kept
-    if where is None or not (num_groups is None or PyLong_CheckExact(num_groups)):
+    if where is None or (grouped and not PyLong_CheckExact(num_groups)):
         return None
     if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
