@@ -562,6 +562,33 @@ def test_statistics_and_sum_come_in_their_order(norm: Any, kernels: str, calls: 
         assert part.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("norm", NORMS_OF_LINES)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((5, 40), -1), ((2, 3, 300), (1, 2)), ((4, 5, 7), None), ((9, 1), -1), ((300, 700), -1)],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_lines_are_quantised_as_on_the_general_path(
+    norm: Any, shape: tuple[int, ...], axis: Any, dtype: str, kernels: str, calls: list[bool]
+) -> None:
+    x, residual = sample(*shape, dtype=dtype), sample(*shape, dtype=dtype)[::-1].copy()
+    everything = {"residual": residual, "return_residual": True, "return_stats": True, "activation": "silu"}
+    for options in ({}, {"activation": "relu"}, {"residual": residual}, {"return_stats": True}, everything):
+        for threads in (1, 3):
+            with fastnorm.config(num_threads=threads):
+                calls.clear()
+                found = norm(x, axis=axis, quantize="int8", **options)
+                general = norm(x, axis=axis, quantize="int8", **options, backend="cython")
+            assert calls[-1] or threads > 1, "lines that threads must share may go the general way"
+            assert len(found) == len(general)
+            assert (found[0].dtype, found[1].dtype) == (np.int8, np.float32)
+            assert found[0].flags.c_contiguous
+            for part, expected in zip(found, general, strict=True):
+                assert np.shape(part) == np.shape(expected)
+                np.testing.assert_array_equal(part, expected)
+
+
 PIXELS = [((2, 61, 67, 3), -1), ((1, 5, 7, 3), -1), ((3, 1), -1), ((2, 3, 70001), 1), ((2, 3, 5, 7), 1)]
 
 

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 @plain_calls_by("lines", "x", "weight", "bias", "axis", "eps", VARIANCE, False, False, "out")
 @plain_calls_by(
     "lines_with_options", "x", "residual", "weight", "bias", "axis", "eps", VARIANCE, "activation",
-    partial(activation_code, function="layer_norm"), "return_residual", "return_stats", Stats, "out",
+    partial(activation_code, function="layer_norm"), "return_residual", "return_stats", Stats, "quantize", "out",
 )  # fmt: skip
 @calls.through_plain_copies
 def layer_norm(

@@ -29,6 +29,7 @@ cdef float one32 = 1.0
 cdef object in_force = _settings._in_force
 cdef object FLOAT32 = _dtypes.FLOAT32
 cdef object FLOAT16 = _numpy.dtype(_numpy.float16)
+cdef object INT8 = _numpy.dtype(_numpy.int8)
 cdef Py_ssize_t SERIAL = _tuning.SERIAL_ELEMENTS
 cdef Py_ssize_t RECYCLED = _tuning.POOL_SMALLEST_BYTES          # larger outputs come from recycled memory
 cdef Py_ssize_t RECYCLED_SECOND = _tuning.POOL_SMALLEST_SECOND_BYTES    # and larger second ones
@@ -193,21 +194,23 @@ cdef inline int axis_of(cnp.ndarray x, object axis, View* view) noexcept:
 cdef inline object normalized(
     cnp.ndarray x, object out, Py_ssize_t lines, Py_ssize_t n, object weight, object bias, bint per_position,
     Py_ssize_t segments, const Rule* rule, object residual=None, object activation=None, object total=None,
-    cnp.ndarray mean=None, cnp.ndarray rstd=None, Py_ssize_t stride=0
+    cnp.ndarray mean=None, cnp.ndarray rstd=None, Py_ssize_t stride=0, cnp.ndarray quantized=None,
+    cnp.ndarray scales=None
 ):
     """The result of NORMALIZE over the lines of x, (lines, n), `stride` apart if not 0; None for the general path.
 
     With a residual its sum with x, which is normalised, goes to `total`, or without that where the result will be.
-    `mean` and `rstd`, if wanted, are filled.
+    `mean` and `rstd`, and the result as int8 `quantized` with its `scales`, are filled if wanted.
     """
     cdef Work w
     cdef int threads = threads_for(lines * n)
     cdef bint few = not are_enough(lines, threads)
     cdef bint narrow = storage_of(x) == HALF or storage_of(x) == BFLOAT
+    cdef bint fused = residual is not None or activation is not None or quantized is not None
     cdef object y
-    if few and (residual is not None or activation is not None):
+    if few and fused:
         return None
-    if narrow and n * (1 if residual is None else 2) > DESK:
+    if narrow and n * (1 if residual is None and quantized is None else 2) > DESK:
         return None
     if threads == 0 or (few and (narrow or not (per_position or weight is None))):
         return None
@@ -227,7 +230,7 @@ cdef inline object normalized(
         if not residual_survives(y, residual):
             return None
         w.x.data = w.y.data if total is None else data_of(total)
-    fuse(&w, x if residual is not None else None, residual, activation, None, None)
+    fuse(&w, x if residual is not None else None, residual, activation, quantized, scales)
     w.mean, w.m2 = <double*> data_of(mean), <double*> data_of(rstd)
     if not few:
         run(&w, threads)

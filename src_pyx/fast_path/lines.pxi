@@ -170,6 +170,12 @@ cdef inline object total_like(object x, bint wanted):
     return recycled(dtype_of(x), x, nbytes_of(x))
 
 
+cdef inline object int8_like(cnp.ndarray x):
+    if size_of(x) < RECYCLED:
+        return new_array(<cnp.PyArray_Descr*> INT8, ndim_of(x), shape_of(x), NULL, 0)
+    return recycled(<cnp.PyArray_Descr*> INT8, x, size_of(x))
+
+
 cdef inline object code_of_activation(object activation, object code_of, object x):
     """What `fuse` knows an activation by; None stays None."""
     cdef object code = None
@@ -180,26 +186,28 @@ cdef inline object code_of_activation(object activation, object code_of, object 
     return code_of(activation, x) if code is None else code
 
 
-cdef inline bint are_options(object residual, object activation, object return_residual, object return_stats) noexcept:
+cdef inline bint are_options(
+    object residual, object activation, object return_residual, object return_stats, object quantize
+) noexcept:
     """Whether there is an option, and what is asked for is True or False."""
     if (return_residual is not True and return_residual is not False) or (
         return_stats is not True and return_stats is not False
     ):
         return False
-    return residual is not None or activation is not None or return_stats is True
+    return residual is not None or activation is not None or return_stats is True or quantize is not None
 
 
 cdef inline unsigned long long axis_bit(int axis) noexcept:
     return <unsigned long long> 1 << axis
 
 
-cdef inline cnp.ndarray statistic_like(cnp.ndarray x, unsigned long long kept):
-    """Room for float64 numbers shaped to broadcast against x, of whose axes those are kept that are bits of `kept`."""
+cdef inline cnp.ndarray statistic_like(cnp.ndarray x, unsigned long long kept, int kind=cnp.NPY_FLOAT64):
+    """Room for numbers shaped to broadcast against x, of whose axes those are kept that are bits of `kept`."""
     cdef cnp.npy_intp shape[cnp.NPY_MAXDIMS]
     cdef int i, ndim = ndim_of(x)
     for i in range(ndim):
         shape[i] = shape_of(x)[i] if kept >> i & 1 else 1
-    return cnp.PyArray_SimpleNew(ndim, shape, cnp.NPY_FLOAT64)
+    return cnp.PyArray_SimpleNew(ndim, shape, kind)
 
 
 cdef inline object with_options(object y, object stats_class, object mean, object rstd, object total):
@@ -213,18 +221,23 @@ cdef inline object with_options(object y, object stats_class, object mean, objec
 
 def lines_with_options(
     object x, object residual, object weight, object bias, object axis, object eps, Measure measure,
-    object activation, object code_of, object return_residual, object return_stats, object stats_class, object out
+    object activation, object code_of, object return_residual, object return_stats, object stats_class, object quantize,
+    object out
 ):
     """`lines` of x + residual, through an activation; with the sum, and with the statistics in their class, if wanted.
 
-    `code_of` tells by what number the kernels know an activation that is no name, and refuses wrong ones.
+    `code_of` tells by what number the kernels know an activation that is no name, and refuses wrong ones. With
+    `quantize` int8 lines and a scale for each take the place of the result.
     """
     cdef Py_ssize_t n
     cdef int axes
     cdef Rule rule
     cdef object y, total
-    cdef cnp.ndarray mean = None, rstd = None
-    if not are_options(residual, activation, return_residual, return_stats):
+    cdef unsigned long long kept
+    cdef cnp.ndarray mean = None, rstd = None, quantized = None, scales = None
+    if not are_options(residual, activation, return_residual, return_stats, quantize):
+        return None
+    if quantize is not None and (type(quantize) is not str or quantize != "int8" or out is not None):
         return None
     if not is_served(x) or not PyFloat_CheckExact(eps) or ndim_of(x) == 0:
         return None
@@ -240,11 +253,20 @@ def lines_with_options(
         return None
     activation = code_of_activation(activation, code_of, x)
     total = total_like(x, return_residual is True)
+    kept = axis_bit(ndim_of(x) - axes) - 1
     if return_stats is True:
-        mean = statistic_like(x, axis_bit(ndim_of(x) - axes) - 1)
-        rstd = statistic_like(x, axis_bit(ndim_of(x) - axes) - 1)
-    y = normalized(x, out, size_of(x) // n, n, weight, bias, True, 1, &rule, residual, activation, total, mean, rstd)
-    return with_options(y, stats_class, mean, rstd, total)
+        mean, rstd = statistic_like(x, kept), statistic_like(x, kept)
+    if quantize is not None:
+        quantized = int8_like(x)
+        scales = statistic_like(x, kept, cnp.NPY_FLOAT32)
+    y = normalized(
+        x, out, size_of(x) // n, n, weight, bias, True, 1, &rule, residual, activation, total, mean, rstd, 0, quantized,
+        scales
+    )
+    if y is None or quantize is None:
+        return with_options(y, stats_class, mean, rstd, total)
+    y = with_options((quantized, scales), stats_class, mean, rstd, total)
+    return y if rstd is None and total is None else (*y[0], *y[1:])
 
 
 cdef inline void spread(cnp.ndarray statistic, Py_ssize_t groups, Py_ssize_t per_group) noexcept:
@@ -363,7 +385,7 @@ cdef object channels_with_options(
     """`groups_of` with options; num_groups may be None, for each channel."""
     cdef object y, total
     cdef cnp.ndarray mean = None, rstd = None
-    if not are_options(residual, activation, return_residual, return_stats) or not is_served(x):
+    if not are_options(residual, activation, return_residual, return_stats, None) or not is_served(x):
         return None
     if ndim_of(x) < 2 or not residual_fits(x, residual, return_residual is True):
         return None
