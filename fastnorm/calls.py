@@ -15,6 +15,7 @@ from fastnorm.dispatch import choose
 from fastnorm.dtypes import FLOAT32, FLOAT64, computed_in, is_narrow, result_dtype, storage
 from fastnorm.memory import empty
 from fastnorm.settings import current
+from fastnorm.tuning import COPIED_ELEMENTS
 
 Array = npt.NDArray[Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -226,11 +227,11 @@ def settle(
 
 
 def plain_copy(x: Any, dtype: npt.DTypeLike | None, function: str) -> Array | None:
-    """Return x, if it must be copied or converted anyway, as an array that the fast path takes; else None.
+    """Return x, if it is small and must be copied or converted anyway, as an array that the fast path takes; else None.
 
     The copy has the dtype of the result, and may be normalised in place.
     """
-    if type(x) is not np.ndarray or x.size == 0 or x.ndim == 0 or current().backend != "auto":
+    if type(x) is not np.ndarray or x.ndim == 0 or not 0 < x.size <= COPIED_ELEMENTS or current().backend != "auto":
         return None
     try:
         result, compute, backend = settle(x, None, dtype, None, function, narrow=True)

@@ -145,6 +145,11 @@ def threads_for(elements: int, num_threads: int) -> int:
 FEW_COLUMNS = 24
 PACKED_COLUMNS = 128
 
+# An array that must be copied or converted anyway goes through the fast path as that copy, if it has up to so many
+# elements: a larger copy takes longer than what is saved, 10 to 80 microseconds of Python, and should not be made for a
+# call that turns out to be wrong.
+COPIED_ELEMENTS = 2**16
+
 # A long line is shared by threads, its statistics first and its result then, if there are fewer lines than this times
 # the number of threads; above it whole lines are handed out, and each is read from memory once.
 LINES_PER_THREAD = 1

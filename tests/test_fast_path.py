@@ -274,6 +274,14 @@ def test_what_is_converted_has_the_bits_of_the_general_path(
         assert found.tobytes() == right.tobytes()
 
 
+def test_large_arrays_are_not_copied_before_all_is_checked() -> None:
+    endless = np.broadcast_to(np.float32(0), (10**7, 10**7))
+    with pytest.raises(ValueError, match="weight must have shape"):
+        fastnorm.layer_norm(endless, np.ones(3))
+    with pytest.raises(ValueError, match="running_mean and running_var are needed"):
+        fastnorm.batch_norm(endless)
+
+
 NORMS_OF_LINES = (fastnorm.layer_norm, fastnorm.rms_norm)
 
 

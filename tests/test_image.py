@@ -126,6 +126,17 @@ def test_the_sums_of_a_large_bright_image_do_not_overflow(backend: str) -> None:
     np.testing.assert_allclose(y[0], formula(image, None, None, "NCHW")[0], rtol=4 * 2.0**-24)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1e-41), (4e36, 1e38), (0.0, 1e-36), (-1e37, 1e35)])
+def test_what_float32_cannot_hold_on_the_way(mean: float, std: float, backend: str) -> None:
+    image = np.array([0, 1, 2, 255], np.uint8).reshape(1, 4, 1)
+    with np.errstate(over="ignore"):
+        expected = ((image / 255 - mean) / std).astype(np.float32)
+    for given in (backend, None):
+        for layout in ("NCHW", "NHWC"):
+            found = fastnorm.normalize_image(image, [mean], [std], layout=layout, backend=given)
+            np.testing.assert_allclose(found.ravel(), expected.ravel(), rtol=1e-6)
+
+
 def test_max_value_is_what_stands_for_one() -> None:
     image = pixels(4, 4, 3)
     expected = fastnorm.normalize_image(image, [0.25] * 3, [0.5] * 3, max_value=1)

@@ -245,6 +245,9 @@ class Cython(Compiled):
             factor = scale.reshape(-1, channels)
             shift = (centre - mean.reshape(-1, channels)) * factor
             parts = [np.tile(part.astype(np.float32), repeats) for part in (centre, factor, shift)]
+        if not all(np.isfinite(part).all() for part in parts):  # float32 cannot hold them
+            super().image(x, y, planar, mean, scale)
+            return
         self._kernels.image(x, y, planar, *parts, self._threads_for(x))
 
     def image_statistics(self, x: Array) -> tuple[Array, Array]:

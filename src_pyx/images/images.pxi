@@ -175,7 +175,7 @@ cdef object image_output(cnp.ndarray x, bint planar, int kind, object out):
 
 def normalize_image(object x, object mean, object std, object max_value, object layout, object out, object dtype):
     """`normalize_image` of given mean and std, or None."""
-    cdef Py_ssize_t channels, size, repeated, c
+    cdef Py_ssize_t channels, size, repeated, c, k
     cdef double most, centre, scale
     cdef bint planar = layout == "NCHW"
     cdef int ndim, threads, kind = cnp.NPY_FLOAT32 if dtype is _numpy.float32 else NPY_HALF
@@ -217,6 +217,9 @@ def normalize_image(object x, object mean, object std, object max_value, object 
             centre, scale = given[c] * most, 1.0 / (given[channels + c] * most)
             numbers[c], numbers[repeated + c] = <float> centre, <float> scale
             numbers[2 * repeated + c] = <float> ((<double> <float> centre - centre) * scale)
+            for k in range(3):
+                if not fabs(numbers[k * repeated + c]) < INFINITY:     # float32 cannot hold it
+                    return None
         for c in range(channels, repeated):
             numbers[c], numbers[repeated + c] = numbers[c - channels], numbers[repeated + c - channels]
             numbers[2 * repeated + c] = numbers[2 * repeated + c - channels]
