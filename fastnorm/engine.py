@@ -164,6 +164,21 @@ def fuses_narrow(
     return whole and _enough_for(view, FLOAT32.itemsize, chosen)
 
 
+def _normalize_lines(
+    call: Call, view: tuple[int, int, int], rule: Rule, weight: Array | None, bias: Array | None, length: int,
+    segments: int | None, want_stats: bool, fusion: Fusion | None,
+) -> Moments | None:  # fmt: skip
+    """Normalise whole lines in one pass, with weights (length,) of their positions or, if a number, of `segments`."""
+    affine = weight is not None or bias is not None
+    w = parameter(weight, 1.0, length if affine else 1, call.compute)
+    b = parameter(bias, 0.0, length if affine else 1, call.compute)
+    x, y = viewed(call.x, view), call.y.reshape(view)
+    per_position, runs = (segments is None, segments or 1) if affine else (False, 1)  # without weights all is one run
+    if fusion is None:
+        return call.backend.normalize(x, y, w, b, per_position, runs, rule, want_stats)
+    return call.backend.normalize_fused(fusion, x, y, w, b, per_position, runs, rule, want_stats)
+
+
 def normalize_positions(
     call: Call, plan: Plan, rule: Rule, weight: Array | None, bias: Array | None, want_stats: bool,
     fusion: Fusion | None = None,
@@ -175,16 +190,9 @@ def normalize_positions(
         stats = normalize_positions(call, plan, rule, weight, bias, want_stats)
         call.backend.after(fusion, call.y)
         return stats
-    x = viewed(call.x, view)
     if _enough_lines(view, call):
-        affine = weight is not None or bias is not None
-        w = parameter(weight, 1.0, view[1] if affine else 1, dtype)
-        b = parameter(bias, 0.0, view[1] if affine else 1, dtype)
-        y = call.y.reshape(view)
-        if fusion is not None:
-            return call.backend.normalize_fused(fusion, x, y, w, b, affine, 1, rule, want_stats)
-        return call.backend.normalize(x, y, w, b, affine, 1, rule, want_stats)
-    stats = call.backend.moments(x, rule.measure)
+        return _normalize_lines(call, view, rule, weight, bias, view[1], None, want_stats, fusion)
+    stats = call.backend.moments(viewed(call.x, view), rule.measure)
     rstd = reciprocal_root(stats.m2, view[1], rule)
     coefficients = fold(stats.hi, stats.lo, rstd)
     if weight is None and bias is None:
@@ -255,16 +263,7 @@ def normalize_channels(
     if layout.spatial == 1 and per_group > 1:
         return _normalize_group_rows(call, layout, plan, rule, weight, bias, want_stats)
     if fused:
-        affine = weight is not None or bias is not None
-        w = parameter(weight, 1.0, channels if affine else 1, dtype)
-        b = parameter(bias, 0.0, channels if affine else 1, dtype)
-        x, y = viewed(call.x, plan.view), call.y.reshape(plan.view)
-        # Without weights the whole line is one run.
-        segments = per_group if affine else 1
-        if fusion is None:
-            found = call.backend.normalize(x, y, w, b, False, segments, rule, want_stats)
-        else:
-            found = call.backend.normalize_fused(fusion, x, y, w, b, False, segments, rule, want_stats)
+        found = _normalize_lines(call, plan.view, rule, weight, bias, channels, per_group, want_stats, fusion)
         return None if found is None else Moments(*(part.reshape(-1) for part in found))
     ordered = call.x if layout.order is None else call.x.transpose(layout.order)
     stats = statistics(ordered, plan, rule.measure, call.backend)

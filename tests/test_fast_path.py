@@ -435,6 +435,17 @@ def _trained(x: Array, weight: Any, **keywords: Any) -> Any:
 
 
 LINES = [(4, 48), (2, 3, 5), (3, 131), (4, 9, 8), (1, 70_001), (9, 2, 33)]
+
+
+def _statistics(channels: int) -> tuple[Array, Array]:
+    return sample(channels), np.abs(sample(channels, dtype=np.float64))
+
+
+def _given(x: Array, weight: Any, channel_axis: int = 1, **keywords: Any) -> Any:
+    given = _statistics(x.shape[channel_axis])
+    return fastnorm.batch_norm(x, *given, weight, weight, channel_axis=channel_axis, **keywords)
+
+
 CHANNELS = [(4, 48, 3), (2, 6, 5, 7), (3, 12, 131), (1, 6, 70_001), (40, 6, 5, 5)]
 WITH_STATISTICS: dict[str, tuple[Any, int, list[tuple[int, ...]]]] = {
     "layer_norm": (lambda x, weight, **k: fastnorm.layer_norm(x, weight, **k), -1, LINES),
@@ -442,6 +453,11 @@ WITH_STATISTICS: dict[str, tuple[Any, int, list[tuple[int, ...]]]] = {
     "group_norm": (lambda x, weight, **k: fastnorm.group_norm(x, 3, weight, weight, **k), 1, CHANNELS),
     "instance_norm": (lambda x, weight, **k: fastnorm.instance_norm(x, weight, weight, **k), 1, CHANNELS),
     "batch_norm": (_trained, 1, [*CHANNELS, (7, 33), (2500, 130), (64, 6, 1)]),
+    "batch_norm inference": (_given, 1, [*CHANNELS, (7, 33), (300, 130)]),
+    "batch_norm inference, last": (lambda x, weight, **k: _given(x, weight, channel_axis=-1, **k), -1, CHANNELS),
+    "normalize": (
+        lambda x, weight, **k: fastnorm.normalize(x, *_statistics(x.shape[-1]), weight, **k), -1, [(7, 33), (4, 5, 6)]
+    ),
     "batch_norm last": (lambda x, weight, **k: _trained(x, weight, channel_axis=-1, **k), -1, CHANNELS),
     "batch_norm third": (
         lambda x, weight, **k: _trained(x, weight, channel_axis=2, **k), 2, [(2, 3, 12, 7), (1, 3, 6, 5), (40, 5, 6, 1)]

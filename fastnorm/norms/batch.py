@@ -23,7 +23,7 @@ from fastnorm.norms.conventions import (
     left_open,
     update_running,
 )
-from fastnorm.norms.given import as_moments
+from fastnorm.norms.given import as_moments, with_statistics
 from fastnorm.plan import kept_shape, unbatched_layout
 from fastnorm.recipe import Rule
 
@@ -137,7 +137,8 @@ def batch_norm(
         raise ValueError(f"{function}: residual, return_residual and activation must not be given in training")
     if not training and not (where is None and weights is None):
         raise ValueError(f"{function}: where and weights must not be given unless training=True")
-    if weights is None and dtype is None and (training or not return_stats) and backend is None:
+    if weights is None and dtype is None and backend is None:
+        y = None
         if training:
             given = x, running_mean, running_var, weight, bias, channel_axis, eps
             options = rules.weight_of_old(momentum), rules.unbiased, Stats if return_stats else None
@@ -145,9 +146,11 @@ def batch_norm(
                 y = fast_path.train(*given, *options, out)
             else:
                 y = fast_path.masked_train(*given, *options, where, out)
-        elif plain:
+        elif plain and not return_stats:
             y = fast_path.given(x, running_mean, running_var, weight, bias, channel_axis, eps, out)
-        else:
+        elif plain and out is None:
+            y = with_statistics(x, running_mean, running_var, weight, bias, channel_axis, eps)
+        elif not return_stats:
             code = activation_code(activation, x, function)
             y = fast_path.fused_given(
                 x, residual, running_mean, running_var, weight, bias, channel_axis, eps, code, return_residual, out

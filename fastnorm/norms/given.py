@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastnorm import arguments, calls, engine
 from fastnorm.device import is_device_array
 from fastnorm.engine import ArrayOrStats, Stats
-from fastnorm.fast_path import plain_calls_by
+from fastnorm.fast_path import fast_path, plain_calls_by
 from fastnorm.plan import kept_shape, unbatched_layout
 from fastnorm.recipe import Moments
 
@@ -22,6 +22,19 @@ def as_moments(mean: Array, var: Array, eps: float) -> tuple[Moments, Array]:
     with np.errstate(all="ignore"):
         rstd = 1.0 / np.sqrt(var + eps)
     return Moments(mean, np.zeros_like(mean), var), rstd
+
+
+def with_statistics(
+    x: npt.ArrayLike, mean: npt.ArrayLike | None, var: npt.ArrayLike | None, weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None, channel_axis: int, eps: float,
+) -> tuple[Array, Stats] | None:  # fmt: skip
+    """Return the result of a plain call and its statistics, in a new array, else None."""
+    y: Array | None = fast_path.given(x, mean, var, weight, bias, channel_axis, eps, None)
+    if y is None:
+        return None
+    centre, variance = (np.array(part, np.float64) for part in (mean, var))
+    shape = kept_shape(y.shape, (channel_axis % y.ndim,))
+    return y, Stats(centre.reshape(shape), as_moments(centre, variance, eps)[1].reshape(shape))
 
 
 @plain_calls_by("given", "x", "mean", "var", "weight", "bias", "channel_axis", "eps", "out")
@@ -81,6 +94,10 @@ def normalize(
     """
     function = "normalize"
     return_stats = arguments.flag(return_stats, function, "return_stats")
+    if return_stats and out is None and dtype is None and backend is None:
+        served = with_statistics(x, mean, var, weight, bias, channel_axis, eps)
+        if served is not None:
+            return served
     if is_device_array(x):
         from fastnorm.device_norms import channels as on_device  # imports Numba
 
