@@ -151,20 +151,20 @@ cdef inline Py_ssize_t last_elements(object x, int axes) noexcept:
 
 cdef Py_ssize_t row_stride(object x, int axes) noexcept:
     """How many elements lie between rows, the last axes, of an array that is plain but for that; 0 if it is not."""
-    cdef Py_ssize_t size, step, total
+    cdef Py_ssize_t size, step, between
     cdef int i, ndim
     if not is_array(x) or not is_behaved(x):
         return 0
     if type_of(x) != cnp.NPY_FLOAT32 and type_of(x) != cnp.NPY_FLOAT64:
         return 0
     size, ndim = itemsize_of(x), ndim_of(x)
-    step, total = size, -1
+    step, between = size, -1
     for i in range(ndim - 1, -1, -1):
         if shape_of(x)[i] == 1:
             continue
-        if i < ndim - axes and total == -1:
-            total = step = strides_of(x)[i]   # any, of the innermost axis of rows
+        if i < ndim - axes and between == -1:
+            between = step = strides_of(x)[i]   # any, of the innermost axis of rows
         if strides_of(x)[i] != step:
             return 0
         step *= shape_of(x)[i]
-    return total // size if total % size == 0 and total // size >= last_elements(x, axes) else 0
+    return between // size if between % size == 0 and between // size >= last_elements(x, axes) else 0

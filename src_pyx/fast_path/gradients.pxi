@@ -7,8 +7,8 @@ from fastnorm import plan as _plan
 cdef enum:
     IN_ORDER = 8            # fewer numbers than that NumPy adds in order, more in pairs
 
-cdef inline bint are_gradients(object dy, object x, object out, object weight) except -1:
-    """Whether dy is as plain as x, and dx would be written over none of the arrays."""
+cdef inline bint gradients_fit(object dy, object x, object out, object weight) except -1:
+    """Whether dy is as plain as x, and dx would be written over none of the arrays (`output_like` need not look)."""
     if not is_served(x) or not is_served(dy):
         return False
     if type_of(dy) != type_of(x):
@@ -97,7 +97,7 @@ def lines_backward(
     cdef cnp.npy_intp* dims
     cdef double* sums = NULL
     cdef Work w
-    if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not gradients_fit(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     ndim = ndim_of(x)
     axes = trailing(axis, ndim)
@@ -106,7 +106,7 @@ def lines_backward(
         if number < 0 or parameters or view.inner == 1:
             return None
         rule = Rule(measure, 1.0 if summed else view.n, eps, floor)
-        return side_by_side(dy, x, &view, &rule, 1, None, mean, rstd, ~axis_bit(number), None, out)
+        return column_gradients(dy, x, &view, &rule, 1, None, mean, rstd, ~axis_bit(number), None, out)
     n = last_elements(x, axes)
     outer, weight = size_of(x) // n, converted(weight, x)
     if n == 1 or (3 * n > DESK and not is_plain(x)) or not weights_fit(x, weight, None, axes):
@@ -119,7 +119,7 @@ def lines_backward(
     threads = threads_for(outer * n)
     if threads == 0:
         return None
-    dx = output_like(x, out, dy, weight)
+    dx = output_like(x, out, None, None)
     if dx is None:
         return None
     begin_work(&w, NORMALIZE_GRAD, x, outer, n, 1)
@@ -165,7 +165,7 @@ def groups_backward(
     """The backward pass of `groups`, or None."""
     if not PyLong_CheckExact(num_groups):
         return None
-    return channels_gradients(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, result_class, out)
+    return group_gradients(dy, x, num_groups, weight, mean, rstd, channel_axis, eps, result_class, out)
 
 
 def instances_backward(
@@ -173,10 +173,10 @@ def instances_backward(
     object out
 ):
     """The backward pass of `instances`, or None."""
-    return channels_gradients(dy, x, None, weight, mean, rstd, channel_axis, eps, result_class, out)
+    return group_gradients(dy, x, None, weight, mean, rstd, channel_axis, eps, result_class, out)
 
 
-cdef object channels_gradients(
+cdef object group_gradients(
     object dy, object x, object num_groups, object weight, object mean, object rstd, object channel_axis, object eps,
     object result_class, object out
 ):
@@ -184,9 +184,10 @@ cdef object channels_gradients(
     cdef Py_ssize_t items, channels, size, count
     cdef int ndim
     cdef bint last
+    cdef object like
     cdef View view
     cdef Rule rule
-    if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not gradients_fit(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     ndim, size = ndim_of(x), size_of(x)
     last = is_int(channel_axis, -1) or is_int(channel_axis, ndim - 1)
@@ -199,32 +200,35 @@ cdef object channels_gradients(
     if last:
         look(&view, NULL, items, size // (items * channels), channels)
         rule = Rule(VARIANCE, size // (items * count), eps, False)
-        return side_by_side(
+        return column_gradients(
             dy, x, &view, &rule, channels // count, weight, mean, rstd, axis_bit(0) | axis_bit(ndim - 1), result_class,
             out
         )
-    if not vectors_fit(x, converted(weight, x), None, channels):
+    like, weight = x if weight is None else weight, converted(weight, x)
+    if not vectors_fit(x, weight, None, channels):
         return None
     if not statistics_fit(mean, rstd, x, axis_bit(0) | axis_bit(1), True):
         return None
-    return of_groups(dy, x, items, channels, count, weight, mean, rstd, eps, result_class, out)
+    return row_gradients(dy, x, items, channels, count, weight, like, mean, rstd, eps, result_class, out)
 
 
-cdef object of_groups(
-    cnp.ndarray dy, cnp.ndarray x, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count, object weight, object mean,
-    object rstd, double eps, object result_class, object out
+cdef object row_gradients(
+    cnp.ndarray dy, cnp.ndarray x, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t count, object weight,
+    cnp.ndarray like, object mean, object rstd, double eps, object result_class, object out
 ):
-    """Those of channels that are second; mean and rstd are given for each channel."""
+    """Gradients of `count` groups an item, whose channels are second; mean and rstd are given for each channel.
+
+    The weight is as kernels take it, its gradient and the bias's of the dtype of `like`.
+    """
     cdef Py_ssize_t size = size_of(x), per_group = channels // count, lines = items * count, i
     cdef Py_ssize_t rows = items * channels
     cdef int threads = threads_for(size)
-    cdef object dx, like = x if weight is None else weight
+    cdef object dx
     cdef double* numbers
     cdef Work w
     if threads == 0 or (3 * (size // lines) > DESK and not is_plain(x)):
         return None
-    weight = converted(weight, x)
-    dx = output_like(x, out, dy, weight)
+    dx = output_like(x, out, None, None)
     if dx is None:
         return None
     begin_work(&w, NORMALIZE_GRAD, x, lines, size // lines, 1)
@@ -250,7 +254,7 @@ cdef object of_groups(
         PyMem_Free(numbers)
 
 
-cdef object side_by_side(
+cdef object column_gradients(
     cnp.ndarray dy, cnp.ndarray x, const View* view, const Rule* rule, Py_ssize_t per_group, object weight, object mean,
     object rstd, unsigned long long kept, object result_class, object out
 ):
@@ -283,11 +287,11 @@ cdef object side_by_side(
                 n.mean[c] = (<double*> data_of(mean))[c - c % per_group]
         for c from 0 <= c < lines by view.inner:
             read_numbers(weight, 1.0, n.scale + c, view.inner)
-        dx = output_like(x, out, dy, weight)
+        dx = output_like(x, out, None, None)
         if dx is None:
             return None
         take_gradient(&w, dy, dx)
-        if not channels_backward(&w, threads, view.outer, lines, per_group):
+        if not gradients_pass_by_pass(&w, threads, view.outer, lines, per_group):
             return None
         if result_class is None:
             return dx
@@ -313,14 +317,14 @@ def batch_backward(
     cdef double* numbers
     cdef Channels n
     cdef Work w
-    if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not gradients_fit(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     channel = channels_of_batch(x, channel_axis, &view)
     if channel < 0:
         return None
     size, items, channels, spatial = size_of(x), view.outer, view.n, view.inner
-    count, last = items * spatial, spatial == 1
-    if channels == 1 or count < 2 or (weight is not None and not is_vector(widened(weight), -1, channels)):
+    count, last, weight = items * spatial, spatial == 1, widened(weight)
+    if channels == 1 or count < 2 or (weight is not None and not is_vector(weight, -1, channels)):
         return None
     if not statistics_fit(mean, rstd, x, axis_bit(channel), True) or overlaps_any(out, mean, rstd, None):
         return None
@@ -329,7 +333,8 @@ def batch_backward(
         if not is_vector(running_mean, -1, channels) or not is_vector(running_var, -1, channels):
             return None
     if training and items == 1 and not last:
-        return of_groups(dy, x, 1, channels, channels, weight, mean, rstd, eps, result_class, out)
+        weight = converted(weight, x)
+        return row_gradients(dy, x, 1, channels, channels, weight, like, mean, rstd, eps, result_class, out)
     if last:
         begin_work(&w, TRAIN_GRAD, x, 1, count, channels)
     else:
@@ -352,11 +357,10 @@ def batch_backward(
             read_numbers(running_var, 1.0, n.rstd, channels)
             for c in range(channels):
                 n.rstd[c] = 1.0 / sqrt(n.rstd[c] + <double> eps)
-        weight = widened(weight)
         read_numbers(weight, 1.0, n.scale, channels)
         if training and not last and is_plain(x):
             w.rows = channels_together(spatial * itemsize_of(x), items, 2, channels, threads)
-        dx = output_like(x, out, dy, weight)
+        dx = output_like(x, out, None, None)
         if dx is None:
             return None
         take_gradient(&w, dy, dx)
@@ -367,7 +371,7 @@ def batch_backward(
             run(&w, threads)
             if w.strange:
                 return None
-        elif not channels_backward(&w, threads, items, channels, 1):
+        elif not gradients_pass_by_pass(&w, threads, items, channels, 1):
             return None
         return result_class(
             dx, parameter_gradient(like, n.products, channels), parameter_gradient(like, n.sums, channels)
@@ -417,7 +421,9 @@ cdef bint inference_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t 
     return True
 
 
-cdef bint channels_backward(Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t per_group) noexcept:
+cdef bint gradients_pass_by_pass(
+    Work* w, int threads, Py_ssize_t items, Py_ssize_t channels, Py_ssize_t per_group
+) noexcept:
     """The gradients of all channels, of which `per_group` share statistics, one pass over x and dy after the other.
 
     False where float32 cannot serve one.

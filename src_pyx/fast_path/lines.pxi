@@ -317,7 +317,7 @@ cdef inline Py_ssize_t groups_in(Py_ssize_t channels, object num_groups) noexcep
     return groups if not overflow and groups > 0 and channels % groups == 0 else 0
 
 
-cdef object groups_of(
+cdef object normalized_groups(
     object x, object num_groups, object weight, object bias, object channel_axis, object eps, object out,
     object residual, object activation, object total, cnp.ndarray mean, cnp.ndarray rstd
 ):
@@ -368,21 +368,21 @@ def groups(object x, object num_groups, object weight, object bias, object chann
     """group_norm of (N, C, ...), or None."""
     if not is_served(x) or not PyLong_CheckExact(num_groups):
         return None
-    return groups_of(x, num_groups, weight, bias, channel_axis, eps, out, None, None, None, None, None)
+    return normalized_groups(x, num_groups, weight, bias, channel_axis, eps, out, None, None, None, None, None)
 
 
 def instances(object x, object weight, object bias, object channel_axis, object eps, object out):
     """instance_norm of (N, C, ...), or None."""
     if not is_served(x):
         return None
-    return groups_of(x, None, weight, bias, channel_axis, eps, out, None, None, None, None, None)
+    return normalized_groups(x, None, weight, bias, channel_axis, eps, out, None, None, None, None, None)
 
 
 cdef object channels_with_options(
     object x, object residual, object num_groups, object weight, object bias, object channel_axis, object eps,
     object activation, object code_of, object return_residual, object return_stats, object stats_class, object out
 ):
-    """`groups_of` with options; num_groups may be None, for each channel."""
+    """`normalized_groups` with options; num_groups may be None, for each channel."""
     cdef object y, total
     cdef cnp.ndarray mean = None, rstd = None
     if not are_options(residual, activation, return_residual, return_stats, None) or not is_served(x):
@@ -394,7 +394,7 @@ cdef object channels_with_options(
     if return_stats is True:
         mean = statistic_like(x, axis_bit(0) | axis_bit(1))
         rstd = statistic_like(x, axis_bit(0) | axis_bit(1))
-    y = groups_of(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total, mean, rstd)
+    y = normalized_groups(x, num_groups, weight, bias, channel_axis, eps, out, residual, activation, total, mean, rstd)
     return with_options(y, stats_class, mean, rstd, total)
 
 

@@ -343,7 +343,7 @@ cdef object masked_gradients(
             n.mean[c] = (<double*> data_of(mean))[c - c % m.per_group]
             n.rstd[c] = (<double*> data_of(rstd))[c - c % m.per_group]
     read_parameter(m, weight, 1.0, n.scale)
-    dx = output_like(x, out, None, None)     # are_gradients has looked
+    dx = output_like(x, out, None, None)
     if dx is None:
         return None
     passes.dy, passes.dx, passes.made[2] = <const char*> data_of(dy), <char*> data_of(dx), NULL
@@ -367,7 +367,7 @@ def masked_batch_backward(
     """`batch_backward` in training, by a mask; or None."""
     cdef Masked m
     cdef int axis
-    if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not gradients_fit(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     axis = begin_masked(&m, x, where, None, channel_axis, True)
     try:
@@ -388,7 +388,7 @@ def masked_groups_backward(
     cdef unsigned long long kept
     if where is None or (grouped and not PyLong_CheckExact(num_groups)):
         return None
-    if not are_gradients(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
+    if not gradients_fit(dy, x, out, weight) or not PyFloat_CheckExact(eps) or not <double> eps >= 0.0:
         return None
     axis = begin_masked(&m, x, where, num_groups, channel_axis, False)
     try:
