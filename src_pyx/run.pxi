@@ -128,8 +128,8 @@ cdef inline Py_ssize_t cut(Work* w, int threads) noexcept:
     if w.primitive == INFER_GRAD:
         return w.x.outer
     if w.primitive == INFER:
-        w.columns = min(parts(parts(w.x.inner, threads), bundle), WIDE) * bundle
-        return parts(w.x.inner, w.columns)
+        w.piece = parts(w.x.n, threads)
+        return parts(w.x.n, w.piece)
     if w.x.inner == 1:
         return w.x.outer * parts(w.x.n, CHUNK)
     if w.primitive == AFFINE or w.primitive == AFFINE_GRAD:

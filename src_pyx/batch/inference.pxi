@@ -44,22 +44,28 @@ cdef inline bint fold(
 
 
 cdef void infer_columns(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The result of the tiles `start` to `stop`, (n, tile); `strange` where the kernels cannot apply them."""
+    """The result of the pieces `start` to `stop`, some rows each; `strange` where the kernels cannot apply a channel.
+
+    Each piece has its channels' coefficients made anew, tile by tile: rows that two threads share part by part are asked
+    for by both, since processors fetch ahead.
+    """
     cdef double hi[32 * WIDE]
     cdef double lo[32 * WIDE]
     cdef double scale[32 * WIDE]
     cdef double shift[32 * WIDE]
     cdef lanes tile[4 * WIDE]
-    cdef Py_ssize_t k, c, width
-    for k in range(start, stop):
-        c = k * w.columns
-        width = min(w.x.inner - c, w.columns)
+    cdef Py_ssize_t first = start * w.piece, rows = min(stop * w.piece, w.x.n) - first, c, width
+    cdef Py_ssize_t most = WIDE * lane_count(x)
+    cdef lanes* y = at(<const lanes*> w.y.data, first * w.y.stride)
+    x = at(x, first * w.x.stride)
+    for c from 0 <= c < w.x.inner by most:
+        width = min(w.x.inner - c, most)
         if not fold(w.vectors, c, width, lanes is lanes32, w.rule.eps, hi, lo, scale, shift):
             w.strange = True
             continue
         set_lines(&tile[0], &tile[WIDE], &tile[2 * WIDE], &tile[3 * WIDE], width, hi, lo, scale, shift)
         apply_columns_inline(
-            at(x, c), at(<const lanes*> w.y.data, c), w.x.n, width, w.x.stride, w.y.stride, &tile[0], &tile[WIDE],
+            at(x, c), at(y, c), rows, width, w.x.stride, w.y.stride, &tile[0], &tile[WIDE],
             &tile[2 * WIDE], &tile[3 * WIDE], <const lanes*> NULL, <const lanes*> NULL, w.y.streamed
         )
 

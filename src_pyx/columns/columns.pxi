@@ -1,5 +1,24 @@
 # The column form applied: results of lines side by side, from given coefficients or with their statistics.
 
+cdef extern from "columns/two_rows.h" nogil:
+    void lanes32_apply_to_two(
+        const lanes32* x, Py_ssize_t x_stride, lanes32* y, Py_ssize_t y_stride, const lanes32* centre,
+        const lanes32* scale, const lanes32* scale_rest, const lanes32* shift
+    )
+    void lanes64_apply_to_two(
+        const lanes64* x, Py_ssize_t x_stride, lanes64* y, Py_ssize_t y_stride, const lanes64* centre,
+        const lanes64* scale, const lanes64* scale_rest, const lanes64* shift
+    )
+    void lanes32_slope_to_two(
+        const lanes32* x, Py_ssize_t x_stride, const lanes32* dy, Py_ssize_t dy_stride, lanes32* dx,
+        Py_ssize_t dx_stride, const lanes32* centre, const lanes32* scale, const lanes32* slope, const lanes32* shift
+    )
+    void lanes64_slope_to_two(
+        const lanes64* x, Py_ssize_t x_stride, const lanes64* dy, Py_ssize_t dy_stride, lanes64* dx,
+        Py_ssize_t dx_stride, const lanes64* centre, const lanes64* scale, const lanes64* slope, const lanes64* shift
+    )
+
+
 cdef inline Py_ssize_t joined_rows(Py_ssize_t most, Py_ssize_t columns) noexcept nogil:
     """How many rows of few columns are joined into one of at most `most`."""
     cdef Py_ssize_t times = max(most // columns, 1)
@@ -68,26 +87,64 @@ cdef inline void apply_columns_inline(
     const lanes* bias, bint streamed
 ) noexcept nogil:
     """`apply_columns` where it is called, for callers that know whether there is a weight."""
-    cdef Py_ssize_t i, c, k, step = lane_count(x)
+    cdef Py_ssize_t i, r, c, step = lane_count(x), paired = 0, whole = width - width % step
     cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * y_stride
     cdef bint aligned = streamed and aligned_rows(y, y_stride)
-    cdef lanes v, w, b
-    for i in range(n):
-        k = 0
+    if not weight and not aligned:
+        paired = n - n % 2
+    for i from 0 <= i < paired by 2:
+        for c from 0 <= c < whole by step:
+            prefetch(y, i * y_stride + c + ahead)
+            prefetch(y, (i + 1) * y_stride + c + ahead)
+            apply_to_two(
+                at(x, i * x_stride + c), x_stride, at(y, i * y_stride + c), y_stride, at(centre, c), at(scale, c),
+                at(scale_rest, c), at(addend, c)
+            )
+        for r in range(i, i + 2):
+            apply_row_of_columns(
+                at(x, r * x_stride), at(y, r * y_stride), whole, width, centre, scale, scale_rest, addend, NULL, NULL, r,
+                False, ahead
+            )
+    for i in range(paired, n):
+        apply_row_of_columns(
+            at(x, i * x_stride), at(y, i * y_stride), 0, width, centre, scale, scale_rest, addend, weight, bias, i,
+            aligned, ahead
+        )
+
+
+cdef inline void apply_to_two(
+    const lanes* x, Py_ssize_t x_stride, lanes* y, Py_ssize_t y_stride, const lanes* centre, const lanes* scale,
+    const lanes* scale_rest, const lanes* addend
+) noexcept nogil:
+    """A bundle of columns of two rows."""
+    if lanes is lanes32:
+        lanes32_apply_to_two(x, x_stride, y, y_stride, centre, scale, scale_rest, addend)
+    else:
+        lanes64_apply_to_two(x, x_stride, y, y_stride, centre, scale, scale_rest, addend)
+
+
+cdef inline void apply_row_of_columns(
+    const lanes* x, lanes* y, Py_ssize_t first, Py_ssize_t width, const lanes* centre, const lanes* scale,
+    const lanes* scale_rest, const lanes* addend, const lanes* weight, const lanes* bias, Py_ssize_t row, bint aligned,
+    Py_ssize_t ahead
+) noexcept nogil:
+    """The columns from `first` on of a row, the number `row` of those that have a weight and a bias, if any have."""
+    cdef Py_ssize_t c, k = first // lane_count(x), step = lane_count(x)
+    cdef lanes v, w = splat(x, 0.0), b = splat(x, 0.0)
+    if weight:
+        w, b = splat(x, element(weight, row)), splat(x, element(bias, row))
+    for c from first <= c < width by step:
+        if not aligned:
+            prefetch(y, c + ahead)
+        v = load_columns(x, c, width - c, 0.0)
+        v = apply(v, centre[k], scale[k], scale_rest[k], addend[k])
         if weight:
-            w, b = splat(x, element(weight, i)), splat(x, element(bias, i))
-        for c from 0 <= c < width by step:
-            if not aligned:
-                prefetch(y, i * y_stride + c + ahead)
-            v = load_columns(x, i * x_stride + c, width - c, 0.0)
-            v = apply(v, centre[k], scale[k], scale_rest[k], addend[k])
-            if weight:
-                v = fused(v, w, b)
-            if aligned and width - c >= step:
-                stream(y, i * y_stride + c, v)
-            else:
-                store_columns(y, i * y_stride + c, width - c, v)
-            k += 1
+            v = fused(v, w, b)
+        if aligned and width - c >= step:
+            stream(y, c, v)
+        else:
+            store_columns(y, c, width - c, v)
+        k += 1
 
 
 cdef inline void repeat_lines(const lanes* numbers, Py_ssize_t width, Py_ssize_t times, lanes* repeated) noexcept nogil:

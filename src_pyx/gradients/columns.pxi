@@ -44,24 +44,63 @@ cdef inline void slope_columns(
     const lanes* x, const lanes* dy, lanes* dx, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t x_stride,
     Py_ssize_t dy_stride, Py_ssize_t dx_stride, const lanes* tile, bint streamed
 ) noexcept nogil:
-    cdef Py_ssize_t i, j, q, step = lane_count(x)
+    cdef Py_ssize_t i, r, j, step = lane_count(x), whole = width - width % step
     cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * dx_stride
     cdef bint aligned = streamed and aligned_rows(dx, dx_stride)
+    cdef Py_ssize_t paired = 0 if aligned else rows - rows % 2
+    for i from 0 <= i < paired by 2:
+        for j from 0 <= j < whole by step:
+            prefetch(dx, i * dx_stride + j + ahead)
+            prefetch(dx, (i + 1) * dx_stride + j + ahead)
+            slope_to_two(
+                at(x, i * x_stride + j), x_stride, at(dy, i * dy_stride + j), dy_stride, at(dx, i * dx_stride + j),
+                dx_stride, at(tile, j)
+            )
+        for r in range(i, i + 2):
+            slope_row_of_columns(
+                at(x, r * x_stride), at(dy, r * dy_stride), at(dx, r * dx_stride), whole, width, tile, False, ahead
+            )
+    for i in range(paired, rows):
+        slope_row_of_columns(
+            at(x, i * x_stride), at(dy, i * dy_stride), at(dx, i * dx_stride), 0, width, tile, aligned, ahead
+        )
+
+
+cdef inline void slope_to_two(
+    const lanes* x, Py_ssize_t x_stride, const lanes* dy, Py_ssize_t dy_stride, lanes* dx, Py_ssize_t dx_stride,
+    const lanes* tile
+) noexcept nogil:
+    """A bundle of columns of two rows, of whose four coefficients the first is at `tile`."""
+    cdef Py_ssize_t wide = WIDE * lane_count(x)
+    if lanes is lanes32:
+        lanes32_slope_to_two(
+            x, x_stride, dy, dy_stride, dx, dx_stride, tile, at(tile, wide), at(tile, 2 * wide), at(tile, 3 * wide)
+        )
+    else:
+        lanes64_slope_to_two(
+            x, x_stride, dy, dy_stride, dx, dx_stride, tile, at(tile, wide), at(tile, 2 * wide), at(tile, 3 * wide)
+        )
+
+
+cdef inline void slope_row_of_columns(
+    const lanes* x, const lanes* dy, lanes* dx, Py_ssize_t first, Py_ssize_t width, const lanes* tile, bint aligned,
+    Py_ssize_t ahead
+) noexcept nogil:
+    """The columns from `first` on of a row."""
+    cdef Py_ssize_t j, step = lane_count(x), q = first // step
     cdef lanes d, g
-    for i in range(rows):
-        q = 0
-        for j from 0 <= j < width by step:
-            if not aligned:
-                prefetch(dx, i * dx_stride + j + ahead)
-            d = load_columns(x, i * x_stride + j, width - j, 0.0)
-            g = load_columns(dy, i * dy_stride + j, width - j, 0.0)
-            d = fused(subtract(d, tile[q]), tile[2 * WIDE + q], tile[3 * WIDE + q])
-            d = fused(g, tile[WIDE + q], d)
-            if aligned and width - j >= step:
-                stream(dx, i * dx_stride + j, d)
-            else:
-                store_columns(dx, i * dx_stride + j, width - j, d)
-            q += 1
+    for j from first <= j < width by step:
+        if not aligned:
+            prefetch(dx, j + ahead)
+        d = load_columns(x, j, width - j, 0.0)
+        g = load_columns(dy, j, width - j, 0.0)
+        d = fused(subtract(d, tile[q]), tile[2 * WIDE + q], tile[3 * WIDE + q])
+        d = fused(g, tile[WIDE + q], d)
+        if aligned and width - j >= step:
+            stream(dx, j, d)
+        else:
+            store_columns(dx, j, width - j, d)
+        q += 1
 
 
 cdef void affine_grad_columns(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:

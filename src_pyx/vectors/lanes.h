@@ -33,6 +33,14 @@
 #  define PREFETCH(address) __builtin_prefetch(address)
 #  define UNROLL _Pragma("GCC unroll 32")
 #  define INLINE static inline __attribute__((always_inline))
+/* Has a vector stay in a register where GCC would rather read it from memory at each use. */
+#  if defined(__AVX512F__)
+#    define IN_REGISTER(vector) __asm__("" : "+v"(vector))
+#  elif defined(__SSE2__)
+#    define IN_REGISTER(vector) __asm__("" : "+x"(vector))
+#  else
+#    define IN_REGISTER(vector) (void)(vector)
+#  endif
 /* A statement for each part k. Written out, since only constant indices let a bundle live in registers. */
 #  define AT(index, statement) { enum { k = index }; statement; }
 #  define AT2(index, statement) AT(index, statement) AT(index + 1, statement)
@@ -56,6 +64,7 @@
 #  define PREFETCH(address) (void)(address)
 #  define UNROLL
 #  define INLINE static inline
+#  define IN_REGISTER(vector) (void)(vector)
 #  define EACH_PART(parts, statement) for (int k = 0; k < parts; k++) { statement; }
 #endif
 
