@@ -23,7 +23,7 @@ def serving(op: str, backend: str) -> str:
 def why_not(label: str) -> str | None:
     """Return why the backend, or the variant of the kernels, cannot run here; None if it can."""
     name, _, variant = label.partition("-")
-    if name != "cython":
+    if name != "cython" or not variant:
         return registry.why_not(name)
     try:
         from fastnorm.backends.cython import built_variants, runnable_variants
@@ -38,7 +38,7 @@ def why_not(label: str) -> str | None:
 def implementation(label: str) -> Reference:
     """Return the backend of a label."""
     name, _, variant = label.partition("-")
-    if name != "cython":
+    if name != "cython" or not variant:
         return registry.load(name)
     from fastnorm.backends.cython import Cython
 
