@@ -46,8 +46,8 @@ cdef inline bint fold(
 cdef void infer_columns(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The result of the pieces `start` to `stop`, some rows each; `strange` where the kernels cannot apply a channel.
 
-    Each piece has its channels' coefficients made anew, tile by tile: rows that two threads share part by part are asked
-    for by both, since processors fetch ahead.
+    Each piece has all coefficients made anew, tile by tile. Were channels shared instead, each thread would fetch the
+    other's parts of rows too, since processors read ahead.
     """
     cdef double hi[32 * WIDE]
     cdef double lo[32 * WIDE]

@@ -102,8 +102,8 @@ cdef inline void apply_columns_inline(
             )
         for r in range(i, i + 2):
             apply_row_of_columns(
-                at(x, r * x_stride), at(y, r * y_stride), whole, width, centre, scale, scale_rest, addend, NULL, NULL, r,
-                False, ahead
+                at(x, r * x_stride), at(y, r * y_stride), whole, width, centre, scale, scale_rest, addend, NULL, NULL,
+                r, False, ahead
             )
     for i in range(paired, n):
         apply_row_of_columns(
