@@ -98,8 +98,10 @@ cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogi
 
 cdef inline bint may_stream(const Work* w) noexcept:
     """Whether y is written once, and by this primitive past the caches if it is large."""
-    if w.storage == HALF or w.storage == BFLOAT or has_steps(&w.fusion):
+    if w.storage == HALF or w.storage == BFLOAT or w.fusion.activate or w.fusion.quantized:
         return False
+    if w.fusion.residual and (w.primitive != NORMALIZE or w.x.data == w.y.data):
+        return False    # the sum is in cache, and where the result goes, or its blocks are few lines of cache
     return w.primitive not in (MOMENTS, EXTREMA, DOTS)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -131,6 +132,27 @@ def test_gradients_written_past_the_caches_do_not_show(
     for out in outputs(shape, dtype):
         for gradient, wanted in zip(backward(dy, x, weight, out=out, backend=compiled), expected, strict=True):
             np.testing.assert_array_equal(gradient, wanted)
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", [(1030, 1031), (2200, 504), (17_000, 64), (260, 4100)], ids=str)
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_results_beside_sums_written_past_the_caches_do_not_show(
+    name: str, shape: tuple[int, ...], dtype: Any, compiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, residual, weight = data(shape, dtype), data(shape, dtype, 1), data(shape[-1:], dtype, 2)
+    x[5] *= 1e30  # a line whose squares float32 cannot hold
+    call = partial(getattr(fastnorm, name), x, weight=weight, residual=residual, return_residual=True, backend=compiled)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 2**62)
+    expected, total = call()
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
+    for out in outputs(shape, dtype):
+        found = call(out=out)
+        np.testing.assert_array_equal(found[0], expected)
+        np.testing.assert_array_equal(found[1], total)
+    for found in (call(), call(backend=None)):
+        np.testing.assert_array_equal(found[0], expected)
+        np.testing.assert_array_equal(found[1], total)
 
 
 def assert_neighbours_keep_their_bits(norm: Norm, x: Array, line: Any, strange: float) -> None:
