@@ -92,16 +92,16 @@ cdef void run_units(void* work, Py_ssize_t start, Py_ssize_t stop) noexcept nogi
         run_typed(<const lanes32*> w.x.data, w, start, stop)
     else:
         run_narrow(w, start, stop)
-    if w.y.streamed:
+    if w.large:
         FENCE()
 
 
 cdef inline bint may_stream(const Work* w) noexcept:
     """Whether y is written once, and by this primitive past the caches if it is large."""
-    if w.storage == HALF or w.storage == BFLOAT or w.fusion.activate or w.fusion.quantized:
+    if w.fusion.activate or w.fusion.quantized:
         return False
     if w.fusion.residual and (w.primitive != NORMALIZE or w.x.data == w.y.data):
-        return False    # the sum is in cache, and where the result goes, or its blocks are few lines of cache
+        return False    # blocks are few lines of cache, or the sum is where the result goes
     return w.primitive not in (MOMENTS, EXTREMA, DOTS)
 
 
@@ -149,8 +149,9 @@ cdef void run(Work* w, int threads) noexcept:
     if (w.primitive == AFFINE or w.primitive == AFFINE_GRAD) and w.x.inner > 1 and run_joined(w, threads):
         return
     units = cut(w, threads)
-    if may_stream(w) and elements >= LEAST_STREAMED:
-        w.y.streamed = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
+    if elements >= LEAST_STREAMED and w.storage != HALF and w.storage != BFLOAT:
+        w.large = elements * (8 if w.storage == DOUBLE else 4) >= <Py_ssize_t> _tuning.STREAM_BYTES
+        w.y.streamed = w.large and may_stream(w)
     if threads == 1 and elements < RELEASE_GIL:
         run_units(w, 0, units)
         return

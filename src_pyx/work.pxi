@@ -90,6 +90,7 @@ cdef struct Work:
     Fusion fusion
     Vector vectors[4]           # inference: mean, variance, weight and bias as they were given
     Channels channels           # training on (N, C, S), `lines` channels, `rows` to a unit of work
+    bint large                  # y is so large that it is written past the caches if that can be
     bint given                  # backward: with statistics
     bint strange                # set where float32 cannot serve a channel
 

@@ -134,25 +134,46 @@ def test_gradients_written_past_the_caches_do_not_show(
             np.testing.assert_array_equal(gradient, wanted)
 
 
+FUSED: dict[str, dict[str, Any]] = {
+    "sum": {"residual": True},
+    "sum, returned": {"residual": True, "return_residual": True},
+    "sum, returned, relu": {"residual": True, "return_residual": True, "activation": "relu"},
+    "silu, statistics": {"activation": "silu", "return_stats": True},
+    "int8": {"quantize": "int8"},
+    "sum, returned, int8": {"residual": True, "return_residual": True, "quantize": "int8"},
+}
+
+
 @each_dtype
-@pytest.mark.parametrize("shape", [(1030, 1031), (2200, 504), (17_000, 64), (260, 4100)], ids=str)
+@pytest.mark.parametrize("shape", [(1030, 1031), (2200, 504), (1150, 1008), (17_000, 64), (260, 4100)], ids=str)
 @pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
-def test_results_beside_sums_written_past_the_caches_do_not_show(
-    name: str, shape: tuple[int, ...], dtype: Any, compiled: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("form", FUSED)
+def test_what_is_fused_and_goes_past_the_caches_does_not_show(
+    form: str, name: str, shape: tuple[int, ...], dtype: Any, compiled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, residual, weight = data(shape, dtype), data(shape, dtype, 1), data(shape[-1:], dtype, 2)
+    x, weight = data(shape, dtype), data(shape[-1:], dtype, 2)
     x[5] *= 1e30  # a line whose squares float32 cannot hold
-    call = partial(getattr(fastnorm, name), x, weight=weight, residual=residual, return_residual=True, backend=compiled)
+    options = dict(FUSED[form])
+    residual = data(shape, dtype, 1) if options.pop("residual", False) else None
+    call = partial(getattr(fastnorm, name), weight=weight, backend=compiled, **options)
     monkeypatch.setattr(tuning, "STREAM_BYTES", 2**62)
-    expected, total = call()
+    expected = arrays_in(call(x, residual=residual))
     monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
-    for out in outputs(shape, dtype):
-        found = call(out=out)
-        np.testing.assert_array_equal(found[0], expected)
-        np.testing.assert_array_equal(found[1], total)
-    for found in (call(), call(backend=None)):
-        np.testing.assert_array_equal(found[0], expected)
-        np.testing.assert_array_equal(found[1], total)
+    for out in outputs(shape, dtype) if "quantize" not in options else [None]:
+        for found, wanted in zip(arrays_in(call(x, residual=residual, out=out)), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    for found, wanted in zip(arrays_in(call(x, residual=residual, backend=None)), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    for which in (0, 1) if residual is not None and "quantize" not in options else ():
+        given = [x.copy(), residual.copy()]
+        for found, wanted in zip(arrays_in(call(given[0], residual=given[1], out=given[which])), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(given[1 - which], (x, residual)[1 - which])
+
+
+def arrays_in(result: Any) -> list[Array]:
+    """Return the arrays of a result, which may be several, statistics among them."""
+    return [one for part in result for one in arrays_in(part)] if isinstance(result, tuple) else [result]
 
 
 def assert_neighbours_keep_their_bits(norm: Norm, x: Array, line: Any, strange: float) -> None:

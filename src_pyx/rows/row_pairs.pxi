@@ -95,9 +95,30 @@ cdef inline bint are_paired(const lanes* y, Py_ssize_t n, View u, Py_ssize_t seg
     return aligned_rows(y, u.outer_stride) if u.streamed else n <= PAIRED * lane_count(y)
 
 
+cdef inline const lanes* summed_row(
+    const lanes* x, const Work* w, const Fusion* fusion, lanes* near, Py_ssize_t row
+) noexcept nogil:
+    """A row of x, a sum if there is a residual: in `near`, if that is given, for sums that go past the caches."""
+    cdef Py_ssize_t n = w.x.n, offset = row * n
+    if near:
+        add_beside(
+            at(<const lanes*> fusion.addend, offset), at(<const lanes*> fusion.residual, offset), near,
+            NULL if w.x.data == w.y.data else at(x, offset), n
+        )
+        return near
+    if fusion:
+        before_part(x, fusion, offset, n)
+    return at(x, row * w.x.outer_stride)
+
+
 cdef void normalize_row_pairs(const lanes* x, const Work* w, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """`normalize_rows` of paired rows: the results of two beside the sums of the next two, whose divisions overlap."""
+    """`normalize_rows` of paired rows: the results of two beside the sums of the next two, whose divisions overlap.
+
+    What is fused is made in rows of their own if arrays are large: sums, and results that have an activation to go
+    through, then need not be read before they are written past the caches. Nobody reads a result that becomes int8.
+    """
     cdef Py_ssize_t o, k, row, n = w.x.n, p = 0 if w.per_position else start % w.parameters, together = ROWS_BESIDE
+    cdef Py_ssize_t here, ahead
     cdef double scale, shift, rstd
     cdef double head[ROWS_BESIDE]
     cdef double sums[2 * ROWS_BESIDE]
@@ -108,37 +129,47 @@ cdef void normalize_row_pairs(const lanes* x, const Work* w, Py_ssize_t start, P
     cdef const lanes* weight = <const lanes*> w.weight
     cdef const lanes* bias = <const lanes*> w.bias
     cdef const Fusion* fusion = steps_of(w)
-    cdef const lanes* ahead
-    cdef const lanes* source
+    cdef const lanes* rows[2 * ROWS_BESIDE]     # of x, those on the way
+    cdef lanes near_x[2 * ROWS_BESIDE * PAIRED]
+    cdef lanes near_y[PAIRED]
     cdef lanes* target
+    cdef bint near = fusion and n <= PAIRED * lane_count(x)
+    cdef bint large = near and w.large and aligned_rows(y, w.y.outer_stride)
+    cdef bint sums_near = large and fusion.residual and (w.x.data == w.y.data or aligned_rows(x, w.x.outer_stride))
+    cdef bint results_near = near and (fusion.quantized or (large and fusion.activate))
+    cdef bint streamed = w.y.streamed or (large and not results_near and (sums_near or not fusion.residual))
     for o from start - together <= o < stop by together:
         for k in range(together):  # the result of row o + k, and the sums of one that is as many further
             row = o + k
-            source = at(x, max(row, start) * w.x.outer_stride)
-            target = at(y, max(row, start) * w.y.outer_stride)
-            ahead = at(x, (row + together) * w.x.outer_stride)
+            here = (row - start + 2 * together) % (2 * together)
+            ahead = (here + together) % (2 * together)
+            target = &near_y[0] if results_near else at(y, max(row, start) * w.y.outer_stride)
             if row + together < stop:
-                if fusion:
-                    before_part(x, fusion, (row + together) * n, n)
-                head[k] = head_mean(ahead, n, w.rule.measure, False, 1.0)
+                rows[ahead] = summed_row(
+                    x, w, fusion, &near_x[ahead * PAIRED] if sums_near else NULL, row + together
+                )
+                head[k] = head_mean(rows[ahead], n, w.rule.measure, False, 1.0)
             if start <= row < stop - together and not e[k].wide:
                 result_beside_next(
-                    source, target, n, &c[k], weight if w.per_position else NULL, bias, w.y.streamed, ahead,
+                    rows[here], target, n, &c[k], weight if w.per_position else NULL, bias, streamed, rows[ahead],
                     w.rule.measure, head[k], &sums[2 * k]
                 )
             else:
                 if start <= row < stop and w.per_position:
-                    apply_positions(source, target, n, &e[k], weight, bias, w.y.streamed)
+                    apply_positions(rows[here], target, n, &e[k], weight, bias, streamed)
                 elif start <= row < stop:
-                    apply_scalar(source, target, n, &e[k], w.y.streamed)
+                    apply_scalar(rows[here], target, n, &e[k], streamed)
                 if row + together < stop:
-                    sums_of(ahead, n, w.rule.measure, head[k], &sums[2 * k])
-            if start <= row < stop and fusion:
+                    sums_of(rows[ahead], n, w.rule.measure, head[k], &sums[2 * k])
+            if start <= row < stop and results_near:
+                after_near(target, at(y, row * w.y.outer_stride), fusion, row, n)
+            elif start <= row < stop and fusion:
                 after_lines(y, fusion, row, 1, n)
         for k in range(min(together, stop - together - o)):
             row = o + together + k
             line[k].count = 0.0
-            absorb_sums(&line[k], at(x, row * w.x.outer_stride), n, w.rule.measure, head[k], &sums[2 * k])
+            ahead = (row - start) % (2 * together)
+            absorb_sums(&line[k], rows[ahead], n, w.rule.measure, head[k], &sums[2 * k])
             rstd = inverse(&w.rule, line[k].m2)
             scale, shift = (rstd, 0.0) if w.per_position else (rstd * element(weight, p), element(bias, p))
             p = following(p, w.parameters)
