@@ -100,6 +100,16 @@ cdef inline const Fusion* steps_of(const Work* w) noexcept nogil:
     return &w.fusion if has_steps(&w.fusion) else NULL
 
 
+cdef inline void sum_apart(
+    const lanes* x, const Work* w, lanes* near, Py_ssize_t offset, Py_ssize_t n
+) noexcept nogil:
+    """The n elements from `offset` on of x, a sum, to `near`, and past the caches if anybody asks for them."""
+    add_beside(
+        at(<const lanes*> w.fusion.addend, offset), at(<const lanes*> w.fusion.residual, offset), near,
+        NULL if w.x.data == w.y.data else at(x, offset), n
+    )
+
+
 cdef inline Py_ssize_t parts(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
     """How many parts of at most `size` make n."""
     return (n + size - 1) // size

@@ -138,24 +138,52 @@ FUSED: dict[str, dict[str, Any]] = {
     "sum": {"residual": True},
     "sum, returned": {"residual": True, "return_residual": True},
     "sum, returned, relu": {"residual": True, "return_residual": True, "activation": "relu"},
+    "relu": {"activation": "relu"},
     "silu, statistics": {"activation": "silu", "return_stats": True},
     "int8": {"quantize": "int8"},
     "sum, returned, int8": {"residual": True, "return_residual": True, "quantize": "int8"},
 }
 
 
+ROWS_OR_IMAGES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
+    "layer_norm": (
+        lambda x, w, **k: fastnorm.layer_norm(x, w, **k),
+        [(1030, 1031), (2200, 504), (1150, 1008), (17_000, 64), (260, 4100)],
+    ),
+    "rms_norm": (lambda x, w, **k: fastnorm.rms_norm(x, w, **k), [(1031, 1030), (2200, 504), (17_000, 64)]),
+    "batch_norm": (
+        lambda x, w, **k: fastnorm.batch_norm(x, w[:6], 1 + w[6:12] ** 2, w[12:18], w[18:24], **k),
+        [(2, 6, 300, 320), (1, 6, 403, 450)],
+    ),
+    "batch_norm, last": (
+        lambda x, w, **k: fastnorm.batch_norm(x, w[:48], w[48:96] ** 2, w[1:49], w[2:50], channel_axis=-1, **k),
+        [(1, 150, 147, 48)],
+    ),
+}
+
+
 @each_dtype
-@pytest.mark.parametrize("shape", [(1030, 1031), (2200, 504), (1150, 1008), (17_000, 64), (260, 4100)], ids=str)
-@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
-@pytest.mark.parametrize("form", FUSED)
+@pytest.mark.parametrize(
+    ("form", "name", "shape"),
+    [
+        (form, name, shape)
+        for name, (_, shapes) in ROWS_OR_IMAGES.items()
+        for shape in shapes
+        for form in FUSED
+        if not name.startswith("batch") or form in ("sum", "sum, returned", "sum, returned, relu", "relu")
+    ],
+    ids=str,
+)
 def test_what_is_fused_and_goes_past_the_caches_does_not_show(
     form: str, name: str, shape: tuple[int, ...], dtype: Any, compiled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, weight = data(shape, dtype), data(shape[-1:], dtype, 2)
-    x[5] *= 1e30  # a line whose squares float32 cannot hold
+    x, weight = data(shape, dtype), data((max(shape[-1], 96),), dtype, 2)
+    if not name.startswith("batch"):
+        x[5] *= 1e30  # a line whose squares float32 cannot hold
+        weight = weight[: shape[-1]]
     options = dict(FUSED[form])
     residual = data(shape, dtype, 1) if options.pop("residual", False) else None
-    call = partial(getattr(fastnorm, name), weight=weight, backend=compiled, **options)
+    call = partial(ROWS_OR_IMAGES[name][0], w=weight, **{"backend": compiled, **options})
     monkeypatch.setattr(tuning, "STREAM_BYTES", 2**62)
     expected = arrays_in(call(x, residual=residual))
     monkeypatch.setattr(tuning, "STREAM_BYTES", 0)

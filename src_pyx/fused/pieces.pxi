@@ -2,6 +2,7 @@
 
 cdef enum:
     FUSED_BLOCK = 2048      # elements: x, residual, sum and result of a block are in L1 together
+    FUSED_BUNDLES = 128     # of float64 that hold a block
     LEAST_ADDRESS = 4096    # of a function; below are numbers of the table
 
 
@@ -10,30 +11,58 @@ cdef void run_fused_pieces(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     cdef Py_ssize_t i, k, first, length, count, offset, line = w.x.n * w.x.inner
     cdef Py_ssize_t piece = CHUNK if w.x.inner == 1 else w.piece, pieces = parts(w.x.n, piece)
     cdef Py_ssize_t most = max(1, FUSED_BLOCK // w.x.inner)
+    cdef const lanes* y = <const lanes*> w.y.data
     for k in range(start, stop):
         first = k % pieces * piece
         length = min(piece, w.x.n - first)
         for i from first <= i < first + length by most:
             offset = k // pieces * line + i * w.x.inner
             count = min(most, first + length - i)
+            if goes_past(x, w, offset, count * w.x.inner):
+                run_block_apart(x, w, k // pieces % w.lines, offset, count)
+                continue
             before_part(x, &w.fusion, offset, count * w.x.inner)
             if w.primitive == AFFINE:
-                apply_block(x, w, k // pieces % w.lines, offset, count)
-            after_part(<const lanes*> w.y.data, &w.fusion, offset, count * w.x.inner)
+                apply_block(at(x, offset), at(y, offset), w, k // pieces % w.lines, count)
+            after_part(y, &w.fusion, offset, count * w.x.inner)
+
+
+cdef inline bint goes_past(const lanes* x, const Work* w, Py_ssize_t offset, Py_ssize_t n) noexcept nogil:
+    """Whether a block is written past the caches: the result and, if it is wanted, the sum with a residual."""
+    if not w.large or w.primitive != AFFINE or n > FUSED_BLOCK:
+        return False
+    if before_aligned(at(<const lanes*> w.y.data, offset)) != 0:
+        return False
+    return not w.fusion.residual or w.x.data == w.y.data or before_aligned(at(x, offset)) == 0
+
+
+cdef void run_block_apart(
+    const lanes* x, const Work* w, Py_ssize_t number, Py_ssize_t offset, Py_ssize_t count
+) noexcept nogil:
+    """A block whose sum and result are made apart, and need not be read where they go."""
+    cdef lanes near_x[FUSED_BUNDLES]
+    cdef lanes near_y[FUSED_BUNDLES]
+    cdef Py_ssize_t n = count * w.x.inner
+    cdef const lanes* source = at(x, offset)
+    if w.fusion.residual:
+        sum_apart(x, w, &near_x[0], offset, n)
+        source = &near_x[0]
+    apply_block(source, &near_y[0], w, number, count)
+    after_near(&near_y[0], at(<const lanes*> w.y.data, offset), &w.fusion, 0, n)
 
 
 cdef inline void apply_block(
-    const lanes* x, const Work* w, Py_ssize_t number, Py_ssize_t offset, Py_ssize_t n
+    const lanes* x, lanes* y, const Work* w, Py_ssize_t number, Py_ssize_t n
 ) noexcept nogil:
     """AFFINE of n positions with the coefficients of one number."""
     cdef Work block = w[0]
     cdef Py_ssize_t i
-    block.x.data, block.y.data = at(x, offset), at(<const lanes*> w.y.data, offset)
+    block.x.data, block.y.data = <lanes*> x, y
     block.x.outer = block.y.outer = block.lines = 1
     block.x.n = block.y.n = block.piece = n
     for i in range(4):
         block.coefficients[i] = w.coefficients[i] + number * w.x.inner
-    run_typed(<const lanes*> block.x.data, &block, 0, 1)
+    run_typed(x, &block, 0, 1)
 
 
 cdef inline void fuse(

@@ -98,16 +98,13 @@ cdef inline bint are_paired(const lanes* y, Py_ssize_t n, View u, Py_ssize_t seg
 cdef inline const lanes* summed_row(
     const lanes* x, const Work* w, const Fusion* fusion, lanes* near, Py_ssize_t row
 ) noexcept nogil:
-    """A row of x, a sum if there is a residual: in `near`, if that is given, for sums that go past the caches."""
-    cdef Py_ssize_t n = w.x.n, offset = row * n
+    """A row of x, a sum if there is a residual; in `near`, if that is given, for sums that are large."""
+    cdef Py_ssize_t n = w.x.n
     if near:
-        add_beside(
-            at(<const lanes*> fusion.addend, offset), at(<const lanes*> fusion.residual, offset), near,
-            NULL if w.x.data == w.y.data else at(x, offset), n
-        )
+        sum_apart(x, w, near, row * n, n)
         return near
     if fusion:
-        before_part(x, fusion, offset, n)
+        before_part(x, fusion, row * n, n)
     return at(x, row * w.x.outer_stride)
 
 
