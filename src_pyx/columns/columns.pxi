@@ -3,13 +3,11 @@
 cdef extern from "columns/two_rows.h" nogil:
     void lanes32_apply_to_two(
         const lanes32* x, Py_ssize_t x_stride, lanes32* y, Py_ssize_t y_stride, const lanes32* centre,
-        const lanes32* scale, const lanes32* scale_rest, const lanes32* shift, bint weighted, const lanes32* weight,
-        const lanes32* bias
+        const lanes32* scale, const lanes32* scale_rest, const lanes32* shift
     )
     void lanes64_apply_to_two(
         const lanes64* x, Py_ssize_t x_stride, lanes64* y, Py_ssize_t y_stride, const lanes64* centre,
-        const lanes64* scale, const lanes64* scale_rest, const lanes64* shift, bint weighted, const lanes64* weight,
-        const lanes64* bias
+        const lanes64* scale, const lanes64* scale_rest, const lanes64* shift
     )
     void lanes32_slope_to_two(
         const lanes32* x, Py_ssize_t x_stride, const lanes32* dy, Py_ssize_t dy_stride, lanes32* dx,
@@ -92,7 +90,7 @@ cdef inline void apply_columns_inline(
     cdef Py_ssize_t i, r, c, step = lane_count(x), paired = 0, whole = width - width % step
     cdef Py_ssize_t ahead = parts(WRITE_AHEAD * step, width) * y_stride
     cdef bint aligned = streamed and aligned_rows(y, y_stride)
-    if not aligned:
+    if not weight and not aligned:
         paired = n - n % 2
     for i from 0 <= i < paired by 2:
         for c from 0 <= c < whole by step:
@@ -100,11 +98,11 @@ cdef inline void apply_columns_inline(
             prefetch(y, (i + 1) * y_stride + c + ahead)
             apply_to_two(
                 at(x, i * x_stride + c), x_stride, at(y, i * y_stride + c), y_stride, at(centre, c), at(scale, c),
-                at(scale_rest, c), at(addend, c), weight != NULL, at(weight, i), at(bias, i)
+                at(scale_rest, c), at(addend, c)
             )
         for r in range(i, i + 2):
             apply_row_of_columns(
-                at(x, r * x_stride), at(y, r * y_stride), whole, width, centre, scale, scale_rest, addend, weight, bias,
+                at(x, r * x_stride), at(y, r * y_stride), whole, width, centre, scale, scale_rest, addend, NULL, NULL,
                 r, False, ahead
             )
     for i in range(paired, n):
@@ -116,13 +114,13 @@ cdef inline void apply_columns_inline(
 
 cdef inline void apply_to_two(
     const lanes* x, Py_ssize_t x_stride, lanes* y, Py_ssize_t y_stride, const lanes* centre, const lanes* scale,
-    const lanes* scale_rest, const lanes* addend, bint weighted, const lanes* weight, const lanes* bias
+    const lanes* scale_rest, const lanes* addend
 ) noexcept nogil:
-    """A bundle of columns of two rows, whose weights, if they have any, are the first two of these."""
+    """A bundle of columns of two rows."""
     if lanes is lanes32:
-        lanes32_apply_to_two(x, x_stride, y, y_stride, centre, scale, scale_rest, addend, weighted, weight, bias)
+        lanes32_apply_to_two(x, x_stride, y, y_stride, centre, scale, scale_rest, addend)
     else:
-        lanes64_apply_to_two(x, x_stride, y, y_stride, centre, scale, scale_rest, addend, weighted, weight, bias)
+        lanes64_apply_to_two(x, x_stride, y, y_stride, centre, scale, scale_rest, addend)
 
 
 cdef inline void apply_row_of_columns(

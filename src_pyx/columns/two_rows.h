@@ -10,24 +10,21 @@
 #define COEFFICIENT(scalar, name, bundle) scalar##_part name = (bundle)->part[k]; IN_REGISTER(name)
 
 #define DEFINE_TWO_ROWS(lanes, scalar)                                                                    \
-    /* y = (x - centre) * scale + shift; `weighted` times that + bias, of the row. */                     \
+    /* y = (x - centre) * scale + shift. */                                                               \
     INLINE void scalar##_apply_part(                                                                      \
         const scalar *x, scalar *y, scalar##_part centre, scalar##_part scale, scalar##_part scale_rest,  \
-        scalar##_part shift, int weighted, const scalar *weight, const scalar *bias)                      \
+        scalar##_part shift)                                                                              \
     {                                                                                                     \
         scalar##_part v;                                                                                  \
         memcpy(&v, x, sizeof v);                                                                          \
         v = v - centre;                                                                                   \
         v = scalar##_fused(v, scale, scalar##_fused(v, scale_rest, shift));                               \
-        if (weighted) v = scalar##_fused(v, *weight - (scalar##_part){0}, *bias - (scalar##_part){0});    \
         memcpy(y, &v, sizeof v);                                                                          \
     }                                                                                                     \
     INLINE void lanes##_apply_to_two(                                                                     \
         const lanes *x, ptrdiff_t x_stride, lanes *y, ptrdiff_t y_stride, const lanes *centre, const lanes *scale, \
-        const lanes *scale_rest, const lanes *shift, int weighted, const lanes *weight, const lanes *bias) \
+        const lanes *scale_rest, const lanes *shift)                                                      \
     {                                                                                                     \
-        const scalar *w = (const scalar *)weight;                                                         \
-        const scalar *b = (const scalar *)bias;                                                           \
         EACH_PART(lanes##_parts, {                                                                        \
             COEFFICIENT(scalar, c, centre);                                                               \
             COEFFICIENT(scalar, s, scale);                                                                \
@@ -35,8 +32,8 @@
             COEFFICIENT(scalar, t, shift);                                                                \
             const scalar *from = (const scalar *)x + k * lanes##_width;                                   \
             scalar *to = (scalar *)y + k * lanes##_width;                                                 \
-            scalar##_apply_part(from, to, c, s, r, t, weighted, w, b);                                    \
-            scalar##_apply_part(from + x_stride, to + y_stride, c, s, r, t, weighted, w + 1, b + 1);      \
+            scalar##_apply_part(from, to, c, s, r, t);                                                    \
+            scalar##_apply_part(from + x_stride, to + y_stride, c, s, r, t);                              \
         })                                                                                                \
     }                                                                                                     \
     /* dx = scale * dy + slope * (x - centre) + shift. */                                                 \
