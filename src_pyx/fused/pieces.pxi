@@ -12,13 +12,16 @@ cdef void run_fused_pieces(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
     cdef Py_ssize_t piece = CHUNK if w.x.inner == 1 else w.piece, pieces = parts(w.x.n, piece)
     cdef Py_ssize_t most = max(1, FUSED_BLOCK // w.x.inner)
     cdef const lanes* y = <const lanes*> w.y.data
+    cdef bint past
+    most -= most % 16 if most > 16 else 0   # so that most blocks begin at a line of cache
+    past = go_past(x, w, most * w.x.inner, piece * w.x.inner, line)
     for k in range(start, stop):
         first = k % pieces * piece
         length = min(piece, w.x.n - first)
         for i from first <= i < first + length by most:
             offset = k // pieces * line + i * w.x.inner
             count = min(most, first + length - i)
-            if goes_past(x, w, offset, count * w.x.inner):
+            if past:
                 run_block_apart(x, w, k // pieces % w.lines, offset, count)
                 continue
             before_part(x, &w.fusion, offset, count * w.x.inner)
@@ -27,13 +30,16 @@ cdef void run_fused_pieces(const lanes* x, Work* w, Py_ssize_t start, Py_ssize_t
             after_part(y, &w.fusion, offset, count * w.x.inner)
 
 
-cdef inline bint goes_past(const lanes* x, const Work* w, Py_ssize_t offset, Py_ssize_t n) noexcept nogil:
-    """Whether a block is written past the caches: the result and, if it is wanted, the sum with a residual."""
-    if not w.large or w.primitive != AFFINE or n > FUSED_BLOCK:
+cdef inline bint go_past(
+    const lanes* x, const Work* w, Py_ssize_t block, Py_ssize_t piece, Py_ssize_t line
+) noexcept nogil:
+    """Whether blocks go past the caches: the result and, if it is wanted, the sum with a residual."""
+    cdef const lanes* y = <const lanes*> w.y.data
+    if not w.large or w.primitive != AFFINE or block > FUSED_BLOCK:
         return False
-    if before_aligned(at(<const lanes*> w.y.data, offset)) != 0:
+    if not aligned_rows(y, block) or not aligned_rows(y, piece) or not aligned_rows(y, line):
         return False
-    return not w.fusion.residual or w.x.data == w.y.data or before_aligned(at(x, offset)) == 0
+    return not w.fusion.residual or before_aligned(x) == 0
 
 
 cdef void run_block_apart(
