@@ -74,7 +74,8 @@ class Neighbourhood(NamedTuple):
 class Fusion(NamedTuple):
     """What is done in the same pass: the norm's x is addend + residual, if given; an activation is applied to y.
 
-    `quantized` are the int8 lines that y is turned into, and the float32 scale of each.
+    `quantized` are the int8 lines that y is turned into, and the float32 scale of each; y is then memory to work in, of
+    which nobody reads what is left there.
 
     Arrays are C-contiguous, of the dtype that the kernels compute in.
     """

@@ -204,13 +204,14 @@ def test_functions_of_the_user_and_int8_lines_have_the_same_bits(
                 residual = np.random.default_rng(3).standard_normal(view).astype(dtype)
                 for label in compiled_labels:
                     for activation in (hard_swish, Activation("gelu")):
-                        x, y = np.empty_like(addend), np.empty_like(addend)
+                        x, y, unread = (np.empty_like(addend) for _ in range(3))
                         quantized = np.empty(view, np.int8), np.empty((view[0], 1), np.float32)
-                        fusion = Fusion(addend, residual, activation, quantized)
                         with np.errstate(all="ignore"), fastnorm.config(num_threads=3):
-                            implementation(label).normalize_fused(
-                                fusion, x, y, weight, bias, True, 1, Rule(eps=1e-5), False
-                            )
+                            for result, int8_lines in ((y, None), (unread, quantized)):
+                                implementation(label).normalize_fused(
+                                    Fusion(addend, residual, activation, int8_lines),
+                                    x, result, weight, bias, True, 1, Rule(eps=1e-5), False,
+                                )  # fmt: skip
                         expected += [x, y, *quantized] if label == compiled_labels[0] else []
                         place = 0 if activation is hard_swish else 4
                         for part, wanted in zip((x, y, *quantized), expected[place : place + 4], strict=True):
